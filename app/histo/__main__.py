@@ -1,0 +1,5 @@
+"""`python -m histo` is `histo`."""
+
+from histo.cli import main
+
+main()

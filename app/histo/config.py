@@ -1,0 +1,104 @@
+"""Every setting of a training run and its default, once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Augment = Literal["none", "d4", "stain"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which patches, and how a file becomes an array."""
+
+    data: Path
+    labels: Path | None = None
+    """the label CSV; DATA/train_labels.csv where none is given"""
+    images: Path | None = None
+    """the folder of patches; DATA/train where none is given"""
+    id_column: str = "id"
+    label_column: str = "label"
+    crop: int | None = None
+    """side in px of the centre crop, taken before `size`"""
+    size: int | None = None
+    """side in px the patch is resized to"""
+
+    @property
+    def labels_csv(self) -> Path:
+        """The label CSV: the one given, else Kaggle's name for it."""
+        return self.labels or self.data / "train_labels.csv"
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder of patches: the one given, else Kaggle's name for it."""
+        return self.images or self.data / "train"
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
+    """All that decides a training run, beside the patches themselves."""
+
+    out: Path | None = None
+    """the run folder; runs/ARCH-N where none is given"""
+    split_column: str | None = None
+    """a column of the label CSV that says train or valid"""
+    valid_pct: float = 20.0
+    """per cent of the patches kept for validation"""
+    augment: Augment = "d4"
+    arch: str = "resnet50"
+    weights: str = "imagenet"
+    """imagenet, none, or a file"""
+    epochs: int = 8
+    freeze_epochs: int | None = None
+    """epochs of the head alone before `epochs` of everything; found from `weights`"""
+    lr: str | None = None
+    """the peak learning rate, or `find`; found from `arch`"""
+    batch_size: int = 64
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    store: Path | None = None
+    """where decoded patches are kept; found where none is given"""
+    no_store: bool = False
+    given: frozenset[str] = field(default=frozenset(), repr=False)
+    """the names of the settings the user gave"""
+
+    def record(self, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Every setting as `{"value": …, "source": given | default | found}`, for config.json."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "given"}
+        sources = {name: "given" if name in self.given else "default" for name in values}
+        for name, value in found.items():
+            if name not in self.given or values.get(name) != value:
+                sources[name] = "found"
+            values[name] = value
+        return {
+            name: {
+                "value": str(value) if isinstance(value, Path) else value,
+                "source": sources[name],
+            }
+            for name, value in values.items()
+        }
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What must be known to rebuild a trained model and feed it: the heart of model.json."""
+
+    arch: str
+    vocab: list[str]
+    patch_size: int
+    """side in px of the square the model sees"""
+    crop: int | None
+    size: int | None
+    mean: list[float]
+    std: list[float]
+    """of RGB in 0..1"""
+    head: int = 512
+    """units of the hidden layer between features and classes"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card as plain JSON values."""
+        return asdict(self)

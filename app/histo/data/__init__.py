@@ -1,0 +1,1 @@
+"""From files to batches: labels, patches, store, split, loaders."""

@@ -1,0 +1,171 @@
+"""The label CSV: read, checked, and joined to the files of the images folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from histo.errors import HistoError
+
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a label CSV: `line` is the line in the file where it ends."""
+
+    id: str
+    label: str
+    line: int
+    split: str = ""
+
+
+def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
+    """The wanted columns of a CSV with a header, as (line number, values).
+
+    UTF-8 with or without a byte-order mark, any line ends. Blank lines are skipped.
+    Raises HistoError, naming the file and the line, where that cannot be done.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise HistoError(f"no label CSV {path} (give --labels if it is elsewhere)") from None
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not a CSV") from None
+    except UnicodeDecodeError:
+        raise HistoError(f"{path} is not UTF-8 text (save it as CSV UTF-8)") from None
+    reader = csv.reader(io.StringIO(text, newline=""))
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not any(header):
+            raise HistoError(f"{path} is empty")
+        for column in columns:
+            if column not in header:
+                raise HistoError(
+                    f"{path} has no column {column!r}: it has {', '.join(header[:20])}"
+                )
+        places = [header.index(column) for column in columns]
+        for values in reader:
+            if not any(value.strip() for value in values):
+                continue
+            if len(values) != len(header):
+                raise HistoError(
+                    f"{path.name}, line {reader.line_num}: {len(values)} values "
+                    f"where the header has {len(header)}"
+                )
+            rows.append((reader.line_num, [values[i].strip() for i in places]))
+    except csv.Error as error:
+        raise HistoError(f"{path.name}, line {reader.line_num}: not a CSV row ({error})") from None
+    if not rows:
+        raise HistoError(f"{path} has a header and no rows")
+    return rows
+
+
+def check_id(name: str, where: str) -> None:
+    """Refuse an id that is blank, leads out of the images folder, or is no file name."""
+    if not name:
+        raise HistoError(f"{where}: the id is blank")
+    if "/" in name or "\\" in name or "\0" in name or name in (".", ".."):
+        raise HistoError(f"{where}: the id {name!r} is not a plain file name")
+
+
+def read_labels(
+    path: Path, id_column: str = "id", label_column: str = "label", split_column: str | None = None
+) -> list[Row]:
+    """Read a label CSV; every row has a plain id and a label that is not blank.
+
+    Labels stay strings; where all are whole numbers, `1.0` is read as `1`.
+    """
+    columns = [id_column, label_column, *([split_column] if split_column else [])]
+    rows = []
+    for line, (name, label, *split) in read_rows(path, columns):
+        where = f"{path.name}, line {line}"
+        check_id(name, where)
+        if not label:
+            raise HistoError(f"{where}: the label of {name} is blank")
+        if split and split[0].lower() not in SPLITS:
+            raise HistoError(f"{where}: {split_column} is {split[0]!r}, not train or valid")
+        rows.append(Row(name, label, line, SPLITS[split[0].lower()] if split else ""))
+    whole = [re.fullmatch(r"([+-]?\d+)(?:\.0*)?", row.label) for row in rows]
+    if all(whole):
+        rows = [
+            Row(row.id, match[1], row.line, row.split)
+            for row, match in zip(rows, whole, strict=True)
+            if match
+        ]
+    return rows
+
+
+def make_vocab(labels: list[str]) -> list[str]:
+    """The classes, numbers by value and names by alphabet."""
+    names = set(labels)
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)
+
+
+def without_repeats(rows: list[Row], path: Path) -> tuple[list[Row], int]:
+    """The rows with each id once, and how many repeats went; labels that disagree are an error."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        seen = first.setdefault(row.id, row)
+        if (seen.label, seen.split) != (row.label, row.split):
+            raise HistoError(
+                f"{path.name}, line {row.line}: id {row.id} is {row.label}, but line {seen.line} "
+                f"says {seen.label} (histo check lists them all)"
+            )
+    return list(first.values()), len(rows) - len(first)
+
+
+def list_patches(folder: Path) -> list[Path]:
+    """The image files of a folder by name; HistoError where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.name.lower().endswith(SUFFIXES)]
+    except (FileNotFoundError, NotADirectoryError):
+        raise HistoError(
+            f"no images folder {folder} (give --images if the patches are elsewhere)"
+        ) from None
+    return [folder / name for name in sorted(names) if not name.startswith(".")]
+
+
+class PatchIndex:
+    """The files of an images folder, found by name with or without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.paths = list_patches(folder)
+        self._by_name = {path.name: path for path in self.paths}
+        self._by_stem: dict[str, Path] = {}
+        self._twice = {s for s, n in Counter(path.stem for path in self.paths).items() if n > 1}
+        for path in self.paths:
+            self._by_stem.setdefault(path.stem, path)
+
+    def find(self, name: str) -> Path | None:
+        """The file of an id, or None; an id that could be two files is an error."""
+        if name in self._by_name:
+            return self._by_name[name]
+        if name in self._twice:
+            raise HistoError(f"id {name} fits several files of {self.folder} (give its suffix)")
+        return self._by_stem.get(name)
+
+    def locate(self, rows: list[Row], path: Path) -> list[Path]:
+        """The file of each row; the first that is missing is an error."""
+        found = []
+        for row in rows:
+            patch = self.find(row.id)
+            if patch is None:
+                raise HistoError(
+                    f"{path.name}, line {row.line}: no patch {row.id} in {self.folder} "
+                    "(give --images if the patches are elsewhere)"
+                )
+            found.append(patch)
+        return found

@@ -1,0 +1,114 @@
+"""One image file to one RGB array, by OpenCV, and what the file is known by."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.errors import HistoError
+
+MAX_PIXELS = 50_000_000
+"""A larger image is refused before it is decoded; OPENCV_IO_MAX_IMAGE_PIXELS raises the bound."""
+
+# OpenCV reads both when it is first imported, and would fill stderr with patients' file names.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+try:
+    import cv2
+except ImportError as error:  # a machine without libGL
+    raise HistoError(
+        f"OpenCV does not load: {error} (install libgl1 and libglib2.0-0, or opencv-python-headless)"
+    ) from None
+
+Pixels = NDArray[np.uint8]
+SHA1 = re.compile(r"[0-9a-f]{40}")
+
+
+def read_patch(path: Path) -> Pixels:
+    """Decode a TIF, PNG or JPEG to RGB: uint8 [H, W, 3].
+
+    The rule: 16-bit samples are scaled by 1/257 and rounded, so that full range stays full range;
+    grey is repeated to three channels; a palette is looked up; alpha is dropped, as Pillow and
+    fastai do; the first page of several is read; an EXIF rotation is ignored.
+    Raises HistoError, naming the file, for anything else.
+    """
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not an image") from None
+    except FileNotFoundError:
+        raise HistoError(f"no image {path}") from None
+    if not data:
+        raise HistoError(f"{path} is empty")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):
+            raise HistoError(
+                f"{path} is larger than {os.environ['OPENCV_IO_MAX_IMAGE_PIXELS']} pixels "
+                "(cut it into patches, or set OPENCV_IO_MAX_IMAGE_PIXELS)"
+            ) from None
+        image = None
+    if image is None or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]):
+        known = data[:4] in (b"II*\0", b"MM\0*", b"\x89PNG") or data[:2] == b"\xff\xd8"
+        what = "is truncated or damaged" if known else "is not a TIF, PNG or JPEG image"
+        raise HistoError(f"{path} {what}")
+    return _to_rgb(image, path)
+
+
+def _to_rgb(image: Any, path: Path) -> Pixels:
+    """OpenCV's grey, BGR or BGRA of 8 or 16 bits to RGB of 8 bits."""
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise HistoError(
+            f"{path} holds {image.dtype} samples; only 8- and 16-bit images can be read"
+        )
+    if image.ndim == 2 or image.shape[2] == 1:
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return np.ascontiguousarray(image[..., 2::-1])
+
+
+def fit_patch(pixels: Pixels, crop: int | None, size: int | None, path: Path) -> Pixels:
+    """Centre-crop to `crop` px, then resize to `size` px, as asked; uint8 [S, S, 3].
+
+    The resize is Pillow's antialiased bilinear filter, the one of fastai's `Resize`, so that an
+    exported fastai learner sees the same pixels.
+    """
+    height, width = pixels.shape[:2]
+    if crop is not None:
+        if crop > min(height, width):
+            raise HistoError(f"{path} is {width}x{height} px, too small for a crop of {crop} px")
+        top, left = (height - crop) // 2, (width - crop) // 2
+        pixels = pixels[top : top + crop, left : left + crop]
+    if size is not None and pixels.shape[:2] != (size, size):
+        from PIL import Image
+
+        squeezed = Image.fromarray(np.ascontiguousarray(pixels))
+        pixels = np.asarray(squeezed.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels
+
+
+def pixel_sha1(pixels: Pixels) -> str:
+    """SHA-1 of the RGB bytes in row order: Kaggle's id of a patch."""
+    return hashlib.sha1(np.ascontiguousarray(pixels).data, usedforsecurity=False).hexdigest()
+
+
+def check_size(pixels: Pixels, side: int | None, path: Path) -> int:
+    """The side of a square patch; HistoError where it is not square or not `side`."""
+    height, width = pixels.shape[:2]
+    if height != width:
+        raise HistoError(f"{path} is {width}x{height} px, not square (give --crop or --size)")
+    if side is not None and height != side:
+        raise HistoError(
+            f"{path} is {width}x{height} px, others are {side}x{side} px "
+            f"(--size {side} resizes all, --crop cuts the centre)"
+        )
+    return height

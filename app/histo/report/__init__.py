@@ -1,0 +1,1 @@
+"""From a predictions table to a judgement: metrics and plots, without torch."""

@@ -1,0 +1,196 @@
+"""The files of a run folder: their names, how they are written, how they are read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from histo.errors import HistoError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PROBABILITY = "p_"
+"""The prefix of a probability column, so that a class may be called `id` or `label`."""
+
+
+@contextmanager
+def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The process's umask: mkstemp makes private files, and a run is there to be shared."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with written(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that a person can read, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; HistoError names a missing or damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HistoError(f"no file {path}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError):
+        raise HistoError(f"{path} is not readable JSON") from None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A predictions table: from a histo run or from any other system.
+
+    `labels` are indices into `vocab`; `probabilities` is float64 [N, C], rows summing to 1.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    vocab: list[str]
+
+
+def prediction_columns(vocab: Sequence[str]) -> list[str]:
+    """The probability columns of a table, one a class."""
+    return [f"{PROBABILITY}{name}" for name in vocab]
+
+
+def write_predictions(
+    path: Path, ids: Sequence[str], labels: Sequence[str], probabilities: Any, vocab: Sequence[str]
+) -> None:
+    """Write `id, label, p_CLASS…` with nine significant digits, enough for any float32."""
+    with written(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "label", *prediction_columns(vocab)])
+        for name, label, values in zip(ids, labels, probabilities, strict=True):
+            rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read and check a predictions table; HistoError names the line that is wrong."""
+    import numpy as np
+
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    except FileNotFoundError:
+        raise HistoError(f"no predictions table {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise HistoError(f"{path} is not a readable CSV") from None
+    header = rows[0] if rows else []
+    vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
+    if header != ["id", "label", *prediction_columns(vocab)] or len(set(vocab)) < 2:
+        raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
+    if len(rows) == 1:
+        raise HistoError(f"{path} has no rows")
+    index = {name: i for i, name in enumerate(vocab)}
+    labels = np.empty(len(rows) - 1, dtype=np.int64)
+    table = np.empty((len(rows) - 1, len(vocab)))
+    for i, row in enumerate(rows[1:]):
+        where = f"{path.name}, row {i + 1}"
+        if len(row) != len(header):
+            raise HistoError(f"{where}: {len(row)} values where the header has {len(header)}")
+        if row[1] not in index:
+            raise HistoError(f"{where}: label {row[1]!r} has no column {PROBABILITY}{row[1]}")
+        labels[i] = index[row[1]]
+        try:
+            table[i] = [float(value) for value in row[2:]]
+        except ValueError:
+            raise HistoError(f"{where}: a probability is not a number") from None
+        if not (np.all(table[i] >= 0) and abs(table[i].sum() - 1) < 1e-3):
+            raise HistoError(f"{where}: the probabilities do not add up to 1")
+    return Predictions([row[0] for row in rows[1:]], labels, table, vocab)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Nothing is read or made until asked for."""
+
+    path: Path
+
+    config = property(lambda self: self.path / "config.json")
+    environment = property(lambda self: self.path / "environment.json")
+    split = property(lambda self: self.path / "split.csv")
+    history = property(lambda self: self.path / "history.csv")
+    checkpoint = property(lambda self: self.path / "checkpoint")
+    predictions = property(lambda self: self.path / "predictions.csv")
+    report = property(lambda self: self.path / "report")
+    export = property(lambda self: self.path / "export")
+
+    @classmethod
+    def create(cls, out: Path | None, arch: str) -> Run:
+        """Make a new, empty run folder: `out`, or the next free runs/ARCH-N."""
+        if out is not None:
+            try:
+                out.mkdir(parents=True)
+            except FileExistsError:
+                raise HistoError(
+                    f"{out} exists, and a run is never overwritten (give another --out)"
+                ) from None
+            return cls(out)
+        runs = Path("runs")
+        runs.mkdir(exist_ok=True)
+        taken = [p.name.rpartition("-")[2] for p in runs.glob(f"{arch}-*")]
+        number = max((int(n) for n in taken if n.isdecimal()), default=0)
+        while True:
+            number += 1
+            try:
+                (runs / f"{arch}-{number}").mkdir()
+            except FileExistsError:  # another process took it first
+                continue
+            return cls(runs / f"{arch}-{number}")
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run folder; HistoError where it is none."""
+        run = cls(path)
+        if not path.is_dir():
+            raise HistoError(f"no run folder {path}")
+        if not run.config.is_file():
+            raise HistoError(f"{path} is not a run folder: it has no config.json")
+        return run
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings by name, without their sources."""
+        try:
+            return {name: entry["value"] for name, entry in read_json(self.config).items()}
+        except (AttributeError, KeyError, TypeError):
+            raise HistoError(f"{self.config} is not a histo config") from None
+
+    def read_history(self) -> list[dict[str, float]]:
+        """The rows of history.csv, one an epoch; none where no epoch ended."""
+        if not self.history.is_file():
+            return []
+        with self.history.open(encoding="utf-8", newline="") as file:
+            return [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]

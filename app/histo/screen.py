@@ -1,0 +1,89 @@
+"""What a command shows: lines, tables and one progress bar.
+
+In a terminal the bar is rich's and moves; elsewhere there are plain lines only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+Advance = Callable[..., None]
+PLAIN_SECONDS = 30.0
+"""Without a terminal, a line this often says that long work goes on."""
+
+
+class Screen:
+    """Standard output as a person or a log reads it; `quiet=True` shows nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = sys.stdout.isatty() and not quiet
+
+    def say(self, line: str = "") -> None:
+        """One line, as it is, above the bar where one runs."""
+        if self.quiet:
+            return
+        if self.terminal:
+            from rich import get_console
+
+            get_console().print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Rows of equal length in aligned columns: the first to the left, the others to the right."""
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for row in rows:
+            cells = [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+            self.say("  ".join(cells).rstrip())
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Advance]:
+        """A progress bar of `total` steps; yields `advance(steps=1, what=None)`."""
+        if self.terminal:
+            from rich import progress
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            from rich import get_console
+
+            with progress.Progress(*columns, console=get_console(), transient=True) as bar:
+                task = bar.add_task(what, total=total)
+
+                def advance(steps: int = 1, what: str | None = None) -> None:
+                    bar.update(task, advance=steps, description=what)
+
+                yield advance
+        else:
+            yield self._plain(what, total)
+
+    def _plain(self, what: str, total: int) -> Advance:
+        done, last = 0, time.monotonic()
+
+        def advance(steps: int = 1, what: str | None = what) -> None:
+            nonlocal done, last
+            done += steps
+            if time.monotonic() - last > PLAIN_SECONDS and done < total:
+                last = time.monotonic()
+                self.say(f"{what}: {done:,} of {total:,}")
+
+        return advance
+
+    def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
+        """The items, with a bar that moves by one for each."""
+        with self.bar(what, total) as advance:
+            for item in items:
+                yield item
+                advance()
