@@ -47,7 +47,7 @@ class TrainConfig(DataConfig):
     """a column of the label CSV that says train or valid"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
-    augment: Augment = "d4"
+    augment: Augment = "stain"
     arch: str = "resnet50"
     weights: str = "imagenet"
     """imagenet, none, or a file"""
@@ -56,7 +56,8 @@ class TrainConfig(DataConfig):
     """epochs of the head alone before `epochs` of everything; found from `weights`"""
     lr: str | None = None
     """the peak learning rate, or `find`; found from `arch`"""
-    batch_size: int = 64
+    batch_size: int | None = None
+    """found from the device"""
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"

@@ -1,0 +1,263 @@
+"""The commands, and the one place where an error becomes a line on stderr."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from histo import __version__
+from histo.config import DataConfig, TrainConfig
+from histo.errors import HistoError, Stopped
+from histo.screen import Screen
+
+NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Group(TyperGroup):
+    """Turns an expected problem into one line on stderr and its exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a bug still is a traceback."""
+        try:
+            return super().invoke(ctx)
+        except HistoError as error:
+            typer.echo(f"error: {error}", err=True)
+            status = error.exit_status
+        except OSError as error:
+            if error.errno not in NO_WRITE:
+                raise
+            place = f": {error.filename}" if error.filename else ""
+            typer.echo(f"error: {error.strerror or error}{place}", err=True)
+            status = 1
+        except KeyboardInterrupt:
+            typer.echo("error: stopped", err=True)
+            status = Stopped.exit_status
+        raise typer.Exit(status)
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    help="From a label CSV and a folder of histology patches to a judged, portable classifier. "
+    "A research tool, not a medical device.",
+)
+
+
+def main() -> None:
+    """The `histo` program."""
+    # what fastai calls of torch and torch means to drop one day is not for histo's users to mend
+    warnings.simplefilter("ignore", FutureWarning)
+    app()
+
+
+class Augment(str, Enum):
+    """How training patches are varied."""
+
+    none = "none"
+    d4 = "d4"
+    stain = "stain"
+
+
+class Precision(str, Enum):
+    """The number format of training."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+Data = Annotated[Path, typer.Argument(help="Folder with train_labels.csv and train/*.tif.")]
+LabelsFile = Annotated[
+    Optional[Path], typer.Option(help="The label CSV.  [default: DATA/train_labels.csv]")
+]
+Images = Annotated[Optional[Path], typer.Option(help="The patches.  [default: DATA/train]")]
+IdColumn = Annotated[str, typer.Option(help="Column of file names, with or without suffix.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
+Crop = Annotated[Optional[int], typer.Option(min=8, help="Cut the centre N px first.")]
+Size = Annotated[Optional[int], typer.Option(min=8, help="Then resize to N px.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"histo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
+
+
+@app.command()
+def check(
+    data: Data,
+    labels: LabelsFile = None,
+    images: Images = None,
+    id_column: IdColumn = DataConfig.id_column,
+    label_column: LabelColumn = DataConfig.label_column,
+    crop: Crop = None,
+    size: Size = None,
+) -> None:
+    """Read every label and every patch, and say what is wrong with them."""
+    from histo.commands.check import check as run
+
+    config = DataConfig(data, labels, images, id_column, label_column, crop, size)
+    found = run(config, Screen())
+    if found.fatal:
+        raise HistoError(f"{data}: training would fail, see above")
+    typer.echo(f"{data} is ready to train on" + (f" ({found.notes} notes)" * bool(found.notes)))
+
+
+@app.command()
+def train(
+    ctx: typer.Context,
+    data: Data,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The run folder.  [default: runs/ARCH-N]")
+    ] = None,
+    labels: LabelsFile = None,
+    images: Images = None,
+    id_column: IdColumn = DataConfig.id_column,
+    label_column: LabelColumn = DataConfig.label_column,
+    split_column: Annotated[
+        Optional[str], typer.Option(help="Column that says train or valid.")
+    ] = None,
+    valid_pct: Annotated[
+        float, typer.Option(min=1, max=90, help="Per cent of the patches that validate.")
+    ] = TrainConfig.valid_pct,
+    crop: Crop = None,
+    size: Size = None,
+    augment: Annotated[
+        Augment, typer.Option(help="d4: flips and quarter turns; stain: and colour.")
+    ] = Augment(TrainConfig.augment),
+    arch: Annotated[
+        str, typer.Option(help="A torchvision classifier, or a timm name where timm is.")
+    ] = TrainConfig.arch,
+    weights: Annotated[
+        str, typer.Option(help="imagenet (a download), none, or a .safetensors or .pth file.")
+    ] = TrainConfig.weights,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs of the whole model.")
+    ] = TrainConfig.epochs,
+    freeze_epochs: Annotated[
+        Optional[int],
+        typer.Option(min=0, help="Epochs of the head before.  [default: 1, without weights 0]"),
+    ] = None,
+    lr: Annotated[
+        Optional[str],
+        typer.Option(help="Peak learning rate, or find.  [default: by architecture]"),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(min=1, help="[default: 32 on a CPU, 128 on a GPU]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = TrainConfig.seed,
+    device: Device = TrainConfig.device,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")
+    ] = Precision(TrainConfig.precision),
+    store: Annotated[
+        Optional[Path],
+        typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
+    ] = None,
+    no_store: Annotated[
+        bool, typer.Option("--no-store", help="Decode into memory, keep nothing.")
+    ] = False,
+) -> None:
+    """Train a classifier: a run folder with model, history and validation predictions."""
+    from histo.commands.train import train as run
+
+    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items()}
+    given = {k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
+    done = run(TrainConfig(**settings, given=frozenset(given)), Screen())
+    typer.echo(f"run: {done.path} (next: histo interpret {done.path})")
+
+
+@app.command()
+def interpret(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a predictions CSV.")],
+    out: Annotated[Optional[Path], typer.Option(help="[default: RUN/report]")] = None,
+    images: Annotated[
+        Optional[Path], typer.Option(help="The patches, if they have moved.")
+    ] = None,
+) -> None:
+    """Draw ROC, confusion matrix and the rest of the report of a run."""
+    from histo.commands.interpret import interpret as judge
+
+    folder, _ = judge(run, out, images, Screen())
+    typer.echo(f"report: {folder}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Optional[Path], typer.Option(help="[default: RUN/export]")] = None,
+) -> None:
+    """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
+    from histo.commands.export import export as write
+
+    folder = write(run, out, Screen())
+    typer.echo(f"bundle: {folder} (next: histo predict {folder} IMAGES)")
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle by histo export.")],
+    images: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
+    out: Annotated[Path, typer.Option(help="The table.")] = Path("predictions.csv"),
+    submission: Annotated[
+        Optional[Path], typer.Option(help="Also write Kaggle's id,label here.")
+    ] = None,
+    folder: Annotated[
+        Optional[Path],
+        typer.Option("--images", help="Where a CSV's patches are.  [default: beside it]"),
+    ] = None,
+    id_column: IdColumn = DataConfig.id_column,
+    tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
+    trust_pickle: Annotated[
+        bool,
+        typer.Option("--trust-pickle", help="Load a learner.pkl: runs any code it holds."),
+    ] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """Write the probabilities of patches to a CSV."""
+    from histo.commands.predict import find_images
+    from histo.commands.predict import predict as run
+
+    if trust_pickle and bundle.suffix == ".pkl":
+        typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
+    count = run(
+        bundle,
+        find_images(images, folder, id_column),
+        out,
+        Screen(),
+        submission=submission,
+        tta=tta,
+        trust_pickle=trust_pickle,
+        device=device,
+        batch_size=batch_size,
+    )
+    typer.echo(f"predictions: {out} ({count:,} patches)")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
+) -> None:
+    """Do all of the above on synthetic patches: no data, no network needed."""
+    from histo.commands.demo import demo as run
+
+    run(folder, lambda words: app(words, standalone_mode=False), Screen())

@@ -1,0 +1,341 @@
+"""`histo train`: from labels and patches to a run folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.config import ModelCard, TrainConfig
+from histo.data.labels import PatchIndex, make_vocab, read_labels, without_repeats
+from histo.data.split import check_split, random_split
+from histo.data.store import Store, open_store, store_folder
+from histo.errors import HistoError, Stopped
+from histo.run import Run, write_json, write_predictions, written
+from histo.screen import Screen
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+    from histo.model.learner import Epoch
+
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "valid_loss",
+    "accuracy",
+    "roc_auc",
+    "seconds",
+    "patches_per_second",
+)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The data of a run: one entry a patch in `ids`, `labels`, `valid` and the store's rows."""
+
+    ids: list[str]
+    labels: list[str]
+    valid: NDArray[np.bool_]
+    vocab: list[str]
+    store: Store
+
+    @property
+    def valid_ids(self) -> list[str]:
+        """The ids of the validation patches, in table order."""
+        return [self.ids[i] for i in np.flatnonzero(self.valid)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted `id,label` lines."""
+        lines = sorted(f"{i},{x}\n" for i, x in zip(self.ids, self.labels, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def train(config: TrainConfig, screen: Screen) -> Run:
+    """Train as `config` says and return the run folder it made.
+
+    Nothing is made before labels, patches, weights and device have proved good.
+    """
+    from histo.model import learner as engine
+
+    device = engine.resolve_device(config.device)
+    precision = engine.resolve_precision(config.precision, device)
+    patches = read_patches(config, screen)
+    engine.seed_everything(config.seed)
+    body, card = start_model(config, patches, screen)
+    n_train = int((~patches.valid).sum())
+    wanted = config.batch_size or engine.default_batch_size(device)
+    batch_size = min(wanted, n_train)
+    if batch_size < wanted:
+        screen.say(f"batch size {batch_size}: there are only {n_train} training patches")
+    pretrained = config.weights != "none"
+    freeze_epochs = config.freeze_epochs
+    if freeze_epochs is None:
+        freeze_epochs = 1 if pretrained else 0
+
+    from histo.data.loaders import make_loaders
+    from histo.model.body import features_of
+
+    dls = make_loaders(
+        patches.store,
+        patches.labels,
+        patches.valid,
+        card.vocab,
+        batch_size=batch_size,
+        augment=config.augment,
+        mean=card.mean,
+        std=card.std,
+        device=device,
+    )
+    features = features_of(body, card.patch_size, config.arch)
+    learn = engine.build_learner(dls, body, features, card, precision)
+    run = Run.create(config.out, config.arch)
+    recorder = Recording(run, patches, precision, screen)
+    total = freeze_epochs + config.epochs
+    try:
+        with screen.bar("training", total * (len(dls.train) + len(dls.valid))) as advance:
+            learn.add_cb(engine.Watch(advance, recorder.epoch))
+            lr = choose_lr(config, learn, run, screen)
+            found = {
+                "lr": lr,
+                "batch_size": batch_size,
+                "freeze_epochs": freeze_epochs,
+                "device": str(device),
+                "precision": precision,
+                "labels": config.labels_csv,
+                "images": config.images_folder,
+                "store": patches.store.path,
+                "out": run.path,
+            }
+            write_json(run.config, config.record(found))
+            write_json(run.checkpoint.parent / "model.json", card.as_dict())
+            write_start(run, patches, device)
+            screen.say(
+                f"{config.arch} on {engine.describe_device(device)}, {precision}, batch size "
+                f"{batch_size}, learning rate {lr:.2g}, {freeze_epochs} + {config.epochs} epochs"
+            )
+            engine.fit(learn, freeze_epochs, config.epochs, lr, pretrained)
+            if precision != "fp32":
+                recorder.finish_in_fp32(learn)
+    except KeyboardInterrupt:
+        raise Stopped(recorder.stopped(total)) from None
+    except (HistoError, RuntimeError, OSError) as error:
+        if not recorder.rows:
+            shutil.rmtree(run.path, ignore_errors=True)
+        expected = isinstance(error, RuntimeError) and engine.out_of_memory(error, batch_size)
+        if expected:
+            raise expected from None
+        raise
+    recorder.finish()
+    return run
+
+
+def read_patches(config: TrainConfig, screen: Screen) -> Patches:
+    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong."""
+    table = config.labels_csv
+    rows = read_labels(table, config.id_column, config.label_column, config.split_column)
+    rows, repeats = without_repeats(rows, table)
+    if repeats:
+        screen.say(f"{repeats} repeated rows of {table.name} are left out")
+    labels = [row.label for row in rows]
+    vocab = make_vocab(labels)
+    if len(vocab) < 2:
+        raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
+    paths = PatchIndex(config.images_folder).locate(rows, table)
+    if config.split_column:
+        valid = np.array([row.split == "valid" for row in rows])
+    else:
+        valid = random_split(labels, config.valid_pct, config.seed)
+    check_split(labels, valid)
+    folder = None if config.no_store else store_folder(config.data, config.store)
+    store = open_store(paths, folder, config.crop, config.size, screen)
+    counts = Counter(labels)
+    how = "as given" if config.split_column else "random over patches, optimistic on new slides"
+    screen.say(
+        f"{len(rows):,} patches of {store.side}x{store.side} px: "
+        f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
+        f"{', …' if len(vocab) > 8 else ''}"
+    )
+    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({how})")
+    return Patches([row.id for row in rows], labels, valid, vocab, store)
+
+
+def start_model(config: TrainConfig, patches: Patches, screen: Screen) -> tuple[Any, ModelCard]:
+    """The body with its starting weights, and the card of the model to be."""
+    from histo.model.body import load_weights, make_body, normalisation
+
+    body = make_body(config.arch, imagenet=config.weights == "imagenet")
+    if config.weights not in ("imagenet", "none"):
+        loaded = load_weights(body, Path(config.weights))
+        screen.say(f"weights: {loaded}; the head is new")
+    mean, std = normalisation(body)
+    card = ModelCard(
+        config.arch, patches.vocab, patches.store.side, config.crop, config.size, mean, std
+    )
+    return body, card
+
+
+def choose_lr(config: TrainConfig, learn: Learner, run: Run, screen: Screen) -> float:
+    """The learning rate given, the default for the architecture, or what the finder finds."""
+    from histo.model.learner import default_lr, find_lr
+
+    if config.lr is None:
+        return default_lr(config.arch)
+    if config.lr != "find":
+        return float(config.lr)
+    from histo.report.plots import draw_lr_find
+
+    lr, rates, losses = find_lr(learn)
+    draw_lr_find(run.path / "lr_find", rates, losses, lr)
+    return lr
+
+
+def write_start(run: Run, patches: Patches, device: Any) -> None:
+    """What is known before the first batch: split, environment, sample sheet."""
+    from histo.report.plots import draw_sheet
+
+    sides = np.where(patches.valid, "valid", "train")
+    with written(run.split, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "label", "split"])
+        rows.writerows(zip(patches.ids, patches.labels, sides, strict=True))
+    write_json(run.environment, environment(patches, device))
+    chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
+    draw_sheet(
+        run.path / "samples",
+        [patches.store.pixels[i] for i in chosen],
+        [f"label {patches.labels[i]}" for i in chosen],
+        "Sample patches",
+    )
+
+
+def environment(patches: Patches, device: Any) -> dict[str, Any]:
+    """Versions, device, command line, commit of the working folder, fingerprints of the data."""
+    from histo.model.learner import describe_device
+
+    packages = ("histo", "fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas")
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "platform": platform.platform(),
+        "device": describe_device(device),
+        "command": sys.argv,
+        "git_commit": commit,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "fingerprint": {
+            "labels": patches.fingerprint(),
+            "pixels": patches.store.fingerprint(),
+        },
+    }
+
+
+class Recording:
+    """Writes what each epoch shows, keeps the best, and says a line an epoch."""
+
+    def __init__(self, run: Run, patches: Patches, precision: str, screen: Screen) -> None:
+        self.run, self.patches, self.screen = run, patches, screen
+        self.rows: list[dict[str, float]] = []
+        self.best = -math.inf
+
+    def epoch(self, learn: Learner, seen: Epoch) -> None:
+        """Judge one epoch: the row of history.csv, and checkpoint and predictions if it is best."""
+        from histo.model.checkpoint import save_best
+        from histo.report.metrics import log_loss, macro_auc
+
+        probabilities = seen.logits.double().softmax(1).numpy()
+        labels = seen.labels.numpy()
+        row = {
+            "epoch": seen.number,
+            "train_loss": seen.train_loss,
+            "valid_loss": log_loss(labels, probabilities),
+            "accuracy": float((probabilities.argmax(1) == labels).mean()),
+            "roc_auc": macro_auc(labels, probabilities),
+            "seconds": seen.seconds,
+            "patches_per_second": seen.patches / seen.train_seconds,
+        }
+        if not math.isfinite(row["train_loss"]) or not np.isfinite(probabilities).all():
+            raise HistoError(
+                f"the loss is not finite in epoch {seen.number} (try a lower --lr, or fp32)"
+            )
+        self.rows.append(row)
+        with written(self.run.history, "w") as file:
+            table = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            table.writeheader()
+            table.writerows(
+                {k: v if k == "epoch" else f"{v:.6g}" for k, v in r.items()} for r in self.rows
+            )
+        self._say(row)
+        score = row["roc_auc"] if len(self.patches.vocab) == 2 else -row["valid_loss"]
+        if score > self.best:
+            self.best = score
+            save_best(self.run.checkpoint, learn.model)
+            self._predictions(probabilities)
+
+    def _predictions(self, probabilities: Any) -> None:
+        labels = [self.patches.labels[i] for i in np.flatnonzero(self.patches.valid)]
+        write_predictions(
+            self.run.predictions,
+            self.patches.valid_ids,
+            labels,
+            probabilities,
+            self.patches.vocab,
+        )
+
+    def _say(self, row: dict[str, float]) -> None:
+        if len(self.rows) == 1:
+            self.screen.say(
+                "epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s"
+            )
+        self.screen.say(
+            f"{row['epoch']:5d}  {row['train_loss']:10.4f}  {row['valid_loss']:10.4f}  "
+            f"{row['accuracy']:8.4f}  {row['roc_auc']:6.4f}  {row['seconds']:7.1f}  "
+            f"{row['patches_per_second']:9.0f}"
+        )
+
+    def finish_in_fp32(self, learn: Learner) -> None:
+        """Predict the validation patches anew, so that the table is what the bundle will say."""
+        from histo.model.checkpoint import load_best
+
+        load_best(self.run.checkpoint, learn.model)
+        with learn.removed_cbs(learn.mixed_precision), learn.removed_cbs(learn.watch):
+            self._predictions(learn.get_preds()[0].double().cpu().numpy())
+
+    def finish(self) -> None:
+        """Draw the learning curve and say which epoch is kept."""
+        from histo.report.plots import draw_learning_curve
+
+        draw_learning_curve(self.run.path / "learning_curve", self.rows)
+        key = "roc_auc" if len(self.patches.vocab) == 2 else "valid_loss"
+        pick = max if key == "roc_auc" else min
+        best = pick(self.rows, key=lambda row: row[key])
+        self.screen.say(
+            f"kept epoch {best['epoch']:g}: AUC {best['roc_auc']:.4f}, "
+            f"accuracy {best['accuracy']:.4f} on {int(self.patches.valid.sum()):,} patches"
+        )
+
+    def stopped(self, total: int) -> str:
+        """The one line after Ctrl-C."""
+        if not self.rows:
+            return f"stopped before the first epoch ended; {self.run.path} has no model"
+        return (
+            f"stopped after {len(self.rows)} of {total} epochs; the best is kept: "
+            f"histo interpret {self.run.path}"
+        )

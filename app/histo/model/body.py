@@ -1,0 +1,189 @@
+"""Bodies: a torchvision or timm classifier without its classes, and the weights it starts from."""
+
+from __future__ import annotations
+
+import difflib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from histo.errors import HistoError
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+def make_body(arch: str, imagenet: bool = False) -> nn.Module:
+    """A body: normalised patches [B, 3, S, S] to features [B, F].
+
+    The whole published model, pooling included, with its last layer taken out; so every
+    torchvision classifier works as its authors wrote it, whatever its shape.
+    `imagenet` fetches the weights torchvision or timm publish. Raises HistoError for an unknown
+    name (with the nearest) and for a download that fails (with both ways out).
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    has_timm = find_spec("timm") is not None
+    try:
+        if arch in known:
+            aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+            if aux:
+                aux["init_weights"] = not imagenet
+            if imagenet and aux:
+                aux = {}  # torchvision adds and drops the auxiliary heads by itself
+            model = torchvision.models.get_model(
+                arch, weights="DEFAULT" if imagenet else None, **aux
+            )
+            if hasattr(model, "aux_logits"):
+                model.aux_logits = False
+            return _without_classes(model)
+        if has_timm:
+            import timm
+
+            known += timm.list_models()
+            if arch in known:
+                return _as_module(timm.create_model(arch, pretrained=imagenet, num_classes=0))
+    except (OSError, RuntimeError) as error:
+        if not imagenet:
+            raise
+        raise HistoError(
+            f"the ImageNet weights of {arch} could not be downloaded ({_short(error)}): give "
+            "--weights FILE with a .safetensors or .pth file, or --weights none"
+        ) from None
+    near = difflib.get_close_matches(arch, known, n=3, cutoff=0.3)
+    more = "" if has_timm else "; timm's names work where timm is installed"
+    raise HistoError(f"no arch {arch!r}: the nearest are {', '.join(near) or 'none'}{more}")
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]
+
+
+def _as_module(model: Any) -> nn.Module:
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _without_classes(model: nn.Module) -> nn.Module:
+    """Take the last linear layer out of a torchvision model (SqueezeNet has a convolution)."""
+    if isinstance(model, torchvision.models.SqueezeNet):
+        model.classifier = nn.AdaptiveAvgPool2d(1)
+        return model
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    model.set_submodule(linears[-1], nn.Identity())
+    return model
+
+
+def features_of(body: nn.Module, side: int, arch: str) -> int:
+    """How many features the body gives for patches of `side` px; HistoError where it can't."""
+    was_training = body.training
+    try:
+        with torch.no_grad():
+            return int(body.eval()(torch.zeros(1, 3, side, side)).shape[1])
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise HistoError(
+            f"{arch} can't take patches of {side}x{side} px ({_short(error)}): "
+            "give --size, 224 for most"
+        ) from None
+    finally:
+        body.train(was_training)
+
+
+def normalisation(body: nn.Module) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of RGB in 0..1 that the body's published weights expect."""
+    published = getattr(body, "pretrained_cfg", None) or {}
+    return (
+        [float(x) for x in published.get("mean", IMAGENET_MEAN)],
+        [float(x) for x in published.get("std", IMAGENET_STD)],
+    )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a weights file: names of tensors by fate."""
+
+    matched: list[str]
+    new: list[str]
+    left_over: list[str]
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.matched)} tensors matched, {len(self.new)} new{_some(self.new)}, "
+            f"{len(self.left_over)} left over{_some(self.left_over)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f" ({', '.join(names[:2])}{', …' if len(names) > 2 else ''})" if names else ""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file, by name; no code in it is ever run."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise HistoError(f"no weights file {path} (--weights imagenet|none|FILE)") from None
+    except pickle.UnpicklingError:
+        raise HistoError(f"{path} holds more than tensors, and is refused: it could run code") from None
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError):
+        raise HistoError(f"{path} is not a readable .safetensors or .pth state dict") from None
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping):
+        raise HistoError(f"{path} is not a state dict: it holds a {type(found).__name__}")
+    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def load_weights(body: nn.Module, path: Path) -> Loaded:
+    """Load what fits of a state dict into the body, by name, else by order.
+
+    Names are torchvision's or timm's, with or without a prefix such as `module.`. Where no name
+    fits, the tensors are taken in order if their shapes are the body's own one by one (a timm file
+    for a torchvision arch, or a body saved by fastai). Nothing that fits is a HistoError.
+    """
+    given = read_weights(path)
+    own = body.state_dict()
+    fits: dict[str, str] = {}
+    for prefix in ("", "module.", "model.", "backbone.", "encoder.", "0.", "module.model."):
+        pairs = {
+            name: prefix + name
+            for name, value in own.items()
+            if prefix + name in given and given[prefix + name].shape == value.shape
+        }
+        if len(pairs) > len(fits):
+            fits = pairs
+    if not fits:
+        fits = _by_order(own, given)
+    if not fits:
+        raise HistoError(
+            f"{path}: none of its {len(given)} tensors fits the arch (is it for another --arch?)"
+        )
+    body.load_state_dict({name: given[source] for name, source in fits.items()}, strict=False)
+    used = set(fits.values())
+    return Loaded(
+        sorted(fits), sorted(set(own) - set(fits)), [name for name in given if name not in used]
+    )
+
+
+def _by_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Pairs of names where all shapes agree in order; what follows in the file is its own head."""
+
+    def real(tensors: Mapping[str, Tensor]) -> list[str]:
+        return [name for name in tensors if not name.endswith("num_batches_tracked")]
+
+    ours, theirs = real(own), real(given)
+    if len(theirs) < len(ours):
+        return {}
+    pairs = dict(zip(ours, theirs, strict=False))
+    return pairs if all(own[a].shape == given[b].shape for a, b in pairs.items()) else {}

@@ -1,0 +1,199 @@
+"""The figures, each as PNG and SVG, in colours that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics as sk
+
+from histo.report.metrics import Labels, Table, auc_of, macro_auc
+from histo.run import written
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""Okabe and Ito's palette (2008), the two most different first."""
+STYLE = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "histo",
+}
+
+
+def _figure(width: float = 5.6, height: float = 5.0, **kwargs: Any) -> tuple[Figure, Any]:
+    with plt.rc_context(STYLE):
+        return plt.subplots(figsize=(width, height), **kwargs)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write PATH.png and PATH.svg, each whole or not at all."""
+    with plt.rc_context(STYLE):
+        for kind, metadata in (("png", None), ("svg", {"Date": None})):
+            with written(path.with_name(f"{path.name}.{kind}")) as file:
+                figure.savefig(file, format=kind, metadata=metadata)
+    plt.close(figure)
+
+
+def _shown(vocab: Sequence[str]) -> list[int]:
+    """The classes that get a curve: the positive one of two, else the first of many."""
+    return [1] if len(vocab) == 2 else list(range(min(len(vocab), len(COLOURS))))
+
+
+def short(name: str, most: int = 18) -> str:
+    """A class name that fits beside an axis."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def draw_roc(path: Path, labels: Labels, probabilities: Table, vocab: list[str]) -> None:
+    """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
+    figure, ax = _figure()
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
+    for c in _shown(vocab):
+        fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
+        name = f"class {short(vocab[c])}, AUC {auc_of(labels, probabilities, c):.3f}"
+        ax.plot(fpr, tpr, linewidth=2, label=name)
+    title = "" if len(vocab) == 2 else f", macro AUC {macro_auc(labels, probabilities):.3f}"
+    ax.set(
+        xlabel="1 - specificity (false positive rate)",
+        ylabel="sensitivity (true positive rate)",
+        title=f"ROC curve, {len(labels):,} patches{title}",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+    )
+    ax.legend(loc="lower right", frameon=False)
+    _save(figure, path)
+
+
+def draw_precision_recall(
+    path: Path, labels: Labels, probabilities: Table, vocab: list[str]
+) -> None:
+    """Precision against recall, with the share of positives as the line of chance."""
+    figure, ax = _figure()
+    for n, c in enumerate(_shown(vocab)):
+        precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
+        value = sk.average_precision_score(labels == c, probabilities[:, c])
+        name = f"class {short(vocab[c])}, average precision {value:.3f}"
+        ax.plot(recall, precision, linewidth=2, color=COLOURS[n], label=name)
+        ax.axhline(float((labels == c).mean()), color=COLOURS[n], linestyle=":", linewidth=1)
+    ax.set(
+        xlabel="recall (sensitivity)",
+        ylabel="precision",
+        title=f"Precision and recall, {len(labels):,} patches",
+        xlim=(-0.01, 1.01),
+        ylim=(0, 1.02),
+    )
+    ax.legend(loc="lower left", frameon=False)
+    _save(figure, path)
+
+
+def draw_confusion_matrix(path: Path, matrix: list[list[int]], vocab: list[str]) -> None:
+    """Counts and, below each, per cent of the true class."""
+    counts = np.array(matrix)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    n = len(vocab)
+    side = max(4.6, 0.8 * n + 2)
+    figure, ax = _figure(side + 0.8, side)
+    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if n <= 12:
+        for i in range(n):
+            for j in range(n):
+                colour = "white" if share[i, j] > 0.55 else "black"
+                text = f"{counts[i, j]:,}\n{100 * share[i, j]:.1f} %"
+                ax.text(j, i, text, ha="center", va="center", color=colour)
+    names = [short(name) for name in vocab]
+    ax.set_xticks(range(n), names, rotation=0 if n <= 3 else 60, ha="center" if n <= 3 else "right")
+    ax.set_yticks(range(n), names)
+    ax.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix")
+    ax.spines[:].set_visible(False)
+    figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
+    _save(figure, path)
+
+
+def draw_scores(path: Path, labels: Labels, probabilities: Table, vocab: list[str]) -> None:
+    """How the probability of a class is spread over patches of that class and of the others."""
+    figure, ax = _figure(6.4, 4.4)
+    bins = np.linspace(0, 1, 41).tolist()
+    if len(vocab) == 2:
+        for c, hatch in ((0, ""), (1, "///")):
+            ax.hist(
+                probabilities[labels == c, 1],
+                bins=bins,
+                alpha=0.65,
+                color=COLOURS[c],
+                hatch=hatch,
+                edgecolor="white",
+                label=f"true class {short(vocab[c])} ({int((labels == c).sum()):,})",
+            )
+        ax.axvline(0.5, color="0.3", linestyle=":", label="threshold 0.5")
+        ax.set(xlabel=f"probability of class {short(vocab[1])}")
+    else:
+        for n, c in enumerate(_shown(vocab)):
+            ax.hist(
+                probabilities[labels == c, c],
+                bins=bins,
+                histtype="step",
+                linewidth=2,
+                color=COLOURS[n],
+                label=f"class {short(vocab[c])}",
+            )
+        ax.set(xlabel="probability of the true class")
+    ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
+    ax.legend(loc="upper center", frameon=False)
+    _save(figure, path)
+
+
+def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
+    """A sheet of patches, three in a row, a caption over each; uint8 [S, S, 3] each."""
+    rows = max(1, -(-len(patches) // 3))
+    figure, axes = _figure(6.6, 2.35 * rows + 0.5, nrows=rows, ncols=3, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
+        ax.imshow(patch, interpolation="nearest")
+        ax.set_title(caption, fontsize=9)
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_learning_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """Loss of training and validation, and AUC and accuracy, by epoch."""
+    figure, (left, right) = _figure(9.0, 4.0, ncols=2)
+    epochs = [row["epoch"] for row in rows]
+    for ax, keys, label in (
+        (left, ("train_loss", "valid_loss"), "loss (nats)"),
+        (right, ("roc_auc", "accuracy"), "validation"),
+    ):
+        for n, key in enumerate(keys):
+            name = {"roc_auc": "AUC"}.get(key, key.replace("_", " "))
+            style = {"marker": "os"[n], "linestyle": ("-", "--")[n], "linewidth": 2}
+            ax.plot(epochs, [row[key] for row in rows], label=name, **style)
+        ax.set(xlabel="epoch", ylabel=label)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.legend(frameon=False)
+    figure.suptitle("Learning curve")
+    _save(figure, path)
+
+
+def draw_lr_find(path: Path, rates: Sequence[float], losses: Sequence[float], lr: float) -> None:
+    """The finder's losses against its learning rates, and the rate it suggests."""
+    figure, ax = _figure(6.4, 4.2)
+    ax.plot(rates, losses, linewidth=2)
+    ax.axvline(lr, color=COLOURS[1], linestyle="--", label=f"suggested: {lr:.2g}")
+    ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
+    ax.set_title("Learning rate finder")
+    ax.legend(frameon=False)
+    _save(figure, path)
