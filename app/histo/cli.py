@@ -180,7 +180,9 @@ def train(
     from histo.commands.train import train as run
 
     settings = {k: getattr(v, "value", v) for k, v in ctx.params.items()}
-    given = {k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"}
+    given = {
+        k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"
+    }
     done = run(TrainConfig(**settings, given=frozenset(given)), Screen())
     typer.echo(f"run: {done.path} (next: histo interpret {done.path})")
 
@@ -189,9 +191,7 @@ def train(
 def interpret(
     run: Annotated[Path, typer.Argument(help="A run folder, or a predictions CSV.")],
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/report]")] = None,
-    images: Annotated[
-        Optional[Path], typer.Option(help="The patches, if they have moved.")
-    ] = None,
+    images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as judge

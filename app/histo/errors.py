@@ -8,8 +8,16 @@ class HistoError(Exception):
 
     exit_status = 1
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
-class Stopped(HistoError):
+    def __str__(self) -> str:
+        """The message as it was raised: fastai rewrites the `args` of what a callback raises."""
+        return self.message
+
+
+class Stopped(HistoError):  # noqa: N818  (it is no error: the user wanted it)
     """The user pressed Ctrl-C; the status is the shell's own for it, 128 + SIGINT."""
 
     exit_status = 130

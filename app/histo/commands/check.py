@@ -80,9 +80,7 @@ def check_rows(rows: list[Row], found: Findings) -> None:
     found.add("classes of one patch", [n for n, c in counts.items() if c == 1], True)
 
 
-def check_patches(
-    paths: list[Path], used: set[Path], config: DataConfig, found: Findings
-) -> None:
+def check_patches(paths: list[Path], used: set[Path], config: DataConfig, found: Findings) -> None:
     """Decode every patch: what cannot be read, what is of another size, whose id is not its SHA-1."""
 
     def look(path: Path) -> tuple[Path, tuple[int, int] | None, str]:
@@ -104,7 +102,9 @@ def check_patches(
             sizes[size].append(path)
             by_sha1[said].append(path)
     found.add("patches that cannot be read", [s for p, s in unreadable if p in used], True)
-    found.add("unlabelled files that cannot be read", [s for p, s in unreadable if p not in used], False)
+    found.add(
+        "unlabelled files that cannot be read", [s for p, s in unreadable if p not in used], False
+    )
     mixed = Counter({size: sum(p in used for p in files) for size, files in sizes.items()})
     common = mixed.most_common(1)[0][0] if mixed else (0, 0)
     fits = config.size is not None or config.crop is not None
@@ -112,11 +112,17 @@ def check_patches(
     what = f"patches not of {common[0]}x{common[1]} px (train with --size {common[0] or 96})"
     found.add(what, odd, not fits)
     if common[0] != common[1] and not fits:
-        found.add("size for most that is not square (train with --crop or --size)", ["x".join(map(str, common))], True)
+        found.add(
+            "size for most that is not square (train with --crop or --size)",
+            ["x".join(map(str, common))],
+            True,
+        )
     double = [", ".join(p.name for p in ps[:3]) for ps in by_sha1.values() if len(ps) > 1]
     found.add("sets of files with the same pixels", double, False)
     named = [(p, s) for s, ps in by_sha1.items() for p in ps if SHA1.fullmatch(p.stem)]
     changed = [p.name for p, s in named if p.stem != s]
-    found.add(f"of {len(named):,} files named by a SHA-1 that is not of their pixels", changed, False)
+    found.add(
+        f"of {len(named):,} files named by a SHA-1 that is not of their pixels", changed, False
+    )
     if named and not changed:
         found.screen.say(f"all {len(named):,} ids are the SHA-1 of their pixels")

@@ -71,6 +71,8 @@ def train(config: TrainConfig, screen: Screen) -> Run:
     """
     from histo.model import learner as engine
 
+    if config.lr not in (None, "find"):
+        parse_lr(config.lr)
     device = engine.resolve_device(config.device)
     precision = engine.resolve_precision(config.precision, device)
     patches = read_patches(config, screen)
@@ -195,11 +197,22 @@ def choose_lr(config: TrainConfig, learn: Learner, run: Run, screen: Screen) -> 
     if config.lr is None:
         return default_lr(config.arch)
     if config.lr != "find":
-        return float(config.lr)
+        return parse_lr(config.lr)
     from histo.report.plots import draw_lr_find
 
     lr, rates, losses = find_lr(learn)
     draw_lr_find(run.path / "lr_find", rates, losses, lr)
+    return lr
+
+
+def parse_lr(text: str) -> float:
+    """A learning rate as a number; HistoError where it is none."""
+    try:
+        lr = float(text)
+    except ValueError:
+        lr = math.nan
+    if not (math.isfinite(lr) and lr > 0):
+        raise HistoError(f"--lr {text}: give a positive number, or find")
     return lr
 
 
@@ -301,9 +314,7 @@ class Recording:
 
     def _say(self, row: dict[str, float]) -> None:
         if len(self.rows) == 1:
-            self.screen.say(
-                "epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s"
-            )
+            self.screen.say("epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s")
         self.screen.say(
             f"{row['epoch']:5d}  {row['train_loss']:10.4f}  {row['valid_loss']:10.4f}  "
             f"{row['accuracy']:8.4f}  {row['roc_auc']:6.4f}  {row['seconds']:7.1f}  "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from pathlib import Path
@@ -60,6 +61,11 @@ def read_patch(path: Path) -> Pixels:
         known = data[:4] in (b"II*\0", b"MM\0*", b"\x89PNG") or data[:2] == b"\xff\xd8"
         what = "is truncated or damaged" if known else "is not a TIF, PNG or JPEG image"
         raise HistoError(f"{path} {what}")
+    if image.ndim == 3 and image.shape[2] == 4 and data[:2] in (b"II", b"MM"):
+        # libtiff multiplies the colours of a TIF by its alpha; Pillow gives them as they are
+        from PIL import Image
+
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     return _to_rgb(image, path)
 
 
@@ -108,7 +114,7 @@ def check_size(pixels: Pixels, side: int | None, path: Path) -> int:
         raise HistoError(f"{path} is {width}x{height} px, not square (give --crop or --size)")
     if side is not None and height != side:
         raise HistoError(
-            f"{path} is {width}x{height} px, others are {side}x{side} px "
-            f"(--size {side} resizes all, --crop cuts the centre)"
+            f"{path} is {width}x{height} px where {side}x{side} px are expected "
+            f"(--size {side} resizes all, --crop cuts the centre; histo check lists the sizes)"
         )
     return height

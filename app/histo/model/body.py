@@ -134,7 +134,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise HistoError(f"no weights file {path} (--weights imagenet|none|FILE)") from None
     except pickle.UnpicklingError:
-        raise HistoError(f"{path} holds more than tensors, and is refused: it could run code") from None
+        raise HistoError(
+            f"{path} holds more than tensors, and is refused: it could run code"
+        ) from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError):
         raise HistoError(f"{path} is not a readable .safetensors or .pth state dict") from None
     for key in ("state_dict", "model", "model_state_dict"):
@@ -149,8 +151,8 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
     """Load what fits of a state dict into the body, by name, else by order.
 
     Names are torchvision's or timm's, with or without a prefix such as `module.`. Where no name
-    fits, the tensors are taken in order if their shapes are the body's own one by one (a timm file
-    for a torchvision arch, or a body saved by fastai). Nothing that fits is a HistoError.
+    fits, those of a .pth are taken in order if their shapes are the body's own one by one (a timm
+    file for a torchvision arch, or a model saved by fastai). Nothing that fits is a HistoError.
     """
     given = read_weights(path)
     own = body.state_dict()
@@ -163,7 +165,7 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
         }
         if len(pairs) > len(fits):
             fits = pairs
-    if not fits:
+    if not fits and path.suffix != ".safetensors":  # that format sorts its tensors
         fits = _by_order(own, given)
     if not fits:
         raise HistoError(

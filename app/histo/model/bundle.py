@@ -40,7 +40,9 @@ def make_model(card: ModelCard) -> nn.Sequential:
     return nn.Sequential(nn.Sequential(body), head)  # as vision_learner nests them
 
 
-def write_bundle(folder: Path, model: nn.Sequential, card: ModelCard, facts: dict[str, Any]) -> None:
+def write_bundle(
+    folder: Path, model: nn.Sequential, card: ModelCard, facts: dict[str, Any]
+) -> None:
     """Write weights, learner and, last, the card that vouches for both by SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
@@ -174,7 +176,9 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
             and len(card.vocab) == len(set(card.vocab)) >= 2
             and all(isinstance(name, str) for name in card.vocab)
             and all(type(side) is int and 1 <= side <= 8192 for side in sides)
-            and all(len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std))
+            and all(
+                len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
+            )
             and min(card.std) > 0
         )
     except (KeyError, TypeError):
@@ -196,7 +200,6 @@ def open_pickle(
         raise HistoError(f"no file {path}") from None
     except Exception as error:  # a pickle can raise anything
         raise HistoError(f"{path} is not a fastai learner ({type(error).__name__})") from None
-
 
     def predict(files: list[Path]) -> NDArray[np.float32]:
         with learn.no_bar():

@@ -1,0 +1,38 @@
+# What a developer does, by one word each; CI calls the same words.
+
+# this list
+default:
+    @just --list
+
+# a virtual environment with all that development needs
+setup:
+    uv sync
+
+# the whole of histo on synthetic patches
+demo:
+    uv run histo demo
+
+# lay the code out
+format:
+    uv run ruff format .
+    uv run ruff check --fix-only --quiet .
+
+# what ruff finds, and whether the layout holds
+lint:
+    uv run ruff check .
+    uv run ruff format --check .
+
+# mypy, strict
+types:
+    uv run mypy
+
+# the tests
+test *ARGS:
+    uv run pytest {{ARGS}}
+
+# what CI runs
+check: lint types test
+
+# the measurements of benchmarks/README.md
+bench *ARGS:
+    uv run python benchmarks/speed.py {{ARGS}}

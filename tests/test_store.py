@@ -1,0 +1,131 @@
+"""The packed store."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histo.data import store as store_module
+from histo.data.labels import list_patches
+from histo.data.patches import read_patch
+from histo.data.store import open_store, store_folder
+from histo.errors import HistoError
+from histo.screen import Screen
+from tests.conftest import write_image
+
+QUIET = Screen(quiet=True)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(20):
+        write_image(folder / f"{n:02d}.png", rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The names of the files decoded from here on."""
+    names: list[str] = []
+
+    def spy(path: Path):
+        names.append(path.name)
+        return read_patch(path)
+
+    monkeypatch.setattr(store_module, "read_patch", spy)
+    return names
+
+
+def test_the_pixels_of_the_store_are_those_of_the_files(images, tmp_path):
+    paths = list_patches(images)
+    for folder in (tmp_path / "store", None):
+        store = open_store(paths, folder, None, None, QUIET)
+        for row, path in enumerate(paths):
+            assert np.array_equal(store.pixels[row], read_patch(path))
+
+
+def test_a_second_opening_decodes_nothing(images, tmp_path, decoded):
+    paths = list_patches(images)
+    first = open_store(paths, tmp_path / "store", None, None, QUIET)
+    del decoded[:]
+    second = open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert decoded == []
+    assert second.fingerprint() == first.fingerprint()
+
+
+def test_only_what_changed_or_came_is_decoded_anew(images, tmp_path, decoded):
+    open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+    del decoded[:]
+    write_image(images / "03.png", np.zeros((16, 16, 3), np.uint8))
+    write_image(images / "99.png", np.ones((16, 16, 3), np.uint8))
+    (images / "05.png").unlink()
+    paths = list_patches(images)
+    store = open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert sorted(decoded) == ["03.png", "99.png"]
+    assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
+
+
+def test_another_order_of_the_same_patches_is_right(images, tmp_path):
+    paths = list_patches(images)
+    open_store(paths, tmp_path / "store", None, None, QUIET)
+    back = open_store(paths[::-1], tmp_path / "store", None, None, QUIET)
+    assert all(np.array_equal(back.pixels[i], read_patch(p)) for i, p in enumerate(paths[::-1]))
+
+
+def test_crop_and_size_have_stores_of_their_own(images, tmp_path):
+    paths = list_patches(images)
+    whole = open_store(paths, tmp_path / "store", None, None, QUIET)
+    small = open_store(paths, tmp_path / "store", 8, None, QUIET)
+    assert (whole.side, small.side) == (16, 8)
+    assert np.array_equal(small.pixels, whole.pixels[:, 4:12, 4:12])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "index", "format"])
+def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, damage):
+    paths = list_patches(images)
+    folder = tmp_path / "store"
+    open_store(paths, folder, None, None, QUIET)
+    (array,), (index,) = folder.glob("*.npy"), folder.glob("*.json")
+    data = bytearray(array.read_bytes())
+    if damage == "flip":
+        data[1000] ^= 1
+        array.write_bytes(data)
+    elif damage == "cut":
+        array.write_bytes(data[:1000])
+    elif damage == "index":
+        index.write_text(index.read_text()[:100])
+    else:
+        index.write_text(json.dumps({**json.loads(index.read_text()), "format": 99}))
+    store = open_store(paths, folder, None, None, QUIET)
+    assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
+    assert len(list(folder.glob("*.npy"))) == 1
+
+
+def test_an_unreadable_patch_leaves_no_half_store(images, tmp_path):
+    (images / "07.png").write_bytes(b"")
+    with pytest.raises(HistoError, match=r"07.png is empty"):
+        open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_patch_of_another_size_says_how_to_resize(images, tmp_path):
+    write_image(images / "07.png", np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(
+        HistoError, match=r"07.png is 20x20 px where 16x16 px are expected \(--size 16"
+    ):
+        open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+
+
+def test_the_store_lies_with_the_data_unless_that_is_read_only(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert store_folder(images, None) == images / ".histo"
+    assert store_folder(images, tmp_path) == tmp_path
+    os.chmod(images, 0o555)
+    assert images not in store_folder(images, None).parents
