@@ -1,0 +1,1 @@
+"""The tests: a specification, a sentence each."""

@@ -40,19 +40,19 @@ def test_a_timm_name_becomes_a_body():
 
 
 def test_an_unknown_arch_names_the_nearest():
-    with pytest.raises(HistoError, match="no arch 'resnet5': the nearest are .*resnet50"):
+    with pytest.raises(HistoError, match=r"no arch 'resnet5': the nearest are .*resnet50"):
         make_body("resnet5")
 
 
 def test_an_arch_that_needs_another_size_says_so():
-    with pytest.raises(HistoError, match="vit_b_32 can't take patches of 96x96 px .* --size, 224"):
+    with pytest.raises(HistoError, match=r"vit_b_32 can't take patches of 96x96 px .* --size, 224"):
         features_of(make_body("vit_b_32"), 96, "vit_b_32")
 
 
 def test_a_failed_download_names_both_ways_out(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(HistoError, match="could not be downloaded.*--weights FILE.*--weights none"):
+    with pytest.raises(HistoError, match=r"could not be downloaded.*--weights FILE.*--weights none"):
         make_body("squeezenet1_1", imagenet=True)
 
 

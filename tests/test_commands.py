@@ -234,8 +234,7 @@ def test_the_demo_runs_the_very_commands(tmp_path, monkeypatch):
     monkeypatch.setattr(
         demo,
         "TRAINING",
-        ("--arch", "squeezenet1_1", "--weights", "none", "--epochs", "1", "--crop", "48")
-        + ("--no-store",),
+        ("--arch", "squeezenet1_1", "--weights", "none", "--epochs", "1", "--no-store"),
     )
     result = run_histo("demo", tmp_path / "demo")
     assert result.exit_code == 0, result.output

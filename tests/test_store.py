@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -127,5 +126,5 @@ def test_the_store_lies_with_the_data_unless_that_is_read_only(images, tmp_path,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert store_folder(images, None) == images / ".histo"
     assert store_folder(images, tmp_path) == tmp_path
-    os.chmod(images, 0o555)
+    images.chmod(0o555)
     assert images not in store_folder(images, None).parents

@@ -22,7 +22,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 try:
-    import cv2
+    import cv2 as cv2  # noqa: PLC0414  (others take it from here, its limits set)
 except ImportError as error:  # a machine without libGL
     raise HistoError(
         f"OpenCV does not load: {error} (install libgl1 and libglib2.0-0, or opencv-python-headless)"
@@ -117,4 +117,4 @@ def check_size(pixels: Pixels, side: int | None, path: Path) -> int:
             f"{path} is {width}x{height} px where {side}x{side} px are expected "
             f"(--size {side} resizes all, --crop cuts the centre; histo check lists the sizes)"
         )
-    return height
+    return int(height)

@@ -46,7 +46,7 @@ def _draw(rng: np.random.Generator, label: int, side: int) -> Pixels:
         _nest(canvas, rng, size / 2 + 0.62 * size * _ray(angle), blue, int(rng.integers(2, 5)))
     small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
     noisy = small.astype(np.float32) * rng.uniform(0.93, 1.05) + rng.normal(0, 3, small.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(noisy, 0, 255), dtype=np.uint8)
 
 
 def _ray(angle: float) -> NDArray[np.float64]:

@@ -72,14 +72,14 @@ def _as_module(model: Any) -> nn.Module:
     return model
 
 
-def _without_classes(model: nn.Module) -> nn.Module:
+def _without_classes(model: Any) -> nn.Module:
     """Take the last linear layer out of a torchvision model (SqueezeNet has a convolution)."""
     if isinstance(model, torchvision.models.SqueezeNet):
         model.classifier = nn.AdaptiveAvgPool2d(1)
-        return model
+        return _as_module(model)
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     model.set_submodule(linears[-1], nn.Identity())
-    return model
+    return _as_module(model)
 
 
 def features_of(body: nn.Module, side: int, arch: str) -> int:

@@ -115,7 +115,7 @@ class Bundle:
 
     def __init__(self, card: ModelCard, model: nn.Module, device: torch.device) -> None:
         self.card, self.device = card, device
-        self.model = model.eval().to(device, memory_format=torch.channels_last)
+        self.model = model.eval().to(device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1)
 

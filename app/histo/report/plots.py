@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import numpy as np
+from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -25,7 +26,7 @@ STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
     "svg.fonttype": "none",
@@ -35,7 +36,8 @@ STYLE = {
 
 def _figure(width: float = 5.6, height: float = 5.0, **kwargs: Any) -> tuple[Figure, Any]:
     with plt.rc_context(STYLE):
-        return plt.subplots(figsize=(width, height), **kwargs)
+        figure, axes = plt.subplots(figsize=(width, height), **kwargs)
+    return figure, axes
 
 
 def _save(figure: Figure, path: Path) -> None:
