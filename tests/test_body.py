@@ -52,7 +52,9 @@ def test_an_arch_that_needs_another_size_says_so():
 def test_a_failed_download_names_both_ways_out(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(HistoError, match=r"could not be downloaded.*--weights FILE.*--weights none"):
+    with pytest.raises(
+        HistoError, match=r"could not be downloaded.*--weights FILE.*--weights none"
+    ):
         make_body("squeezenet1_1", imagenet=True)
 
 
