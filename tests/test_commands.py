@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,12 @@ with learn.no_bar():
     assert np.abs(theirs - table.probabilities[:6]).max() < 1e-5
 
 
-def test_the_learner_holds_neither_histo_nor_a_path(tiny_run, dataset):
+def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, dataset):
     data = (tiny_run / "export" / "learner.pkl").read_bytes()
     assert b"histo" not in data
-    assert b"/tmp" not in data
     assert str(dataset).encode() not in data
+    assert str(tiny_run).encode() not in data
+    assert f"{tempfile.gettempdir()}/tmp".encode() not in data  # where the blank patch lay
 
 
 def test_predict_writes_a_row_a_patch_and_kaggles_submission(tiny_run, dataset, tmp_path):
