@@ -74,7 +74,8 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     assert card["vocab"] == ["0", "1"]
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
     assert card["metrics"]["roc_auc"] <= 1
-    assert set(card["files"]) == {"model.safetensors", "learner.pkl"}
+    assert set(card["files"]) == {"model.safetensors", "model.onnx", "learner.pkl"}
+    assert card["onnx"] == {"opset": 18, "input": "patches", "output": "probabilities"}
     assert len(card["fingerprint"]["labels"]) == 64
 
 
@@ -141,10 +142,48 @@ def test_tta_is_the_mean_of_the_eight_views(tiny_run, dataset, tmp_path):
     assert float(rows_of(tmp_path / "tta.csv")[0]["p_1"]) == pytest.approx(np.mean(each), abs=1e-6)
 
 
-def test_a_bundle_with_a_changed_byte_is_refused(tiny_run, dataset, tmp_path):
+@pytest.mark.parametrize("tta", [[], ["--tta"]])
+def test_torch_and_onnx_predict_the_same(tiny_run, dataset, tmp_path, tta):
+    """A bundle without its model.onnx is run by torch."""
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_run / "export", bundle)
-    path = bundle / "model.safetensors"
+    found = []
+    for name in ("onnx", "torch"):
+        out = tmp_path / f"{name}.csv"
+        words = ["predict", bundle, dataset / "test", "--out", out, *tta]
+        assert run_histo(*words).exit_code == 0
+        found.append(np.array([float(row["p_1"]) for row in rows_of(out)]))
+        (bundle / "model.onnx").unlink(missing_ok=True)
+    assert np.abs(found[0] - found[1]).max() < 1e-5
+
+
+def test_on_a_cpu_only_train_export_and_demo_need_torch(tiny_run, dataset, tmp_path):
+    """The others never load torch or fastai."""
+    code = """
+import sys
+from histo.cli import main
+try:
+    main()
+finally:
+    assert not {"torch", "fastai"} & sys.modules.keys()
+"""
+    lines = [
+        ["check", dataset],
+        ["interpret", tiny_run, "--out", tmp_path / "report"],
+        ["predict", tiny_run / "export", dataset / "test", "--tta", "--device", "cpu"],
+    ]
+    for words in lines:
+        command = [sys.executable, "-c", code, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(rows_of(tmp_path / "predictions.csv")) == 24
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "learner.pkl"])
+def test_a_bundle_with_a_changed_byte_is_refused(tiny_run, dataset, tmp_path, name):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_run / "export", bundle)
+    path = bundle / name
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)

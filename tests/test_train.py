@@ -13,8 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from histo.config import ModelCard
+from histo.data.labels import list_patches
+from histo.data.loaders import make_loaders
+from histo.data.store import open_store
+from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
+from histo.model.learner import Watch, build_learner, fit
 from histo.run import Run, read_predictions
+from histo.screen import Screen
 from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
 
 
@@ -99,9 +107,45 @@ def test_training_learns_and_needs_no_store_to_give_the_same(dataset, weights, t
         words = ["--weights", weights, "--epochs", 1, "--out", out, *where]
         result = run_histo("train", dataset, *(w for w in TINY if w != "--no-store"), *words)
         assert result.exit_code == 0
-        runs.append((out / "predictions.csv").read_bytes())
+        history = [(r["train_loss"], r["valid_loss"]) for r in Run(out).read_history()]
+        runs.append((history, (out / "predictions.csv").read_bytes()))
     assert runs[0] == runs[1]
     assert list((tmp_path / "store").glob("*.npy"))
+
+
+def test_while_frozen_the_body_keeps_still_and_batch_norm_too(dataset, tmp_path):
+    """Not a tensor of the body moves, running statistics included; then all of it trains."""
+    card = ModelCard("resnet18", ["0", "1"], 48, None, None, IMAGENET_MEAN, IMAGENET_STD)
+    paths = list_patches(dataset / "train")
+    store = open_store(paths, None, None, None, Screen(quiet=True))
+    labels = ["0", "1"] * (len(paths) // 2)
+    valid = np.arange(len(paths)) < 32
+    where = {"batch_size": 32, "augment": "d4", "mean": card.mean, "std": card.std}
+    cpu = torch.device("cpu")
+    dls = make_loaders(store, labels, valid, card.vocab, device=cpu, **where)
+    learn = build_learner(dls, make_body("resnet18"), 512, card, "fp32")
+    seen = []
+
+    def look(learn, _epoch):
+        seen.append({k: v.clone() for k, v in learn.model[0].state_dict().items()})
+
+    before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
+    head = learn.model[1][1].weight.clone()
+    learn.add_cb(Watch(lambda: None, look))
+    fit(learn, 1, 1, 1e-3, pretrained=True)
+    assert all(torch.equal(before[k], seen[0][k]) for k in before)
+    assert not all(torch.equal(before[k], seen[1][k]) for k in before)
+    assert not torch.equal(head, learn.model[1][1].weight)
+    assert all(p.grad is None or not p.is_inference() for p in learn.model.parameters())
+
+
+def test_an_id_that_is_the_sha1_of_other_pixels_is_said(dataset, tmp_path):
+    data = copy_of(dataset, tmp_path)
+    patch = first_patch(data)
+    write_image(patch, np.zeros((48, 48, 3), np.uint8))
+    words = ["--weights", "none", "--epochs", 1, "--out", tmp_path / "run"]
+    result = run_histo("train", data, *TINY, *words)
+    assert f"1 ids are a SHA-1 that is not of their pixels, {patch.stem} first" in result.stdout
 
 
 def test_runs_are_numbered_and_never_overwritten(dataset, tmp_path, monkeypatch):
@@ -281,8 +325,6 @@ def test_a_full_disk_is_one_line(dataset, tmp_path, monkeypatch):
 
 
 def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monkeypatch):
-    import torch
-
     def full(*_args, **_kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 

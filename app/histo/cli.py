@@ -162,13 +162,16 @@ def train(
         typer.Option(help="Peak learning rate, or find.  [default: by architecture]"),
     ] = None,
     batch_size: Annotated[
-        Optional[int], typer.Option(min=1, help="[default: 32 on a CPU, 128 on a GPU]")
+        Optional[int], typer.Option(min=1, help="[default: 32 on a CPU, 256 on a GPU]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = TrainConfig.seed,
     device: Device = TrainConfig.device,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")
     ] = Precision(TrainConfig.precision),
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: slow to start, for long runs.")
+    ] = False,
     store: Annotated[
         Optional[Path],
         typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),

@@ -61,6 +61,7 @@ class TrainConfig(DataConfig):
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
+    compile: bool = False
     store: Path | None = None
     """where decoded patches are kept; found where none is given"""
     no_store: bool = False

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 VIEWS = 8
 
 
-def view(patches: Tensor, k: int) -> Tensor:
-    """View `k` (0..7) of square patches [N, S, S, 3]: bit 2 transposes, bits 1 and 0 flip.
+def view(patches: Any, k: int) -> Any:
+    """View `k` (0..7) of square patches [N, S, S, …]: bit 2 transposes, bits 1 and 0 flip.
 
     View 0 is the identity. A flip of both axes is the half turn, a transpose with one flip a
-    quarter turn; together the eight are all of D4.
+    quarter turn; together the eight are all of D4. A torch tensor gives a tensor, a numpy array an
+    array.
     """
     if k & 4:
-        patches = patches.transpose(1, 2)
+        patches = patches.swapaxes(1, 2)
     axes = [axis for axis, bit in ((1, 2), (2, 1)) if k & bit]
-    return patches.flip(axes) if axes else patches
+    if not axes:
+        return patches
+    if hasattr(patches, "flip"):
+        return patches.flip(axes)
+    import numpy as np
+
+    return np.flip(patches, tuple(axes))

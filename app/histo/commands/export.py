@@ -21,7 +21,8 @@ def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
     table = read_predictions(run.predictions)
     screen.say(f"exporting {run_path}")
 
-    from histo.model.bundle import CARD, make_model, parse_card, write_bundle
+    from histo.model.bundle import make_model, write_bundle
+    from histo.model.card import CARD, parse_card
     from histo.model.checkpoint import load_best
     from histo.report.metrics import judge
 
@@ -29,7 +30,7 @@ def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
     model = make_model(card)
     load_best(run.checkpoint, model)
     environment: dict[str, Any] = read_json(run.environment)
-    write_bundle(
+    has_onnx = write_bundle(
         folder,
         model,
         card,
@@ -39,4 +40,8 @@ def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
             "fingerprint": environment.get("fingerprint"),
         },
     )
+    if not has_onnx:
+        screen.say(
+            f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
+        )
     return folder

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.ahead import one_ahead
 from histo.data.labels import PatchIndex, check_id, list_patches, read_rows
 from histo.data.patches import Pixels, check_size
 from histo.data.store import decode_all
@@ -19,6 +21,13 @@ from histo.run import prediction_columns, written
 from histo.screen import Screen
 
 Predicted = Iterator[tuple[list[Path], NDArray[np.float32]]]
+
+
+class Model(Protocol):
+    """What a loaded model can do, by torch or by ONNX Runtime."""
+
+    def predict(self, patches: Pixels, tta: bool = False) -> NDArray[np.float32]:
+        """Probabilities [B, C] of patches [B, S, S, 3]."""
 
 
 def find_images(images: Path, folder: Path | None, id_column: str) -> list[Path]:
@@ -86,44 +95,52 @@ def open_model(
     bundle: Path, paths: list[Path], tta: bool, trust_pickle: bool, device: str, batch_size: int
 ) -> tuple[list[str], Predicted]:
     """The vocab of a model, and its predictions batch by batch."""
-    pickled = bundle.suffix == ".pkl"
-    if pickled and not trust_pickle:
+    if bundle.suffix == ".pkl":
+        return _open_pickle(bundle, paths, tta, trust_pickle, device, batch_size)
+
+    from histo.model.card import ONNX, read_card
+    from histo.model.onnx import OnnxModel, gpu_is_there
+
+    card, facts = read_card(bundle)
+    on_cpu = device == "cpu" or (device == "auto" and not gpu_is_there())
+    model: Model
+    if on_cpu and (bundle / ONNX).is_file():
+        model = OnnxModel.open(bundle, card, facts)
+    else:
+        from histo.model.bundle import Bundle
+        from histo.model.learner import resolve_device
+
+        model = Bundle.open(bundle, resolve_device(device))
+    decoded = (pixels for pixels, _ in decode_all(paths, card.crop, card.size))
+    parts = _stacked(paths, decoded, card.patch_size, batch_size)
+    return card.vocab, one_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+
+
+def _open_pickle(
+    path: Path, paths: list[Path], tta: bool, trust: bool, device: str, batch_size: int
+) -> tuple[list[str], Predicted]:
+    if not trust:
         raise HistoError(
-            f"{bundle} is a pickle, and loading one runs whatever code it holds: give the bundle's "
+            f"{path} is a pickle, and loading one runs whatever code it holds: give the bundle's "
             "folder instead, or --trust-pickle if you made the file yourself"
         )
+    if tta:
+        raise HistoError("--tta needs a bundle, not a pickle")
 
+    from histo.model.bundle import open_pickle
     from histo.model.learner import resolve_device
 
-    where = resolve_device(device)
-    if pickled:
-        if tta:
-            raise HistoError("--tta needs a bundle, not a pickle")
-        from histo.model.bundle import open_pickle
-
-        vocab, predict_files = open_pickle(bundle, where)
-        parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        return vocab, ((part, predict_files(part)) for part in parts)
-
-    from histo.model.bundle import Bundle
-
-    model = Bundle.open(bundle, where)
-    card = model.card
-    decoded = (pixels for pixels, _ in decode_all(paths, card.crop, card.size))
-    return card.vocab, _batches(
-        paths, decoded, lambda batch: model.predict(batch, tta), card.patch_size, batch_size
-    )
+    vocab, predict_files = open_pickle(path, resolve_device(device))
+    parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
+    return vocab, ((part, predict_files(part)) for part in parts)
 
 
-def _batches(
-    paths: Iterable[Path],
-    decoded: Iterable[Pixels],
-    run: Callable[[Pixels], NDArray[np.float32]],
-    side: int,
-    batch_size: int,
-) -> Predicted:
+def _stacked(
+    paths: Iterable[Path], decoded: Iterable[Pixels], side: int, batch_size: int
+) -> Iterator[tuple[list[Path], Pixels]]:
+    """Decoded patches in batches uint8 [B, S, S, 3], each with its files."""
     pairs = zip(paths, decoded, strict=True)
     while part := list(islice(pairs, batch_size)):
         for path, pixels in part:
             check_size(pixels, side, path)
-        yield [path for path, _ in part], run(np.stack([pixels for _, pixels in part]))
+        yield [path for path, _ in part], np.stack([pixels for _, pixels in part])

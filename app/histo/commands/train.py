@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from histo.config import ModelCard, TrainConfig
 from histo.data.labels import PatchIndex, make_vocab, read_labels, without_repeats
+from histo.data.patches import SHA1
 from histo.data.split import check_split, random_split
 from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError, Stopped
@@ -76,7 +77,7 @@ def train(config: TrainConfig, screen: Screen) -> Run:
     device = engine.resolve_device(config.device)
     precision = engine.resolve_precision(config.precision, device)
     patches = read_patches(config, screen)
-    engine.seed_everything(config.seed)
+    engine.seed_everything(config.seed, device)
     body, card = start_model(config, patches, screen)
     n_train = int((~patches.valid).sum())
     wanted = config.batch_size or engine.default_batch_size(device)
@@ -101,9 +102,11 @@ def train(config: TrainConfig, screen: Screen) -> Run:
         mean=card.mean,
         std=card.std,
         device=device,
+        crop=config.crop,
+        size=config.size,
     )
     features = features_of(body, card.patch_size, config.arch)
-    learn = engine.build_learner(dls, body, features, card, precision)
+    learn = engine.build_learner(dls, body, features, card, precision, config.compile)
     run = Run.create(config.out, config.arch)
     recorder = Recording(run, patches, precision, screen)
     total = freeze_epochs + config.epochs
@@ -164,6 +167,7 @@ def read_patches(config: TrainConfig, screen: Screen) -> Patches:
     check_split(labels, valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
     store = open_store(paths, folder, config.crop, config.size, screen)
+    say_changed_ids([row.id for row in rows], store, screen)
     counts = Counter(labels)
     how = "as given" if config.split_column else "random over patches, optimistic on new slides"
     screen.say(
@@ -173,6 +177,18 @@ def read_patches(config: TrainConfig, screen: Screen) -> Patches:
     )
     screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({how})")
     return Patches([row.id for row in rows], labels, valid, vocab, store)
+
+
+def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
+    """Where ids look like the SHA-1 of their pixels, say which are not: decoding told for free."""
+    stems = [name.partition(".")[0] for name in ids]
+    known = zip(stems, store.sha1.tolist(), strict=True)
+    changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]
+    if changed:
+        screen.say(
+            f"note: {len(changed):,} ids are a SHA-1 that is not of their pixels, "
+            f"{changed[0]} first (histo check lists more)"
+        )
 
 
 def start_model(config: TrainConfig, patches: Patches, screen: Screen) -> tuple[Any, ModelCard]:

@@ -3,77 +3,171 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, Normalize
+from fastai.data.transforms import IndexSplitter
 from fastai.torch_core import TensorCategory, TensorImage
 from fastai.vision.augment import RandTransform
 from fastcore.basics import chunked
-from fasttransform import Transform
+from fasttransform import DisplayedTransform, Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
 from histo import d4
+from histo.ahead import one_ahead
 from histo.config import Augment
-from histo.data.store import Store
+from histo.data.patches import check_size, cv2, fit_patch, read_patch
+from histo.data.store import Store, release
+
+DEVICE_SHARE = 0.5
+"""A store lies in the GPU's memory where it takes no more than this share of what is free."""
+RELEASE = 256 << 20
+"""Bytes gathered from a mapped store before its pages are given back to the system."""
 
 
 class FromStore(Transform):  # type: ignore[misc]
-    """A row number to its patch: uint8 [3, S, S], RGB."""
+    """Row numbers of the store to patches, from the device's memory where the store fits there.
 
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+    A path is decoded instead, so that `test_dl` takes files too. A pickle leaves the store out.
+    """
+
+    def __init__(
+        self, store: Store, device: torch.device, crop: int | None = None, size: int | None = None
+    ) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.device, self.fit, self.side = (
+            store.pixels,
+            device,
+            (crop, size),
+            store.side,
+        )
+        self.resident = to_device(store.pixels, device) if fits(store.pixels, device) else None
+        self.gathered = 0
 
-    def encodes(self, row: int) -> TensorImage:
-        """One patch; whole batches go past this, through `PatchDL`."""
-        return TensorImage(gather(self.pixels, [row])[0])
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pixels": None, "resident": None, "gathered": 0}
+
+    def encodes(self, item: int | Path | str) -> TensorImage:
+        """One patch, uint8 [3, S, S]; whole batches of rows go past this, through `PatchDL`."""
+        if isinstance(item, (Path, str)):
+            pixels = fit_patch(read_patch(Path(item)), *self.fit, Path(item))
+            check_size(pixels, self.side, Path(item))
+            return TensorImage(torch.from_numpy(pixels).permute(2, 0, 1))
+        return TensorImage(self.batch(np.array([item]))[0].cpu())
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """Rows as uint8 [B, 3, S, S], channels-last in memory, on their way to the device."""
+        if self.resident is not None:
+            where = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            return self.resident.index_select(0, where).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(self.pixels[rows])
+        self.gathered += batch.numel()
+        if self.gathered > RELEASE:
+            self.gathered = 0
+            release(self.pixels)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return batch.permute(0, 3, 1, 2)
 
 
-def gather(pixels: NDArray[np.uint8], rows: Sequence[int]) -> Tensor:
-    """Rows of the store as a batch: uint8 [B, 3, S, S], channels-last in memory."""
-    return torch.from_numpy(pixels[np.asarray(rows)]).permute(0, 3, 1, 2)
+def fits(pixels: NDArray[np.uint8], device: torch.device) -> bool:
+    """Whether a store may lie in the device's own memory, beside the model and its batches."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return pixels.nbytes <= DEVICE_SHARE * free
+
+
+def to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """The whole store in the device's memory, copied by parts so that the host holds none of it."""
+    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pixels), 4096):
+        part = slice(start, start + 4096)
+        there[part] = torch.from_numpy(np.array(pixels[part]))
+        release(pixels)
+    return there
 
 
 class PatchDL(TfmdDL):  # type: ignore[misc]
     """A fastai dataloader that gathers whole batches out of the store: no per-patch Python."""
 
+    def shuffle_fn(self, idxs: list[int]) -> list[int]:
+        """A seeded permutation, by numpy: Python's own takes a second for a million patches."""
+        rng = np.random.default_rng(self.rng.getrandbits(64))
+        return rng.permutation(np.asarray(idxs)).tolist()  # type: ignore[no-any-return]
+
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Tensor, ...]]:
-        """Batches for the sampled positions of this loader's dataset."""
+        """Batches for the sampled positions of this loader's dataset, one gathered ahead."""
         tls = self.dataset.tls
         rows = np.asarray(tls[0].items)
-        pixels = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore)).pixels
+        if rows.dtype.kind != "i":  # files, not rows of the store
+            yield from super().create_batches(samps)
+            return
+        source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
         codes = self._codes(tls[1]) if len(tls) > 1 else None
-        for positions in chunked(samps, self.bs, self.drop_last):
-            patches = TensorImage(gather(pixels, rows[positions]))
-            yield (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
+        parts = chunked(samps, self.bs, self.drop_last)
+
+        def gather(positions: Sequence[int]) -> tuple[Tensor, ...]:
+            patches = TensorImage(source.batch(rows[positions]))
+            return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
+
+        yield from map(gather, parts) if self.device.type == "cpu" else one_ahead(gather, parts)
 
     def _codes(self, labels: Any) -> Tensor:
-        """The class index of every patch of this loader, int64 [N], computed once."""
+        """The class index of every patch of this loader on its device, int64 [N], computed once."""
         if not hasattr(self, "_known_codes"):
             label_of, code_of = labels.tfms.fs[0], labels.vocab.o2i
-            self._known_codes = torch.tensor([code_of[label_of(row)] for row in labels.items])
+            codes = torch.tensor([code_of[label_of(row)] for row in labels.items])
+            self._known_codes = codes.to(self.device)
         return self._known_codes
 
 
 class UniformD4(RandTransform):  # type: ignore[misc]
-    """Each training patch in one of its eight D4 views, each equally likely, exactly."""
+    """Each training patch in one of its eight D4 views, each equally likely, exactly.
 
-    order = 5  # on uint8, before IntToFloatTensor: a quarter of the bytes to move
+    On a CPU by OpenCV, patch by patch, which is 20 times as fast as torch's transposes of three
+    bytes; elsewhere by one gather for the batch.
+    """
+
+    order = 5  # on uint8: a quarter of the bytes to move
 
     def encodes(self, x: TensorImage) -> TensorImage:
         """Uint8 [B, 3, S, S] in, the same out."""
-        patches = x.permute(0, 2, 3, 1)
+        patches = _nhwc(x)
+        k = torch.randint(d4.VIEWS, (len(x),), device=x.device)
+        if x.device.type != "cpu":
+            return _image(turn(patches, k))
         out = torch.empty_like(patches, memory_format=torch.contiguous_format)
-        k = torch.randint(d4.VIEWS, (len(x),))
-        for view in range(d4.VIEWS):
-            chosen = (k == view).nonzero()[:, 0].to(x.device)
-            out[chosen] = d4.view(patches[chosen], view)
-        return TensorImage(out.permute(0, 3, 1, 2))
+        for patch, turned, number in zip(patches.numpy(), out.numpy(), k.tolist(), strict=True):
+            TURNS[number](patch, turned)
+        return _image(out)
+
+
+TURNS: tuple[Any, ...] = (
+    lambda patch, out: np.copyto(out, patch),
+    lambda patch, out: cv2.flip(patch, 1, out),
+    lambda patch, out: cv2.flip(patch, 0, out),
+    lambda patch, out: cv2.flip(patch, -1, out),
+    cv2.transpose,
+    lambda patch, out: cv2.rotate(patch, cv2.ROTATE_90_CLOCKWISE, out),
+    lambda patch, out: cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
+    lambda patch, out: cv2.flip(cv2.transpose(patch), -1, out),
+)
+"""View k of one patch [S, S, 3] into `out`, in the order of `d4.view`."""
+
+
+def turn(patches: Tensor, k: Tensor) -> Tensor:
+    """View `k[i]` of each patch [B, S, S, 3], by one gather."""
+    side = patches.shape[1]
+    places = torch.arange(side * side, device=patches.device).view(1, side, side)
+    tables = torch.cat([d4.view(places, v) for v in range(d4.VIEWS)]).flatten(1)
+    chosen = tables[k][:, :, None].expand(-1, -1, 3)
+    return patches.flatten(1, 2).gather(1, chosen).view(patches.shape)
 
 
 LUMA = (0.299, 0.587, 0.114)
@@ -84,35 +178,83 @@ class StainJitter(RandTransform):  # type: ignore[misc]
 
     Bounds: brightness ±0.05, contrast ±10 %, saturation ±10 %, hue ±9 degrees; about the spread
     between laboratories that Tellez et al. (2019, Medical Image Analysis 58:101544) call "light".
-    All four are one 3x3 matrix and offset a patch, so the batch is passed over once.
+    All four are one 3x3 matrix and offset a patch; what they give is rounded to uint8.
     """
 
-    order = 20  # after IntToFloatTensor
+    order = 6  # on uint8, after D4
 
     def encodes(self, x: TensorImage) -> TensorImage:
-        """Float [B, 3, S, S] in 0..1 in, the same out."""
-        matrix, offset = colour_change(len(x), x.device)
-        grey = x.mean((1, 2, 3), keepdim=False)[:, None, None]
+        """Uint8 [B, 3, S, S] in, the same out."""
+        patches = _nhwc(x)
+        matrix, brightness = colour_change(len(x), x.device)
         contrast = matrix.sum((1, 2), keepdim=True) / 3  # rows add up to the contrast factor
-        flat = x.flatten(2)
-        out = torch.baddbmm((1 - contrast) * grey + offset, matrix, flat).clamp_(0, 1)
-        return TensorImage(out.view(x.shape).contiguous(memory_format=torch.channels_last))
+        grey = patches.float().mean((1, 2, 3))[:, None, None]
+        offset = (1 - contrast) * grey + 255 * brightness
+        if x.device.type != "cpu":
+            return _image(recolour(patches, matrix, offset))
+        affine = torch.cat([matrix, offset.expand(-1, 3, 1)], 2).numpy()
+        out = np.empty(patches.shape, np.uint8)
+        for patch, change, changed in zip(patches.numpy(), affine, out, strict=True):
+            cv2.transform(patch, change, changed)
+        return _image(torch.from_numpy(out))
 
 
 def colour_change(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random colour matrices [N, 3, 3] and brightness offsets [N, 1, 1]."""
-
-    def within(bound: float) -> Tensor:
-        return ((torch.rand(n, 1, 1) * 2 - 1) * bound).to(device)
-
-    eye = torch.eye(3, device=device)
+    """Random colour matrices [N, 3, 3] and brightness offsets [N, 1, 1], of RGB in 0..1."""
+    factors = torch.rand(4, n, 1, 1, device=device) * 2 - 1
     luma = torch.tensor(LUMA, device=device).expand(3, 3)
-    saturation = eye + within(0.1) * (eye - luma)
-    angle = within(torch.pi / 20)
+    eye = torch.eye(3, device=device)
+    saturation = eye + 0.1 * factors[0] * (eye - luma)
+    angle = torch.pi / 20 * factors[1]
     axis = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / 3**0.5
     third = torch.full((3, 3), 1 / 3, device=device)
     hue = angle.cos() * eye + (1 - angle.cos()) * third + angle.sin() * axis  # Rodrigues' rotation
-    return (1 + within(0.1)) * (hue @ saturation), within(0.05)
+    return (1 + 0.1 * factors[2]) * (hue @ saturation), 0.05 * factors[3]
+
+
+def recolour(patches: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """`matrix @ rgb + offset` for each pixel of uint8 [B, S, S, 3], rounded to uint8."""
+    moved = torch.baddbmm(offset, patches.flatten(1, 2).float(), matrix.mT)
+    return moved.round_().clamp_(0, 255).to(torch.uint8).view(patches.shape)
+
+
+class ToInput(DisplayedTransform):  # type: ignore[misc]
+    """Pixels to what the model sees: scaled to 0..1 and normalised, in one pass."""
+
+    order = 99
+
+    def __init__(self, mean: list[float], std: list[float], side: int) -> None:
+        super().__init__()
+        m, s = torch.tensor(mean), torch.tensor(std)
+        # a row of the patch at a time: three channels alone are too short for vector instructions
+        self.scale, self.shift = (1 / (255 * s)).repeat(side), (-m / s).repeat(side)
+
+    def to(self, device: torch.device) -> None:
+        """Where fastai tells the loader's transforms to work."""
+        self.scale, self.shift = self.scale.to(device), self.shift.to(device)
+
+    def encodes(self, x: TensorImage) -> TensorImage:
+        """Uint8 [B, 3, S, S] in, float32 out."""
+        patches = _nhwc(x)
+        out = patches.flatten(2).float()
+        return _image(torch.addcmul(self.shift, out, self.scale, out=out).view(patches.shape))
+
+    def decodes(self, x: TensorImage) -> TensorImage:
+        """Float32 back to 0..1, for a person to see."""
+        patches = _nhwc(x)
+        scale, shift = self.scale.to(x.device), self.shift.to(x.device)
+        out = (patches.flatten(2) - shift) / scale / 255
+        return _image(out.clamp(0, 1).view(patches.shape))
+
+
+def _nhwc(x: Any) -> Tensor:
+    """A batch as a plain tensor [B, S, S, 3], contiguous."""
+    batch: Tensor = x.as_subclass(Tensor).permute(0, 2, 3, 1).contiguous()
+    return batch
+
+
+def _image(patches: Tensor) -> TensorImage:
+    return TensorImage(patches.permute(0, 3, 1, 2))
 
 
 AUGMENTS: dict[str, list[type[RandTransform]]] = {
@@ -133,23 +275,21 @@ def make_loaders(
     mean: list[float],
     std: list[float],
     device: torch.device,
+    crop: int | None = None,
+    size: int | None = None,
 ) -> DataLoaders:
     """The DataBlock over the rows of a store; `valid` is True [N] where a row validates."""
     names = np.array(labels, dtype=object)
     block = DataBlock(
         blocks=(
-            TransformBlock(
-                type_tfms=[FromStore(store.pixels)],
-                batch_tfms=[IntToFloatTensor()],
-                dl_type=PatchDL,
-            ),
+            TransformBlock(type_tfms=[FromStore(store, device, crop, size)], dl_type=PatchDL),
             CategoryBlock(vocab=vocab, sort=False),
         ),
         get_y=names.__getitem__,
         splitter=IndexSplitter(np.flatnonzero(valid).tolist()),
-        batch_tfms=[
-            *(tfm() for tfm in AUGMENTS[augment]),
-            Normalize.from_stats(mean, std, cuda=False),
-        ],
+        batch_tfms=[*(tfm() for tfm in AUGMENTS[augment]), ToInput(mean, std, store.side)],
     )
-    return block.dataloaders(range(len(labels)), bs=batch_size, num_workers=0, device=device)
+    dls = block.dataloaders(range(len(labels)), bs=batch_size, num_workers=0, device=device)
+    for dataset in (dls.train_ds, dls.valid_ds):
+        dataset.tls[0].types = [(int, Path, str), TensorImage]  # fastai saw rows only
+    return dls

@@ -1,6 +1,6 @@
 """The packed store: every patch decoded once, in one uint8 array on disk, memory-mapped.
 
-A store is two files: `NAME.json`, the index, and the `.npy` it names. The index is renamed into
+A store is two files: `NAME.npz`, the index, and the `.npy` it names. The index is renamed into
 place last, so that what it says is whole. A row is believed only where the file it came from has
 the same size and time as then, and the row itself the same CRC-32; the others are decoded anew.
 """
@@ -8,27 +8,29 @@ the same size and time as then, and the row itself the same CRC-32; the others a
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import stat
-import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
 from histo.errors import HistoError
-from histo.run import read_json, write_json
+from histo.run import written
 from histo.screen import Screen
 
-FORMAT = 1
-T = TypeVar("T")
+FORMAT = 2
+AHEAD = 512
+"""Patches decoded before they are asked for: enough for the next batch, little enough to hold."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Store:
     """
 
     pixels: NDArray[np.uint8]
-    sha1: list[str]
+    sha1: NDArray[np.bytes_]
     path: Path | None = None
 
     @property
@@ -49,7 +51,16 @@ class Store:
 
     def fingerprint(self) -> str:
         """SHA-256 over the patches' SHA-1s: the same pixels in any order give the same."""
-        return hashlib.sha256("".join(sorted(self.sha1)).encode()).hexdigest()
+        return hashlib.sha256(np.sort(self.sha1).tobytes()).hexdigest()
+
+
+def release(pixels: NDArray[np.uint8]) -> None:
+    """Give a mapped array's pages back: they stay in the system's cache, not in this process."""
+    base = pixels.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def store_folder(data: Path, given: Path | None) -> Path:
@@ -66,26 +77,38 @@ def store_folder(data: Path, given: Path | None) -> Path:
     return platformdirs.user_cache_path("histo")
 
 
-def _decode(task: tuple[Path, int | None, int | None]) -> tuple[Pixels, str]:
-    path, crop, size = task
+def _index_path(folder: Path, images: Path, crop: int | None, size: int | None) -> Path:
+    place = f"{images.resolve()}|{crop}|{size}"
+    return folder / f"patches-{hashlib.sha256(place.encode()).hexdigest()[:12]}.npz"
+
+
+def store_bytes(folder: Path, images: Path, crop: int | None, size: int | None) -> int:
+    """The size on disk of the store of an images folder; 0 where there is none."""
+    index = _index_path(folder, images, crop, size)
+    found = [index, *folder.glob(f"{index.stem}-*.npy")] if index.is_file() else []
+    return sum(path.stat().st_size for path in found)
+
+
+def _decode(path: Path, crop: int | None, size: int | None) -> tuple[Pixels, bytes]:
     pixels = read_patch(path)
-    return fit_patch(pixels, crop, size, path), pixel_sha1(pixels)
+    return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
 
 
 def decode_all(
-    paths: Sequence[Path], crop: int | None, size: int | None
-) -> Iterator[tuple[Pixels, str]]:
-    """Decode files on every core, in order; a window of some hundred keeps memory flat."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 256):
-            part = paths[start : start + 256]
-            yield from pool.map(_decode, [(path, crop, size) for path in part])
-
-
-def _stamp(path: Path) -> list[int]:
-    info = path.stat()
-    return [info.st_size, info.st_mtime_ns]
+    paths: Iterable[Path], crop: int | None, size: int | None
+) -> Iterator[tuple[Pixels, bytes]]:
+    """Decode files on every core, in order, some hundreds ahead of the one that is asked for."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        waiting: deque[Future[tuple[Pixels, bytes]]] = deque()
+        try:
+            for path in paths:
+                waiting.append(pool.submit(_decode, path, crop, size))
+                if len(waiting) >= AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def open_store(
@@ -100,149 +123,142 @@ def open_store(
     `folder=None` decodes into memory. All patches must come out square and of one size.
     """
     if folder is None:
-        first = _first(paths, crop, size)
-        pixels = np.empty((len(paths), first, first, 3), np.uint8)
-        return Store(pixels, _fill(pixels, paths, range(len(paths)), crop, size, screen))
+        side = _first(paths, crop, size)
+        pixels = np.empty((len(paths), side, side, 3), np.uint8)
+        sha1 = np.empty(len(paths), "S40")
+        fresh = zip(paths, decode_all(paths, crop, size), strict=True)
+        for row, (path, (patch, digest)) in enumerate(
+            screen.track(fresh, "reading patches", len(paths))
+        ):
+            check_size(patch, side, path)
+            pixels[row], sha1[row] = patch, digest
+        return Store(pixels, sha1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HistoError(
             f"no store can be made in {folder}: {error.strerror} (--store DIR or --no-store)"
         ) from None
-    place = f"{paths[0].parent.resolve()}|{crop}|{size}"
-    index_path = folder / f"patches-{hashlib.sha256(place.encode()).hexdigest()[:12]}.json"
-    stamps = {path.name: _stamp(path) for path in paths}
-    old, known = _read(index_path)
-    have = _intact(old, known, [path.name for path in paths], stamps)
-    if len(have) == len(paths) == len(known):
-        assert old is not None
-        rows = [have[path.name] for path in paths]
-        if rows == list(range(len(paths))):
-            return Store(old, [known[path.name]["sha1"] for path in paths], index_path)
-    side = old.shape[1] if old is not None and have else _first(paths, crop, size)
-    return _rebuild(index_path, paths, stamps, old, known, have, side, crop, size, screen)
+    index_path = _index_path(folder, paths[0].parent, crop, size)
+    names = np.array([path.name for path in paths])
+    stamps = np.array([(info.st_size, info.st_mtime_ns) for info in map(Path.stat, paths)])
+    old = _read(index_path)
+    rows = old.find(names, stamps, screen) if old else np.full(len(paths), -1)
+    if old and np.array_equal(rows, np.arange(len(old.pixels))):
+        return Store(old.pixels, old.sha1, index_path)
+    return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
 
 
 def _first(paths: Sequence[Path], crop: int | None, size: int | None) -> int:
-    return check_size(_decode((paths[0], crop, size))[0], None, paths[0])
+    return check_size(_decode(paths[0], crop, size)[0], None, paths[0])
 
 
-def _read(index_path: Path) -> tuple[NDArray[np.uint8] | None, dict[str, Any]]:
-    """The array and the rows of a store by file name; nothing where it cannot be believed."""
-    with suppress(HistoError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        index = read_json(index_path)
-        if index["format"] == FORMAT and Path(index["pixels"]).name == index["pixels"]:
-            pixels = np.load(index_path.parent / index["pixels"], mmap_mode="r")
-            rows = index["rows"]
-            square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
-            if pixels.dtype == np.uint8 and square and len(rows) == len(pixels):
-                return pixels, rows
-    return None, {}
+@dataclass(frozen=True)
+class _Index:
+    """What lies on disk: one entry a row in each array."""
+
+    pixels: NDArray[np.uint8]
+    names: NDArray[np.str_]
+    stamps: NDArray[np.int64]
+    crc: NDArray[np.uint32]
+    sha1: NDArray[np.bytes_]
+
+    def find(
+        self, names: NDArray[np.str_], stamps: NDArray[np.int64], screen: Screen
+    ) -> NDArray[np.int64]:
+        """The row of each file that is unchanged and whose pixels have their checksum; else -1."""
+        if np.array_equal(names, self.names):
+            rows = np.arange(len(names))
+        else:
+            place = {name: row for row, name in enumerate(self.names.tolist())}
+            rows = np.array([place.get(name, -1) for name in names.tolist()])
+        rows[(rows >= 0) & (self.stamps[rows] != stamps).any(1)] = -1
+
+        def sound(part: NDArray[np.int64]) -> list[bool]:
+            checked = [r >= 0 and zlib.crc32(self.pixels[r].data) == self.crc[r] for r in part]
+            release(self.pixels)
+            return checked
+
+        per_part = 1024
+        parts = [rows[i : i + per_part] for i in range(0, len(rows), per_part)]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            seen = screen.track(pool.map(sound, parts), "checking the store", len(parts))
+            good = np.concatenate(list(seen))
+        return np.where(good, rows, -1)
 
 
-def _intact(
-    pixels: NDArray[np.uint8] | None,
-    known: dict[str, Any],
-    names: list[str],
-    stamps: dict[str, list[int]],
-) -> dict[str, int]:
-    """The row of each name whose file is unchanged and whose pixels have their checksum."""
-    if pixels is None:
-        return {}
-
-    def sound(name: str) -> int | None:
-        entry = known.get(name)
-        try:
-            if entry and entry["stamp"] == stamps[name]:
-                row = int(entry["row"])
-                if row >= 0 and zlib.crc32(pixels[row].data) == entry["crc"]:
-                    return row
-        except (KeyError, TypeError, ValueError, IndexError):
-            pass
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        rows = pool.map(sound, names, chunksize=256)
-        return {name: row for name, row in zip(names, rows, strict=True) if row is not None}
+def _read(index_path: Path) -> _Index | None:
+    """A store as it lies on disk; None where it cannot be believed."""
+    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        with np.load(index_path, allow_pickle=False) as index:
+            name = str(index["pixels"])
+            if int(index["format"]) != FORMAT or Path(name).name != name:
+                return None
+            rows = [index[key] for key in ("names", "stamps", "crc", "sha1")]
+        pixels = np.load(index_path.parent / name, mmap_mode="r").view(np.ndarray)
+        n, kinds = len(pixels), [(r.dtype.kind, r.shape) for r in rows]
+        square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
+        expected = [("U", (n,)), ("i", (n, 2)), ("u", (n,)), ("S", (n,))]
+        if pixels.dtype == np.uint8 and square and kinds == expected:
+            return _Index(pixels, *rows)
+    return None
 
 
 def _rebuild(
     index_path: Path,
     paths: Sequence[Path],
-    stamps: dict[str, list[int]],
-    old: NDArray[np.uint8] | None,
-    known: dict[str, Any],
-    have: dict[str, int],
-    side: int,
-    crop: int | None,
-    size: int | None,
+    names: NDArray[np.str_],
+    stamps: NDArray[np.int64],
+    old: _Index | None,
+    rows: NDArray[np.int64],
+    fit: tuple[int | None, int | None],
     screen: Screen,
 ) -> Store:
-    """Write the store anew: sound rows copied, the others decoded; then swap the index."""
-    folder = index_path.parent
-    needed = len(paths) * side * side * 3
-    handle, name = tempfile.mkstemp(prefix=f"{index_path.stem}-", suffix=".npy", dir=folder)
-    os.close(handle)
+    """Write the store anew, row by row: sound ones copied, the others decoded; then the index."""
+    have = rows >= 0
+    side = old.pixels.shape[1] if old and have.any() else _first(paths, *fit)
+    missing = [path for path, known in zip(paths, have, strict=True) if not known]
+    crc, sha1 = np.empty(len(paths), np.uint32), np.empty(len(paths), "S40")
+    pixels_path = index_path.with_name(f"{index_path.stem}-{os.urandom(4).hex()}.npy")
+    shape = (len(paths), side, side, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
-        _reserve(Path(name), needed)
-        shape = (len(paths), side, side, 3)
-        pixels = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
-        missing = [i for i, path in enumerate(paths) if path.name not in have]
-        sha1 = [""] * len(paths)
-        for i, path in enumerate(paths):
-            if old is not None and path.name in have:
-                pixels[i] = old[have[path.name]]
-                sha1[i] = known[path.name]["sha1"]
-        done = _fill(pixels, [paths[i] for i in missing], missing, crop, size, screen)
-        for i, digest in zip(missing, done, strict=True):
-            sha1[i] = digest
-        pixels.flush()
-        rows = {
-            path.name: {
-                "row": i,
-                "stamp": stamps[path.name],
-                "crc": zlib.crc32(pixels[i].data),
-                "sha1": sha1[i],
-            }
-            for i, path in enumerate(paths)
-        }
-        write_json(index_path, {"format": FORMAT, "pixels": Path(name).name, "rows": rows})
+        with pixels_path.open("wb") as file, screen.bar("reading patches", len(missing)) as advance:
+            np.lib.format.write_array_header_1_0(file, header)
+            _reserve(file.fileno(), pixels_path.parent, int(np.prod(shape)))
+            fresh = decode_all(missing, *fit)
+            for i, (path, row) in enumerate(zip(paths, rows, strict=True)):
+                if row >= 0:
+                    assert old is not None
+                    patch, sha1[i] = old.pixels[row], old.sha1[row]
+                else:
+                    patch, sha1[i] = next(fresh)
+                    check_size(patch, side, path)
+                    advance()
+                crc[i] = zlib.crc32(np.ascontiguousarray(patch).data)
+                file.write(np.ascontiguousarray(patch).data)
+            file.flush()
+            os.fsync(file.fileno())
+        with written(index_path) as file:
+            index = {"names": names, "stamps": stamps, "crc": crc, "sha1": sha1}
+            np.savez(file, format=FORMAT, pixels=pixels_path.name, **index)  # type: ignore[arg-type]
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        pixels_path.unlink(missing_ok=True)
         raise
-    for stale in folder.glob(f"{index_path.stem}-*.npy"):
-        if stale.name != Path(name).name:
+    for stale in index_path.parent.glob(f"{index_path.stem}-*.npy"):
+        if stale != pixels_path:
             stale.unlink(missing_ok=True)
-    return Store(np.load(name, mmap_mode="r"), sha1, index_path)
+    return Store(np.load(pixels_path, mmap_mode="r").view(np.ndarray), sha1, index_path)
 
 
-def _reserve(path: Path, size: int) -> None:
-    """Take the disk space first: writing to a mapped file on a full disk would kill the process."""
+def _reserve(handle: int, folder: Path, size: int) -> None:
+    """Ask for the disk space first: better no store after a second than none after an hour."""
     try:
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, size + 128)
+        os.posix_fallocate(handle, 0, size + 128)
     except AttributeError:  # no posix_fallocate on macOS and Windows
         pass
     except OSError as error:
         raise HistoError(
-            f"no room for the store in {path.parent}: {size / 1e9:.1f} GB needed, "
+            f"no room for the store in {folder}: {size / 1e9:.1f} GB needed, "
             f"{error.strerror} (--store DIR elsewhere, or --no-store)"
         ) from None
-
-
-def _fill(
-    pixels: NDArray[np.uint8],
-    paths: Sequence[Path],
-    rows: Sequence[int],
-    crop: int | None,
-    size: int | None,
-    screen: Screen,
-) -> list[str]:
-    """Decode `paths` into the given rows; returns the SHA-1 of each."""
-    sha1 = []
-    patches = screen.track(decode_all(paths, crop, size), "reading patches", len(paths))
-    for path, row, (patch, digest) in zip(paths, rows, patches, strict=True):
-        check_size(patch, pixels.shape[1], path)
-        pixels[row] = patch
-        sha1.append(digest)
-    return sha1

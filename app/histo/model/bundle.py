@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
+import io
 import tempfile
+import warnings
 from collections.abc import Callable
-from dataclasses import fields
+from contextlib import redirect_stdout
+from dataclasses import asdict
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
@@ -23,13 +24,22 @@ from histo import d4
 from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.body import features_of, make_body
-from histo.model.learner import make_head, predict_probabilities, state_on_cpu
-from histo.run import read_json, write_json, written
+from histo.model.card import (
+    CARD,
+    FORMAT,
+    LEARNER,
+    ONNX,
+    WEIGHTS,
+    Onnx,
+    read_card,
+    sha256,
+    vouched,
+)
+from histo.model.learner import make_head, state_on_cpu
+from histo.model.onnx import OnnxModel
+from histo.run import write_json, written
 
-FORMAT = 1
-WEIGHTS = "model.safetensors"
-CARD = "model.json"
-LEARNER = "learner.pkl"
+OPSET = 18
 
 
 def make_model(card: ModelCard) -> nn.Sequential:
@@ -42,12 +52,17 @@ def make_model(card: ModelCard) -> nn.Sequential:
 
 def write_bundle(
     folder: Path, model: nn.Sequential, card: ModelCard, facts: dict[str, Any]
-) -> None:
-    """Write weights, learner and, last, the card that vouches for both by SHA-256."""
+) -> bool:
+    """Write weights, learner, ONNX model and, last, the card that vouches for them by SHA-256.
+
+    Returns whether there is an ONNX model: a few architectures cannot be converted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
         file.write(save(state_on_cpu(model)))
     write_learner(folder / LEARNER, model, card)
+    onnx = write_onnx(folder / ONNX, model, card)
+    names = [WEIGHTS, LEARNER, *([ONNX] if onnx else [])]
     write_json(
         folder / CARD,
         {
@@ -56,18 +71,64 @@ def write_bundle(
             "channel_order": "RGB",
             "versions": {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")},
             **facts,
-            "files": {name: sha256(folder / name) for name in (WEIGHTS, LEARNER)},
+            **({"onnx": asdict(onnx)} if onnx else {}),
+            "files": {name: sha256(folder / name) for name in names},
         },
     )
+    return onnx is not None
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+class Whole(nn.Module):
+    """From pixels to probabilities, as model.onnx has it: uint8 [N, S, S, 3] to float32 [N, C]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", 255 * torch.tensor(card.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(card.std).view(1, 3, 1, 1))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Normalise, run, softmax."""
+        pixels = patches.permute(0, 3, 1, 2).float()
+        return torch.softmax(self.model((pixels - self.mean) / self.std), dim=1)
+
+
+def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
+    """Write model.onnx, checked against the model itself; None where torch cannot convert it."""
+    whole = Whole(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
+    side = card.patch_size
+    patches = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                whole,
+                (patches[:2],),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[Onnx.input],
+                output_names=[Onnx.output],
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                verbose=False,
+            )
+            assert program is not None
+            with tempfile.TemporaryDirectory() as folder:
+                program.save(str(Path(folder, ONNX)))
+                data = Path(folder, ONNX).read_bytes()
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError):
+        return None
+    name = Onnx(OPSET)
+    theirs = OnnxModel(card, data, name).predict(patches.numpy())
+    with torch.inference_mode():
+        ours = whole(patches).numpy()
+    if np.abs(ours - theirs).max() > 1e-5:
+        return None
+    with written(path) as file:
+        file.write(data)
+    return name
 
 
 def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
@@ -115,20 +176,14 @@ class Bundle:
 
     def __init__(self, card: ModelCard, model: nn.Module, device: torch.device) -> None:
         self.card, self.device = card, device
-        self.model = model.eval().to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(card.mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(card.std, device=device).view(1, 3, 1, 1)
+        self.model = Whole(model, card).eval().to(device)
+        self.model = self.model.to(memory_format=torch.channels_last)
 
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> Bundle:
         """Load a bundle after checking its format and SHA-256; no pickle is read."""
         card, facts = read_card(folder)
-        try:
-            data = (folder / WEIGHTS).read_bytes()
-        except OSError:
-            raise HistoError(f"{folder} has no readable {WEIGHTS}") from None
-        if hashlib.sha256(data).hexdigest() != facts["files"].get(WEIGHTS):
-            raise HistoError(f"{folder / WEIGHTS} is not the file its card vouches for (SHA-256)")
+        data = vouched(folder, WEIGHTS, facts)
         model = make_model(card)
         try:
             model.load_state_dict(load(data))
@@ -141,51 +196,14 @@ class Bundle:
 
         `tta` averages the probabilities of the eight D4 views.
         """
-        batch = torch.from_numpy(patches).to(self.device)
+        batch = torch.from_numpy(patches)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(self.device, non_blocking=True)
         views = range(d4.VIEWS if tta else 1)
-        total = sum(self._one_view(d4.view(batch, k)) for k in views)
-        return np.asarray((total / len(views)).cpu().numpy())  # type: ignore[union-attr]
-
-    def _one_view(self, batch: Tensor) -> Tensor:
-        pixels = batch.permute(0, 3, 1, 2).float().div_(255)
-        return predict_probabilities(self.model, (pixels - self._mean) / self._std)
-
-
-def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
-    """The card of a bundle and all its facts; HistoError where it is none or of a later format."""
-    if not folder.is_dir():
-        raise HistoError(f"no bundle {folder}")
-    path = folder / CARD
-    facts = read_json(path)
-    if not isinstance(facts, dict) or not isinstance(facts.get("files"), dict):
-        raise HistoError(f"{path} is not the card of a bundle (histo export RUN writes one)")
-    if facts.get("format") != FORMAT:
-        raise HistoError(
-            f"{path} is of format {facts.get('format')!r}; this histo reads {FORMAT} (update histo)"
-        )
-    return parse_card(facts, path), facts
-
-
-def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
-    """The model's part of a card, its types and bounds checked."""
-    try:
-        card = ModelCard(**{f.name: facts[f.name] for f in fields(ModelCard)})
-        sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
-        good = (
-            bool(re.fullmatch(r"[\w.\-/]{1,100}", card.arch))
-            and len(card.vocab) == len(set(card.vocab)) >= 2
-            and all(isinstance(name, str) for name in card.vocab)
-            and all(type(side) is int and 1 <= side <= 8192 for side in sides)
-            and all(
-                len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
-            )
-            and min(card.std) > 0
-        )
-    except (KeyError, TypeError):
-        good = False
-    if not good:
-        raise HistoError(f"{path} is damaged: a value is missing or out of bounds")
-    return card
+        with torch.inference_mode():
+            total = sum(self.model(d4.view(batch, k)) for k in views)
+        return np.asarray((total / len(views)).cpu().numpy())
 
 
 def open_pickle(

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import fastai.callback.fp16
 import fastai.callback.schedule  # noqa: F401  (fit_one_cycle, lr_find and to_fp16 are patched on)
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from histo.config import ModelCard
 from histo.errors import HistoError
+from histo.model.optimizer import FusedAdamW
 
 FULL_LR = 1.5e-3
 """Peak learning rate for convolutional nets; by measurement, see benchmarks/README.md."""
@@ -37,8 +37,8 @@ def default_lr(arch: str) -> float:
 
 
 def default_batch_size(device: torch.device) -> int:
-    """32 on a CPU, where more steps do more than larger ones; 128 keeps a GPU busy."""
-    return 32 if device.type == "cpu" else 128
+    """32 on a CPU, where more steps do more than larger ones; 256 keeps a GPU busy."""
+    return 32 if device.type == "cpu" else 256
 
 
 def make_head(features: int, units: int, classes: int) -> nn.Sequential:
@@ -64,7 +64,12 @@ def parameter_groups(model: nn.Sequential) -> list[list[nn.Parameter]]:
 
 
 def build_learner(
-    dls: DataLoaders, body: nn.Module, features: int, card: ModelCard, precision: str
+    dls: DataLoaders,
+    body: nn.Module,
+    features: int,
+    card: ModelCard,
+    precision: str,
+    compiled: bool = False,
 ) -> Learner:
     """`vision_learner` around a body that is already made; the head is new."""
     learn = vision_learner(
@@ -76,6 +81,7 @@ def build_learner(
         normalize=False,  # the DataBlock normalises
         custom_head=make_head(features, card.head, len(card.vocab)),
         splitter=parameter_groups,
+        opt_func=FusedAdamW,
         train_bn=False,
     )
     learn.remove_cb(learn.progress)  # its console bar leaves debris; `Watch` tells the screen
@@ -85,15 +91,33 @@ def build_learner(
         learn.to_fp16()
     if precision == "bf16":
         learn.to_bf16()
+    if compiled:
+        learn.model.compile()  # in place: the tensors keep their names
     return learn
 
 
 class FrozenBody(Callback):  # type: ignore[misc]
     """While frozen, the body only infers: no gradients, batch norm and dropout as in prediction."""
 
+    def before_fit(self) -> None:
+        """Let the body infer alone; the head gets copies that autograd may keep."""
+        body = self.learn.model[0]
+        forward = body.forward
+
+        def infer(x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                features: Tensor = forward(x)
+            return features.clone()
+
+        body.forward = infer
+
     def before_train(self) -> None:
         """After fastai's own switch to training mode."""
         self.learn.model[0].eval()
+
+    def after_fit(self) -> None:
+        """The body's own forward pass again."""
+        del self.learn.model[0].forward
 
 
 @dataclass(frozen=True)
@@ -158,11 +182,12 @@ def fit(learn: Learner, freeze_epochs: int, epochs: int, lr: float, pretrained: 
     A pretrained body learns slower at its start than at its end (discriminative learning rates,
     Howard and Ruder, arXiv:1801.06146); a new one learns all at the same rate.
     """
-    if freeze_epochs:
-        learn.freeze()
-        learn.fit_one_cycle(freeze_epochs, lr, cbs=FrozenBody())
-    learn.unfreeze()
-    learn.fit_one_cycle(epochs, slice(lr / BODY_DIV, lr) if pretrained else lr)
+    with learn.removed_cbs(learn.recorder):  # it fetches each batch's loss; `Watch` an epoch's
+        if freeze_epochs:
+            learn.freeze()
+            learn.fit_one_cycle(freeze_epochs, lr, cbs=FrozenBody())
+        learn.unfreeze()
+        learn.fit_one_cycle(epochs, slice(lr / BODY_DIV, lr) if pretrained else lr)
 
 
 def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
@@ -203,9 +228,13 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch; the same seed on the same CPU gives the same figures."""
-    set_seed(seed, reproducible=True)
+def seed_everything(seed: int, device: torch.device) -> None:
+    """Seed Python, numpy and torch; the same seed on the same CPU gives the same figures.
+
+    On a GPU cuDNN may choose its fastest kernels instead, whose sums vary in the last digits.
+    """
+    set_seed(seed, reproducible=device.type == "cpu")
+    torch.backends.cudnn.benchmark = device.type == "cuda"
 
 
 def out_of_memory(error: RuntimeError, batch_size: int) -> HistoError | None:
@@ -230,9 +259,3 @@ def state_on_cpu(model: nn.Module) -> dict[str, Tensor]:
         name: value.detach().cpu().contiguous().clone()
         for name, value in model.state_dict().items()
     }
-
-
-def predict_probabilities(model: Any, batch: Tensor) -> Tensor:
-    """Probabilities float32 [B, C] of normalised patches; no gradients, evaluation mode is yours."""
-    with torch.inference_mode():
-        return torch.softmax(model(batch).float(), dim=1)

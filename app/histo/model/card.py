@@ -1,0 +1,94 @@
+"""The card of a bundle: read, bounded and checked, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from histo.config import ModelCard
+from histo.errors import HistoError
+from histo.run import read_json
+
+FORMAT = 1
+CARD = "model.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+LEARNER = "learner.pkl"
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """How to call model.onnx: uint8 RGB [N, S, S, 3] in, probabilities float32 [N, C] out."""
+
+    opset: int
+    input: str = "patches"
+    output: str = "probabilities"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
+    """The card of a bundle and all its facts; HistoError where it is none or of a later format."""
+    if not folder.is_dir():
+        raise HistoError(f"no bundle {folder}")
+    path = folder / CARD
+    facts = read_json(path)
+    if not isinstance(facts, dict) or not isinstance(facts.get("files"), dict):
+        raise HistoError(f"{path} is not the card of a bundle (histo export RUN writes one)")
+    if facts.get("format") != FORMAT:
+        raise HistoError(
+            f"{path} is of format {facts.get('format')!r}; this histo reads {FORMAT} (update histo)"
+        )
+    return parse_card(facts, path), facts
+
+
+def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
+    """The model's part of a card, its types and bounds checked."""
+    try:
+        card = ModelCard(**{f.name: facts[f.name] for f in fields(ModelCard)})
+        sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
+        good = (
+            bool(re.fullmatch(r"[\w.\-/]{1,100}", card.arch))
+            and len(card.vocab) == len(set(card.vocab)) >= 2
+            and all(isinstance(name, str) for name in card.vocab)
+            and all(type(side) is int and 1 <= side <= 8192 for side in sides)
+            and all(
+                len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
+            )
+            and min(card.std) > 0
+        )
+    except (KeyError, TypeError):
+        good = False
+    if not good:
+        raise HistoError(f"{path} is damaged: a value is missing or out of bounds")
+    return card
+
+
+def check_files(folder: Path, facts: dict[str, Any]) -> None:
+    """Refuse a bundle of which any file that is there is not the one its card vouches for."""
+    for name in (WEIGHTS, ONNX, LEARNER):
+        path = folder / name
+        if path.exists() and sha256(path) != facts["files"].get(name):
+            raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
+
+
+def vouched(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+    """The bytes of a bundle's file, once the whole bundle is known to be what its card says."""
+    check_files(folder, facts)
+    try:
+        data = (folder / name).read_bytes()
+    except OSError:
+        raise HistoError(f"{folder} has no readable {name}") from None
+    if hashlib.sha256(data).hexdigest() != facts["files"].get(name):  # changed since
+        raise HistoError(f"{folder / name} is not the file its card vouches for (SHA-256)")
+    return data

@@ -1,0 +1,71 @@
+"""The exported model on a CPU, by ONNX Runtime: neither torch nor fastai is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo import d4
+from histo.config import ModelCard
+from histo.errors import HistoError
+from histo.model.card import ONNX, Onnx, vouched
+
+
+class OnnxModel:
+    """A loaded model.onnx: `predict` takes whole decoded patches to probabilities."""
+
+    def __init__(self, card: ModelCard, data: bytes, name: Onnx, place: str = ONNX) -> None:
+        import onnxruntime
+
+        self.card, self._name = card, name
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # its warnings are for those who convert models
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has its own exceptions, all of them plain
+            raise HistoError(f"{place} does not load ({type(error).__name__})") from None
+
+    @classmethod
+    def open(cls, folder: Path, card: ModelCard, facts: dict[str, Any]) -> OnnxModel:
+        """Load the ONNX model of a bundle after checking its SHA-256."""
+        try:
+            name = Onnx(**facts["onnx"])
+        except (KeyError, TypeError):
+            raise HistoError(
+                f"{folder} has a damaged card: how to call {ONNX} is missing"
+            ) from None
+        return cls(card, vouched(folder, ONNX, facts), name, str(folder / ONNX))
+
+    def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
+        """Probabilities float32 [B, C] of uint8 RGB patches [B, S, S, 3].
+
+        `tta` averages the probabilities of the eight D4 views.
+        """
+        views = range(d4.VIEWS if tta else 1)
+        total = sum(self._one_view(d4.view(patches, k)) for k in views)
+        return np.asarray(total / len(views), np.float32)
+
+    def _one_view(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+        feed = {self._name.input: np.ascontiguousarray(patches)}
+        return np.asarray(self._session.run([self._name.output], feed)[0])
+
+
+def gpu_is_there() -> bool:
+    """Whether torch would find a GPU: asks the driver, so that torch need not be loaded."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    count = ctypes.c_int(0)
+    with suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value > 0
+    return False
