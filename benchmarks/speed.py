@@ -1,169 +1,99 @@
-"""How fast histo is beside a stock fastai DataBlock and a bare loop, in one run, in turn.
+"""How fast histo is beside stock fastai, the published notebook and the bare machine.
 
-uv run python benchmarks/speed.py [--patches N] [--rounds N] [--out FILE]
+uv run python benchmarks/speed.py [PART …] [--patches N] [--rounds N] [--data DIR --weights FILE]
 
-Synthetic patches of 96 px are drawn into a temporary folder. Every figure is the median of the
-rounds; the alternatives take turns within a round, so that a slow minute slows them all.
+Parts: loading, training, prediction, startup; quality (needs --data, real patches in Kaggle's
+layout, and --weights for the body); growth (takes minutes at its largest size).
+Without a part: the first four, and quality where --data is given.
+Synthetic patches of 96 px are drawn into a temporary folder. Alternatives take turns within a
+round, so that a slow minute slows them all; figures are medians over the rounds.
 """
 
 from __future__ import annotations
 
-import json
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import torch
 import typer
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.transforms import Normalize, RandomSplitter
-from fastai.vision.augment import Dihedral
-from fastai.vision.data import ImageBlock
 
-from histo.config import ModelCard
-from histo.data.labels import PatchIndex, read_labels
-from histo.data.loaders import make_loaders
-from histo.data.split import random_split
-from histo.data.store import open_store
-from histo.data.synth import write_dataset
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, make_body
-from histo.model.learner import build_learner, describe_device, resolve_device
+import parts as measure
+from common import Bench, Tables
+from growth import growth
+from histo.model.learner import describe_device, resolve_device
 from histo.run import write_json
-from histo.screen import Screen
 
-BATCH = 32
-
-
-def rate(work: Callable[[], int]) -> float:
-    """Patches a second of one call that returns how many patches it handled."""
-    start = time.perf_counter()
-    count = work()
-    return count / (time.perf_counter() - start)
+PARTS = ("loading", "training", "prediction", "startup", "quality", "growth")
+PACKAGES = ("histo", "fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
 
 
-def count_batches(loader: Any) -> int:
-    """Draw every batch of a loader."""
-    return sum(len(batch[0]) for batch in loader)
-
-
-def stock_loader(folder: Path) -> Any:
-    """The DataBlock that everybody writes, with D4-like augmentation and normalisation."""
-    labels = {row.id: row.label for row in read_labels(folder / "train_labels.csv")}
-    block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock),
-        get_y=lambda path: labels[path.stem],
-        splitter=RandomSplitter(0.2, seed=0),
-        batch_tfms=[Dihedral(p=0.875), Normalize.from_stats(IMAGENET_MEAN, IMAGENET_STD)],
-    )
-    paths = PatchIndex(folder / "train").paths
-    return block.dataloaders(paths, bs=BATCH, num_workers=0).train
-
-
-def training_rates(dls: Any, arch: str, device: torch.device, steps: int) -> dict[str, float]:
-    """Patches a second of histo's learner, and of a bare loop over one batch on the device."""
-    card = ModelCard(arch, ["0", "1"], 96, None, None, IMAGENET_MEAN, IMAGENET_STD)
-    body = make_body(arch)
-    learn = build_learner(dls, body, features_of(body, 96, arch), card, "fp32")
-    learn.create_opt()
-    x, y = dls.train.one_batch()
-    x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)
-    optimiser = torch.optim.AdamW(learn.model.parameters(), lr=1e-4)
-
-    def bare() -> int:
-        learn.model.train()
-        for _ in range(steps):
-            torch.nn.functional.cross_entropy(learn.model(x), y).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            optimiser.zero_grad()
-        _wait(device)
-        return steps * len(y)
-
-    def ours() -> int:
-        learn.model.train()
-        learn.training = True
-        learn.n_epoch, learn.epoch, learn.dl, learn.n_iter = 1, 0, dls.train, steps
-        learn("before_fit")
-        learn("before_epoch")
-        learn("before_train")
-        for i, batch in enumerate(dls.train):
-            if i == steps:
-                break
-            learn.one_batch(i, batch)
-        _wait(device)
-        return min(steps, len(dls.train)) * BATCH
-
-    return {"histo": rate(ours), "bare loop (the ceiling)": rate(bare)}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def show(tables: Tables) -> None:
+    """Medians, each beside the first of its table."""
+    for title, rows in tables.items():
+        first = median(next(iter(rows.values())))
+        print(f"\n{title}")
+        for name, values in rows.items():
+            value = median(values)
+            print(f"  {name:48} {value:12,.3f}   first is {first / value:.2f} times")
 
 
 def main(
-    patches: Annotated[int, typer.Option(min=320)] = 1600,
+    part: Annotated[list[str] | None, typer.Argument(help=", ".join(PARTS))] = None,
+    patches: Annotated[int, typer.Option(min=160, help="Synthetic patches.")] = 640,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    steps: Annotated[int, typer.Option(min=1)] = 20,
-    arch: str = "squeezenet1_1",
+    arch: Annotated[list[str], typer.Option()] = ["squeezenet1_1", "resnet50"],  # noqa: B006
     device: str = "auto",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile histo's model.")] = False,
+    data: Annotated[Path | None, typer.Option(help="Real patches for quality.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Their body's weights.")] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 3,
+    epochs: Annotated[int, typer.Option(min=1, help="The notebook's epochs.")] = 20,
+    sizes: str = "4000,40000,220000",
     out: Path = Path("benchmarks/results/speed.json"),
 ) -> None:
-    """Measure loading and training."""
+    """Measure, print a table, write a JSON file."""
+    warnings.simplefilter("ignore")
+    wanted = part or [*PARTS[:4], *(["quality"] if data else [])]
+    if unknown := set(wanted) - set(PARTS):
+        raise typer.BadParameter(f"no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
+    if "quality" in wanted and data is None:
+        raise typer.BadParameter("quality needs --data, a folder of real patches")
     where = resolve_device(device)
-    found: dict[str, dict[str, list[float]]] = {"loading": {}, f"training {arch}": {}}
+    tables: Tables = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = write_dataset(Path(name), patches, 0, Screen())
-        rows = read_labels(folder / "train_labels.csv")
-        paths = PatchIndex(folder / "train").locate(rows, folder / "train_labels.csv")
-        labels = [row.label for row in rows]
-        store = open_store(paths, folder / "store", None, None, Screen())
-        dls = make_loaders(
-            store,
-            labels,
-            np.asarray(random_split(labels, 20, 0)),
-            ["0", "1"],
-            batch_size=BATCH,
-            augment="d4",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            device=where,
-        )
-        stock = stock_loader(folder)
-        for _ in range(rounds):
-            for key, loader in (("histo", dls.train), ("stock fastai DataBlock", stock)):
-                value = rate(lambda loader=loader: count_batches(loader))  # type: ignore[misc]
-                found["loading"].setdefault(key, []).append(value)
-            for key, value in training_rates(dls, arch, where, steps).items():
-                found[f"training {arch}"].setdefault(key, []).append(value)
-    table = {
-        part: {key: median(values) for key, values in rates.items()}
-        for part, rates in found.items()
-    }
-    for part, rates in table.items():
-        first = rates["histo"]
-        for key, value in rates.items():
-            print(f"{part:24} {key:26} {value:9.0f} patches/s  histo is {first / value:.2f} times")
-    versions = {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")}
+        bench = Bench.make(Path(name), patches, rounds, where)
+        if "loading" in wanted:
+            tables |= measure.loading(bench)
+        for model in arch:
+            # a CPU takes ten times as long for a ResNet50
+            most = patches // 5 if where.type == "cpu" and model == "resnet50" else patches
+            if "training" in wanted:
+                tables |= measure.training(bench, model, most, compiled)
+            if "prediction" in wanted:
+                tables |= measure.prediction(bench, model, most)
+        if "startup" in wanted:
+            tables |= measure.startup(bench)
+        if data and "quality" in wanted:
+            tables |= measure.quality(bench, data, arch[0], weights, seeds, epochs)
+        if "growth" in wanted:
+            tables |= growth(bench, [int(size) for size in sizes.split(",")], arch[0])
+    show(tables)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        out,
-        {
-            "date": time.strftime("%Y-%m-%d"),
-            "device": describe_device(where),
-            "machine": platform.machine(),
-            "versions": versions,
-            "patches": patches,
-            "rounds": rounds,
-            "patches_per_second": table,
-        },
-    )
-    print(json.dumps(versions))
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": describe_device(where),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "settings": {"patches": patches, "rounds": rounds, "compile": compiled, "seeds": seeds},
+        "units": "patches a second where a table's title names no unit; start-up in seconds",
+    }
+    write_json(out, {**facts, "tables": tables})
+    print(f"\n{out}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from fastai.learner import load_learner
 from fastai.torch_core import TensorImage, set_seed
 
 from histo import d4
-from histo.ahead import one_ahead
+from histo.ahead import map_ahead
 from histo.config import ModelCard
 from histo.data.loaders import (
     TURNS,
@@ -147,7 +147,7 @@ def test_a_gpus_colours_are_the_cpus_to_rounding():
         assert np.abs(out.astype(int) - ours[n].numpy()).max() <= 1
 
 
-def test_a_batch_comes_one_ahead_and_in_order():
+def test_a_batch_comes_map_ahead_and_in_order():
     """As on a GPU: while a batch is used, the next is under way; an error still arrives."""
     made = []
 
@@ -155,7 +155,7 @@ def test_a_batch_comes_one_ahead_and_in_order():
         made.append(n)
         return 10 // n
 
-    batches = one_ahead(make, [10, 5, 2, 0])
+    batches = map_ahead(make, [10, 5, 2, 0])
     assert next(batches) == 1
     for _ in range(100):
         if len(made) > 1:

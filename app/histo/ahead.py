@@ -1,23 +1,32 @@
-"""Work that goes on in a thread while its last result is used."""
+"""Work that goes on in threads while its last result is used."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def one_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`map(make, items)` in order, the next one made in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = None
-        for item in items:
-            coming = thread.submit(make, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = coming
-        if waiting is not None:
-            yield waiting.result()
+def map_ahead(
+    make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1, workers: int = 1
+) -> Iterator[Made]:
+    """`map(make, items)` in order, up to `ahead` results made before they are asked for.
+
+    Items are taken as results are, so that neither piles up however many there are.
+    """
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -84,6 +84,10 @@ IdColumn = Annotated[str, typer.Option(help="Column of file names, with or witho
 LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
 Crop = Annotated[Optional[int], typer.Option(min=8, help="Cut the centre N px first.")]
 Size = Annotated[Optional[int], typer.Option(min=8, help="Then resize to N px.")]
+StoreFolder = Annotated[
+    Optional[Path],
+    typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
 
@@ -111,11 +115,12 @@ def check(
     label_column: LabelColumn = DataConfig.label_column,
     crop: Crop = None,
     size: Size = None,
+    store: StoreFolder = None,
 ) -> None:
     """Read every label and every patch, and say what is wrong with them."""
     from histo.commands.check import check as run
 
-    config = DataConfig(data, labels, images, id_column, label_column, crop, size)
+    config = DataConfig(data, labels, images, id_column, label_column, crop, size, store)
     found = run(config, Screen())
     if found.fatal:
         raise HistoError(f"{data}: training would fail, see above")
@@ -172,10 +177,7 @@ def train(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model: slow to start, for long runs.")
     ] = False,
-    store: Annotated[
-        Optional[Path],
-        typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
-    ] = None,
+    store: StoreFolder = None,
     no_store: Annotated[
         bool, typer.Option("--no-store", help="Decode into memory, keep nothing.")
     ] = False,

@@ -25,6 +25,8 @@ class DataConfig:
     """side in px of the centre crop, taken before `size`"""
     size: int | None = None
     """side in px the patch is resized to"""
+    store: Path | None = None
+    """where decoded patches are kept; found where none is given"""
 
     @property
     def labels_csv(self) -> Path:
@@ -62,8 +64,7 @@ class TrainConfig(DataConfig):
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = False
-    store: Path | None = None
-    """where decoded patches are kept; found where none is given"""
+    """compile the model with torch.compile"""
     no_store: bool = False
     given: frozenset[str] = field(default=frozenset(), repr=False)
     """the names of the settings the user gave"""

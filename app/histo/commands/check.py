@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from histo.ahead import map_ahead
 from histo.config import DataConfig
 from histo.data.labels import PatchIndex, Row, make_vocab, read_labels
 from histo.data.patches import SHA1, pixel_sha1, read_patch
+from histo.data.store import AHEAD, store_bytes, store_folder
 from histo.errors import HistoError
 from histo.screen import Screen
 
@@ -93,14 +94,13 @@ def check_patches(paths: list[Path], used: set[Path], config: DataConfig, found:
     sizes: dict[tuple[int, int], list[Path]] = defaultdict(list)
     unreadable: list[tuple[Path, str]] = []
     by_sha1: dict[str, list[Path]] = defaultdict(list)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        seen = pool.map(look, paths)
-        for path, size, said in found.screen.track(seen, "reading patches", len(paths)):
-            if size is None:
-                unreadable.append((path, said))
-                continue
-            sizes[size].append(path)
-            by_sha1[said].append(path)
+    seen = map_ahead(look, paths, AHEAD, os.cpu_count() or 1)
+    for path, size, said in found.screen.track(seen, "reading patches", len(paths)):
+        if size is None:
+            unreadable.append((path, said))
+            continue
+        sizes[size].append(path)
+        by_sha1[said].append(path)
     found.add("patches that cannot be read", [s for p, s in unreadable if p in used], True)
     found.add(
         "unlabelled files that cannot be read", [s for p, s in unreadable if p not in used], False
@@ -126,3 +126,15 @@ def check_patches(paths: list[Path], used: set[Path], config: DataConfig, found:
     )
     if named and not changed:
         found.screen.say(f"all {len(named):,} ids are the SHA-1 of their pixels")
+    say_store(config, len(used), config.size or config.crop or common[0], found.screen)
+
+
+def say_store(config: DataConfig, patches: int, side: int, screen: Screen) -> None:
+    """How large the store of decoded patches is, or will be."""
+    folder = store_folder(config.data, config.store)
+    there = store_bytes(folder, config.images_folder, config.crop, config.size)
+    if there:
+        screen.say(f"store: {there / 1e6:,.1f} MB in {folder}")
+    else:
+        will = patches * side * side * 3 / 1e6
+        screen.say(f"store: none yet; training will make one of {will:,.1f} MB in {folder}")

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.ahead import one_ahead
+from histo.ahead import map_ahead
 from histo.data.labels import PatchIndex, check_id, list_patches, read_rows
 from histo.data.patches import Pixels, check_size
 from histo.data.store import decode_all
@@ -113,7 +113,7 @@ def open_model(
         model = Bundle.open(bundle, resolve_device(device))
     decoded = (pixels for pixels, _ in decode_all(paths, card.crop, card.size))
     parts = _stacked(paths, decoded, card.patch_size, batch_size)
-    return card.vocab, one_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+    return card.vocab, map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
 
 
 def _open_pickle(

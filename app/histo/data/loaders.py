@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from histo import d4
-from histo.ahead import one_ahead
+from histo.ahead import map_ahead
 from histo.config import Augment
 from histo.data.patches import check_size, cv2, fit_patch, read_patch
 from histo.data.store import Store, release
@@ -116,7 +116,7 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             patches = TensorImage(source.batch(rows[positions]))
             return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
 
-        yield from map(gather, parts) if self.device.type == "cpu" else one_ahead(gather, parts)
+        yield from map(gather, parts) if self.device.type == "cpu" else map_ahead(gather, parts)
 
     def _codes(self, labels: Any) -> Tensor:
         """The class index of every patch of this loader on its device, int64 [N], computed once."""

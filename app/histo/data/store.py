@@ -13,9 +13,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.ahead import map_ahead
 from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
 from histo.errors import HistoError
 from histo.run import written
@@ -89,26 +89,16 @@ def store_bytes(folder: Path, images: Path, crop: int | None, size: int | None) 
     return sum(path.stat().st_size for path in found)
 
 
-def _decode(path: Path, crop: int | None, size: int | None) -> tuple[Pixels, bytes]:
-    pixels = read_patch(path)
-    return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
-
-
 def decode_all(
     paths: Iterable[Path], crop: int | None, size: int | None
 ) -> Iterator[tuple[Pixels, bytes]]:
-    """Decode files on every core, in order, some hundreds ahead of the one that is asked for."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        waiting: deque[Future[tuple[Pixels, bytes]]] = deque()
-        try:
-            for path in paths:
-                waiting.append(pool.submit(_decode, path, crop, size))
-                if len(waiting) >= AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    """Patch and SHA-1 of each file in order, decoded on every core some hundreds ahead."""
+
+    def decode(path: Path) -> tuple[Pixels, bytes]:
+        pixels = read_patch(path)
+        return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
+
+    return map_ahead(decode, paths, AHEAD, os.cpu_count() or 1)
 
 
 def open_store(
@@ -150,7 +140,7 @@ def open_store(
 
 
 def _first(paths: Sequence[Path], crop: int | None, size: int | None) -> int:
-    return check_size(_decode(paths[0], crop, size)[0], None, paths[0])
+    return check_size(fit_patch(read_patch(paths[0]), crop, size, paths[0]), None, paths[0])
 
 
 @dataclass(frozen=True)
