@@ -111,7 +111,12 @@ def prediction(bench: Bench, arch: str, most: int) -> Tables:
         words = [str(folder), str(table), "--images", str(data.paths[0].parent)]
         out = ["--out", str(bench.folder / "p.csv"), "--device", str(bench.device)]
         command = [sys.executable, "-m", "histo", "predict", *words, *out, *options]
-        return rate(lambda: len(data.paths) * (subprocess.run(command, check=True).returncode == 0))
+
+        def run() -> int:
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            return len(data.paths)
+
+        return rate(run)
 
     def loop(model: Any, tta: bool = False) -> float:
         parts = range(0, len(pixels), 256)
