@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from histo.ahead import map_ahead
@@ -81,7 +82,9 @@ def check_rows(rows: list[Row], found: Findings) -> None:
     found.add("classes of one patch", [n for n, c in counts.items() if c == 1], True)
 
 
-def check_patches(paths: list[Path], used: set[Path], config: DataConfig, found: Findings) -> None:
+def check_patches(
+    paths: Sequence[Path], used: set[Path], config: DataConfig, found: Findings
+) -> None:
     """Decode every patch: what cannot be read, what is of another size, whose id is not its SHA-1."""
 
     def look(path: Path) -> tuple[Path, tuple[int, int] | None, str]:

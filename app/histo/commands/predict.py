@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.ahead import map_ahead
-from histo.data.labels import PatchIndex, check_id, list_patches, read_rows
+from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
 from histo.data.patches import Pixels, check_size
 from histo.data.store import decode_all
 from histo.errors import HistoError
 from histo.run import prediction_columns, written
 from histo.screen import Screen
 
-Predicted = Iterator[tuple[list[Path], NDArray[np.float32]]]
+Predicted = Iterator[tuple[Sequence[Path], NDArray[np.float32]]]
 
 
 class Model(Protocol):
@@ -30,7 +30,7 @@ class Model(Protocol):
         """Probabilities [B, C] of patches [B, S, S, 3]."""
 
 
-def find_images(images: Path, folder: Path | None, id_column: str) -> list[Path]:
+def find_images(images: Path, folder: Path | None, id_column: str) -> Sequence[Path]:
     """The patches meant: one file, all of a folder, or the names in a CSV."""
     if images.is_dir():
         paths = list_patches(images)
@@ -41,23 +41,15 @@ def find_images(images: Path, folder: Path | None, id_column: str) -> list[Path]
         if not images.exists():
             raise HistoError(f"no image, folder or CSV {images}")
         return [images]
-    index = PatchIndex(folder or images.parent)
-    paths = []
-    for line, (name,) in read_rows(images, [id_column]):
-        check_id(name, f"{images.name}, line {line}")
-        found = index.find(name)
-        if found is None:
-            raise HistoError(
-                f"{images.name}, line {line}: no patch {name} in {index.folder} "
-                "(give --images for the folder)"
-            )
-        paths.append(found)
-    return paths
+    rows = [Row(name, "", line) for line, (name,) in read_rows(images, [id_column])]
+    for row in rows:
+        check_id(row.id, f"{images.name}, line {row.line}")
+    return PatchIndex(folder or images.parent).locate(rows, images)
 
 
 def predict(
     bundle: Path,
-    paths: list[Path],
+    paths: Sequence[Path],
     out: Path,
     screen: Screen,
     *,
@@ -92,7 +84,7 @@ def predict(
 
 
 def open_model(
-    bundle: Path, paths: list[Path], tta: bool, trust_pickle: bool, device: str, batch_size: int
+    bundle: Path, paths: Sequence[Path], tta: bool, trust_pickle: bool, device: str, batch_size: int
 ) -> tuple[list[str], Predicted]:
     """The vocab of a model, and its predictions batch by batch."""
     if bundle.suffix == ".pkl":
@@ -117,7 +109,7 @@ def open_model(
 
 
 def _open_pickle(
-    path: Path, paths: list[Path], tta: bool, trust: bool, device: str, batch_size: int
+    path: Path, paths: Sequence[Path], tta: bool, trust: bool, device: str, batch_size: int
 ) -> tuple[list[str], Predicted]:
     if not trust:
         raise HistoError(
@@ -132,7 +124,7 @@ def _open_pickle(
 
     vocab, predict_files = open_pickle(path, resolve_device(device))
     parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-    return vocab, ((part, predict_files(part)) for part in parts)
+    return vocab, ((part, predict_files(list(part))) for part in parts)
 
 
 def _stacked(

@@ -6,9 +6,12 @@ import csv
 import io
 import os
 import re
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from histo.errors import HistoError
 
@@ -16,7 +19,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a label CSV: `line` is the line in the file where it ends."""
 
@@ -92,11 +95,12 @@ def read_labels(
             raise HistoError(f"{where}: the label of {name} is blank")
         if split and split[0].lower() not in SPLITS:
             raise HistoError(f"{where}: {split_column} is {split[0]!r}, not train or valid")
-        rows.append(Row(name, label, line, SPLITS[split[0].lower()] if split else ""))
+        side = SPLITS[split[0].lower()] if split else ""
+        rows.append(Row(name, sys.intern(label), line, side))
     whole = [re.fullmatch(r"([+-]?\d+)(?:\.0*)?", row.label) for row in rows]
     if all(whole):
         rows = [
-            Row(row.id, match[1], row.line, row.split)
+            Row(row.id, sys.intern(match[1]), row.line, row.split)
             for row, match in zip(rows, whole, strict=True)
             if match
         ]
@@ -125,7 +129,26 @@ def without_repeats(rows: list[Row], path: Path) -> tuple[list[Row], int]:
     return list(first.values()), len(rows) - len(first)
 
 
-def list_patches(folder: Path) -> list[Path]:
+class Files(Sequence[Path]):
+    """Files of one folder, held by name: for a million patches as many paths take a gigabyte."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Path: ...
+    @overload
+    def __getitem__(self, at: slice) -> Files: ...
+    def __getitem__(self, at: int | slice) -> Path | Files:
+        if isinstance(at, slice):
+            return Files(self.folder, self.names[at])
+        return self.folder / self.names[at]
+
+
+def list_patches(folder: Path) -> Files:
     """The image files of a folder by name; HistoError where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
@@ -134,38 +157,41 @@ def list_patches(folder: Path) -> list[Path]:
         raise HistoError(
             f"no images folder {folder} (give --images if the patches are elsewhere)"
         ) from None
-    return [folder / name for name in sorted(names) if not name.startswith(".")]
+    return Files(folder, sorted(name for name in names if not name.startswith(".")))
 
 
 class PatchIndex:
     """The files of an images folder, found by name with or without suffix."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths = list_patches(folder)
-        self._by_name = {path.name: path for path in self.paths}
-        self._by_stem: dict[str, Path] = {}
-        self._twice = {s for s, n in Counter(path.stem for path in self.paths).items() if n > 1}
-        for path in self.paths:
-            self._by_stem.setdefault(path.stem, path)
+        self.folder, self.paths = folder, list_patches(folder)
+        names = self.paths.names
+        self._names = frozenset(names)
+        stems = [name.rpartition(".")[0] for name in names]
+        self._by_stem = dict(zip(reversed(stems), reversed(names), strict=True))
+        self._twice = {stem for stem, n in Counter(stems).items() if n > 1}
 
     def find(self, name: str) -> Path | None:
         """The file of an id, or None; an id that could be two files is an error."""
-        if name in self._by_name:
-            return self._by_name[name]
+        found = self._find(name)
+        return None if found is None else self.folder / found
+
+    def _find(self, name: str) -> str | None:
+        if name in self._names:
+            return name
         if name in self._twice:
             raise HistoError(f"id {name} fits several files of {self.folder} (give its suffix)")
         return self._by_stem.get(name)
 
-    def locate(self, rows: list[Row], path: Path) -> list[Path]:
+    def locate(self, rows: Sequence[Row], path: Path) -> Files:
         """The file of each row; the first that is missing is an error."""
         found = []
         for row in rows:
-            patch = self.find(row.id)
-            if patch is None:
+            name = self._find(row.id)
+            if name is None:
                 raise HistoError(
                     f"{path.name}, line {row.line}: no patch {row.id} in {self.folder} "
                     "(give --images if the patches are elsewhere)"
                 )
-            found.append(patch)
-        return found
+            found.append(name)
+        return Files(self.folder, found)
