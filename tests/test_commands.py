@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histo.data.labels import list_patches
+from histo.data.store import open_store
 from histo.run import read_predictions, write_predictions
+from histo.screen import Screen
 from tests.conftest import assert_one_line_error, run_histo, write_image
 
 
@@ -238,6 +241,17 @@ def test_check_of_good_data_ends_well(dataset):
     assert result.exit_code == 0
     assert "all 160 ids are the SHA-1 of their pixels" in result.stdout
     assert "is ready to train on" in result.stdout
+
+
+def test_check_says_how_large_the_store_is_or_will_be(dataset, tmp_path):
+    before = run_histo("check", dataset, "--store", tmp_path).stdout
+    assert "none yet; training will make one of 1.1 MB" in before
+    assert pytest.approx(1.1, abs=0.05) == 160 * 48 * 48 * 3 / 1e6
+    paths = list_patches(dataset / "train")
+    open_store(paths, tmp_path, None, None, Screen(quiet=True))
+    on_disk = sum(path.stat().st_size for path in tmp_path.iterdir())
+    said = run_histo("check", dataset, "--store", tmp_path).stdout
+    assert f"store: {on_disk / 1e6:.1f} MB in " in said
 
 
 def test_check_finds_what_is_wrong_and_names_it(tmp_path):

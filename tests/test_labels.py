@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from histo.data.labels import PatchIndex, make_vocab, read_labels, without_repeats
+from histo.data.labels import PatchIndex, list_patches, make_vocab, read_labels, without_repeats
 from histo.errors import HistoError
 
 
@@ -84,3 +84,12 @@ def test_ids_find_their_files_with_or_without_suffix(tmp_path):
     assert index.find("d") is None
     with pytest.raises(HistoError, match="several files"):
         index.find("c")
+
+
+def test_files_are_held_by_name_and_given_as_paths(tmp_path):
+    for name in ("c.tif", "a.png", "b.jpg", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    files = list_patches(tmp_path)
+    assert list(files) == [tmp_path / name for name in ("a.png", "b.jpg", "c.tif")]
+    assert list(files[1:]) == [tmp_path / "b.jpg", tmp_path / "c.tif"]
+    assert (len(files), files[-1]) == (3, tmp_path / "c.tif")
