@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from histo.data.split import check_split, random_split
+from histo.data.split import (
+    check_split,
+    grouped_split,
+    on_both_sides,
+    random_split,
+    with_first,
+)
 from histo.errors import HistoError
 
 LABELS = ["0"] * 60 + ["1"] * 40
@@ -37,3 +43,32 @@ def test_a_class_absent_from_a_side_is_refused(side):
     valid = np.array([label == ("1" if side == "valid" else "0") for label in LABELS])
     with pytest.raises(HistoError, match=f"no patch of class '[01]' in {side}|in train"):
         check_split(LABELS, valid)
+
+
+def test_no_group_is_on_both_sides_and_the_classes_are_balanced():
+    rng = np.random.default_rng(0)
+    groups = [f"slide {n}" for n in rng.integers(40, size=2000)]
+    labels = [str(int(x)) for x in rng.random(2000) < 0.3]
+    valid = grouped_split(labels, groups, 20, 0)
+    assert not {g for g, v in zip(groups, valid, strict=True) if v} & {
+        g for g, v in zip(groups, valid, strict=True) if not v
+    }
+    assert valid.mean() == pytest.approx(0.2, abs=0.03)
+    assert np.mean([x == "1" for x, v in zip(labels, valid, strict=True) if v]) == pytest.approx(
+        0.3, abs=0.03
+    )
+    assert (grouped_split(labels, groups, 20, 0) == valid).all()
+    assert (grouped_split(labels, groups, 20, 1) != valid).any()
+
+
+def test_too_few_groups_is_one_line():
+    with pytest.raises(HistoError, match="3 groups cannot be split 80/20"):
+        grouped_split(LABELS, ["a", "b"] * 30 + ["c"] * 40, 20, 0)
+
+
+def test_equal_patches_go_where_the_first_of_them_is():
+    valid = np.array([True, False, False, True, False])
+    keys = np.array([b"x", b"y", b"x", b"y", b"z"])
+    assert on_both_sides(valid, keys) == [0, 1]
+    assert with_first(valid, keys).tolist() == [True, False, True, False, False]
+    assert on_both_sides(with_first(valid, keys), keys) == []

@@ -141,6 +141,14 @@ def train(
     split_column: Annotated[
         Optional[str], typer.Option(help="Column that says train or valid.")
     ] = None,
+    groups: Annotated[
+        Optional[str],
+        typer.Option(help="CSV[:COLUMN] of slides or patients: none is on both sides."),
+    ] = None,
+    allow_leak: Annotated[
+        bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
+    ] = False,
+    exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     valid_pct: Annotated[
         float, typer.Option(min=1, max=90, help="Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,

@@ -47,6 +47,12 @@ class TrainConfig(DataConfig):
     """the run folder; runs/ARCH-N where none is given"""
     split_column: str | None = None
     """a column of the label CSV that says train or valid"""
+    groups: str | None = None
+    """`CSV[:column]` that names each patch's slide, patient or hospital"""
+    allow_leak: bool = False
+    """train though a given split has equal patches or a group on both sides"""
+    exclude: Path | None = None
+    """a CSV of ids to leave out"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
     augment: Augment = "stain"

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
 import platform
 import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo.config import ModelCard, TrainConfig
-from histo.data.labels import PatchIndex, make_vocab, read_labels, without_repeats
-from histo.data.patches import SHA1
-from histo.data.split import check_split, random_split
-from histo.data.store import Store, open_store, store_folder
+from histo.data.dataset import Patches, read_patches
 from histo.errors import HistoError, Stopped
 from histo.run import Run, write_json, write_predictions, written
 from histo.screen import Screen
@@ -42,27 +35,6 @@ HISTORY = (
     "seconds",
     "patches_per_second",
 )
-
-
-@dataclass(frozen=True)
-class Patches:
-    """The data of a run: one entry a patch in `ids`, `labels`, `valid` and the store's rows."""
-
-    ids: list[str]
-    labels: list[str]
-    valid: NDArray[np.bool_]
-    vocab: list[str]
-    store: Store
-
-    @property
-    def valid_ids(self) -> list[str]:
-        """The ids of the validation patches, in table order."""
-        return [self.ids[i] for i in np.flatnonzero(self.valid)]
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the sorted `id,label` lines."""
-        lines = sorted(f"{i},{x}\n" for i, x in zip(self.ids, self.labels, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def train(config: TrainConfig, screen: Screen) -> Run:
@@ -124,6 +96,8 @@ def train(config: TrainConfig, screen: Screen) -> Run:
                 "images": config.images_folder,
                 "store": patches.store.path,
                 "out": run.path,
+                "split": patches.split,
+                "leak": patches.leak,
             }
             write_json(run.config, config.record(found))
             write_json(run.checkpoint.parent / "model.json", card.as_dict())
@@ -146,49 +120,6 @@ def train(config: TrainConfig, screen: Screen) -> Run:
         raise
     recorder.finish()
     return run
-
-
-def read_patches(config: TrainConfig, screen: Screen) -> Patches:
-    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong."""
-    table = config.labels_csv
-    rows = read_labels(table, config.id_column, config.label_column, config.split_column)
-    rows, repeats = without_repeats(rows, table)
-    if repeats:
-        screen.say(f"{repeats} repeated rows of {table.name} are left out")
-    labels = [row.label for row in rows]
-    vocab = make_vocab(labels)
-    if len(vocab) < 2:
-        raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
-    paths = PatchIndex(config.images_folder).locate(rows, table)
-    if config.split_column:
-        valid = np.array([row.split == "valid" for row in rows])
-    else:
-        valid = random_split(labels, config.valid_pct, config.seed)
-    check_split(labels, valid)
-    folder = None if config.no_store else store_folder(config.data, config.store)
-    store = open_store(paths, folder, config.crop, config.size, screen)
-    say_changed_ids([row.id for row in rows], store, screen)
-    counts = Counter(labels)
-    how = "as given" if config.split_column else "random over patches, optimistic on new slides"
-    screen.say(
-        f"{len(rows):,} patches of {store.side}x{store.side} px: "
-        f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
-        f"{', …' if len(vocab) > 8 else ''}"
-    )
-    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({how})")
-    return Patches([row.id for row in rows], labels, valid, vocab, store)
-
-
-def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
-    """Where ids look like the SHA-1 of their pixels, say which are not: decoding told for free."""
-    stems = [name.partition(".")[0] for name in ids]
-    known = zip(stems, store.sha1.tolist(), strict=True)
-    changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]
-    if changed:
-        screen.say(
-            f"note: {len(changed):,} ids are a SHA-1 that is not of their pixels, "
-            f"{changed[0]} first (histo check lists more)"
-        )
 
 
 def start_model(config: TrainConfig, patches: Patches, screen: Screen) -> tuple[Any, ModelCard]:
@@ -239,8 +170,9 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
     sides = np.where(patches.valid, "valid", "train")
     with written(run.split, "w") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["id", "label", "split"])
-        rows.writerows(zip(patches.ids, patches.labels, sides, strict=True))
+        group = [patches.groups] if patches.groups else []
+        rows.writerow(["id", "label", "split", *(["group"] if group else [])])
+        rows.writerows(zip(patches.ids, patches.labels, sides, *group, strict=True))
     write_json(run.environment, environment(patches, device))
     chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
     draw_sheet(

@@ -16,6 +16,7 @@ from typing import overload
 from histo.errors import HistoError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+GROUP_COLUMNS = ("slide", "patient", "group", "wsi", "hospital")
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid"}
 
 
@@ -35,15 +36,7 @@ def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
     UTF-8 with or without a byte-order mark, any line ends. Blank lines are skipped.
     Raises HistoError, naming the file and the line, where that cannot be done.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise HistoError(f"no label CSV {path} (give --labels if it is elsewhere)") from None
-    except IsADirectoryError:
-        raise HistoError(f"{path} is a folder, not a CSV") from None
-    except UnicodeDecodeError:
-        raise HistoError(f"{path} is not UTF-8 text (save it as CSV UTF-8)") from None
-    reader = csv.reader(io.StringIO(text, newline=""))
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""))
     rows: list[tuple[int, list[str]]] = []
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -69,6 +62,17 @@ def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
     if not rows:
         raise HistoError(f"{path} has a header and no rows")
     return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise HistoError(f"no label CSV {path} (give --labels if it is elsewhere)") from None
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not a CSV") from None
+    except UnicodeDecodeError:
+        raise HistoError(f"{path} is not UTF-8 text (save it as CSV UTF-8)") from None
 
 
 def check_id(name: str, where: str) -> None:
@@ -105,6 +109,57 @@ def read_labels(
             if match
         ]
     return rows
+
+
+def read_groups(given: str, id_column: str) -> tuple[str, dict[str, str]]:
+    """The group (slide, patient, hospital) of each id, from `CSV[:column]`, and its column's name.
+
+    Without a column: the one called slide, patient, group or wsi; else the only one beside the id.
+    Ids are taken with or without suffix.
+    """
+    table, column = Path(given), ""
+    if not table.is_file() and ":" in given:
+        place, _, column = given.rpartition(":")
+        table = Path(place)
+    if not column:
+        column = _group_column(table, id_column)
+    groups: dict[str, str] = {}
+    for line, (name, group) in read_rows(table, [id_column, column]):
+        where = f"{table.name}, line {line}"
+        check_id(name, where)
+        if not group:
+            raise HistoError(f"{where}: the {column} of {name} is blank")
+        stem = _stem(name)
+        if groups.setdefault(stem, sys.intern(group)) != group:
+            raise HistoError(f"{where}: id {name} is of {group}, but before of {groups[stem]}")
+    return column, groups
+
+
+def _group_column(table: Path, id_column: str) -> str:
+    """The column of a groups table that names the group, where the user did not."""
+    header = [name.strip() for name in next(csv.reader(io.StringIO(_read_text(table))), [])]
+    known = [name for name in GROUP_COLUMNS if name in header]
+    others = [name for name in header if name != id_column]
+    if known or len(others) == 1:
+        return (known or others)[0]
+    raise HistoError(
+        f"{table.name}: which column is the group? (--groups {table}:COLUMN; "
+        f"it has {', '.join(header[:20])})"
+    )
+
+
+def group_of(groups: dict[str, str], name: str, table: str) -> str:
+    """The group of an id; HistoError where the table does not name it."""
+    found = groups.get(_stem(name))
+    if found is None:
+        raise HistoError(f"{table} names no group for the patch {name}")
+    return found
+
+
+def _stem(name: str) -> str:
+    """An id without the suffix of an image file."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if f"{dot}{suffix}".lower() in SUFFIXES else name
 
 
 def make_vocab(labels: list[str]) -> list[str]:

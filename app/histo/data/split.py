@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,51 @@ def random_split(labels: list[str], valid_pct: float, seed: int) -> NDArray[np.b
     mask = np.zeros(len(labels), dtype=bool)
     mask[valid] = True
     return mask
+
+
+def grouped_split(
+    labels: list[str], groups: list[str], valid_pct: float, seed: int
+) -> NDArray[np.bool_]:
+    """A seeded split that keeps every group on one side: True [N] where a patch validates.
+
+    Classes are balanced as well as the groups allow: the best of scikit-learn's
+    `StratifiedGroupKFold` folds, by how near its size and its class shares come to those wanted.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    codes = np.unique(groups, return_inverse=True)[1]
+    classes = np.unique(labels, return_inverse=True)[1]
+    folds = max(2, round(100 / valid_pct))
+    if codes.max() + 1 < folds:
+        raise HistoError(
+            f"{codes.max() + 1} groups cannot be split {100 - valid_pct:g}/{valid_pct:g} "
+            "(more groups, or a larger --valid-pct)"
+        )
+    wanted = np.bincount(classes) * valid_pct / 100
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [part for _, part in splitter.split(classes, classes, codes)]
+
+    def misfit(part: NDArray[np.int64]) -> float:
+        counts = np.bincount(classes[part], minlength=len(wanted))
+        return float(np.abs(counts / wanted - 1).sum())
+
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[min(parts, key=misfit)] = True
+    return mask
+
+
+def with_first(valid: NDArray[np.bool_], keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """The split with equal patches (`keys` [N] alike) all on the side of the first of them."""
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    return np.asarray(valid[first[place]])
+
+
+def on_both_sides(valid: NDArray[np.bool_], keys: Sequence[str] | NDArray[np.bytes_]) -> list[int]:
+    """The first row [K] of each key that both trains and validates."""
+    names, first, place = np.unique(np.asarray(keys), return_index=True, return_inverse=True)
+    count = np.bincount(place, minlength=len(names))
+    there = np.bincount(place, valid, minlength=len(names))
+    return sorted(first[(there > 0) & (there < count)].tolist())
 
 
 def check_split(labels: list[str], valid: NDArray[np.bool_]) -> None:

@@ -1,0 +1,162 @@
+"""Labels, files, split and decoded pixels of a training run, checked and joined."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.config import TrainConfig
+from histo.data.labels import (
+    PatchIndex,
+    Row,
+    group_of,
+    make_vocab,
+    read_groups,
+    read_labels,
+    read_rows,
+    without_repeats,
+)
+from histo.data.patches import SHA1
+from histo.data.split import (
+    check_split,
+    grouped_split,
+    on_both_sides,
+    random_split,
+    with_first,
+)
+from histo.data.store import Store, open_store, store_folder
+from histo.errors import HistoError
+from histo.screen import Screen
+
+RANDOM = "random over patches, optimistic on new slides"
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The data of a run: one entry a patch in `ids`, `labels`, `valid` and the store's rows."""
+
+    ids: list[str]
+    labels: list[str]
+    valid: NDArray[np.bool_]
+    vocab: list[str]
+    store: Store
+    split: str
+    """how it was split, for a person"""
+    leak: str = ""
+    """what is on both sides of a given split, where that was allowed"""
+    groups: list[str] | None = None
+
+    @property
+    def valid_ids(self) -> list[str]:
+        """The ids of the validation patches, in table order."""
+        return [self.ids[i] for i in np.flatnonzero(self.valid)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted `id,label` lines."""
+        lines = sorted(f"{i},{x}\n" for i, x in zip(self.ids, self.labels, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_patches(config: TrainConfig, screen: Screen) -> Patches:
+    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong."""
+    table = config.labels_csv
+    rows = read_labels(table, config.id_column, config.label_column, config.split_column)
+    rows, repeats = without_repeats(rows, table)
+    if repeats:
+        screen.say(f"{repeats} repeated rows of {table.name} are left out")
+    rows = without_excluded(rows, config, screen)
+    labels = [row.label for row in rows]
+    vocab = make_vocab(labels)
+    if len(vocab) < 2:
+        raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
+    paths = PatchIndex(config.images_folder).locate(rows, table)
+    split = choose_split(config, rows)
+    check_split(labels, split.valid)
+    folder = None if config.no_store else store_folder(config.data, config.store)
+    store = open_store(paths, folder, config.crop, config.size, screen)
+    ids = [row.id for row in rows]
+    say_changed_ids(ids, store, screen)
+    if split.how == RANDOM:
+        split = replace(split, valid=with_first(split.valid, store.sha1))
+        check_split(labels, split.valid)
+    leak = find_leak(ids, split, store)
+    if leak and config.split_column and not config.allow_leak:
+        raise HistoError(f"the given split leaks: {leak} (mend it, or --allow-leak)")
+    if leak:
+        screen.say(f"note: the split leaks: {leak}")
+    counts = Counter(labels)
+    screen.say(
+        f"{len(rows):,} patches of {store.side}x{store.side} px: "
+        f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
+        f"{', …' if len(vocab) > 8 else ''}"
+    )
+    valid = split.valid
+    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({split.how})")
+    return Patches(ids, labels, valid, vocab, store, split.how, leak, split.groups)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which patches validate (bool [N]), in words how that was chosen, and their groups [N]."""
+
+    valid: NDArray[np.bool_]
+    how: str = RANDOM
+    column: str = ""
+    groups: list[str] | None = None
+
+
+def choose_split(config: TrainConfig, rows: list[Row]) -> Split:
+    """The split given in a column, else one by group, else a random one."""
+    column, groups = "", None
+    if config.groups:
+        column, known = read_groups(config.groups, config.id_column)
+        groups = [group_of(known, row.id, config.groups) for row in rows]
+    if config.split_column:
+        valid = np.array([row.split == "valid" for row in rows])
+        return Split(valid, f"as the column {config.split_column} says", column, groups)
+    labels = [row.label for row in rows]
+    if groups is None:
+        return Split(random_split(labels, config.valid_pct, config.seed))
+    valid = grouped_split(labels, groups, config.valid_pct, config.seed)
+    how = f"by {column}: none of {len(set(groups)):,} is on both sides"
+    return Split(valid, how, column, groups)
+
+
+def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> list[Row]:
+    """The rows whose ids are not in the table of exclusions."""
+    if config.exclude is None:
+        return rows
+    listed = {name for _, (name,) in read_rows(config.exclude, [config.id_column])}
+    kept = [row for row in rows if row.id not in listed]
+    if not kept:
+        raise HistoError(f"{config.exclude} leaves no patch to train on")
+    screen.say(f"{len(rows) - len(kept):,} patches are left out, as {config.exclude.name} says")
+    return kept
+
+
+def find_leak(ids: list[str], split: Split, store: Store) -> str:
+    """What is on both sides of a split, groups and equal patches, for a person; else nothing."""
+    found = []
+    if split.groups and (rows := on_both_sides(split.valid, split.groups)):
+        some = ", ".join(split.groups[row] for row in rows[:3])
+        found.append(f"{len(rows):,} of {split.column} are on both sides, as {some}")
+    if rows := on_both_sides(split.valid, store.sha1):
+        some = ", ".join(ids[row] for row in rows[:3])
+        found.append(f"{len(rows):,} patches have equals on the other side, as {some}")
+    return "; ".join(found)
+
+
+def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
+    """Where ids look like the SHA-1 of their pixels, say which are not: decoding told for free."""
+    stems = [name.partition(".")[0] for name in ids]
+    known = zip(stems, store.sha1.tolist(), strict=True)
+    changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]
+    if changed:
+        screen.say(
+            f"note: {len(changed):,} ids are a SHA-1 that is not of their pixels, "
+            f"{changed[0]} first (histo check lists more)"
+        )

@@ -1,0 +1,69 @@
+"""Whether a probability of 0.8 comes true in 80 of 100 cases, and what to do where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.report.metrics import Labels, Table
+
+BINS = 15
+"""Bins of equal count in the reliability diagram and the calibration error."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Confidence and accuracy in bins of equal count, and the expected calibration error."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    @property
+    def error(self) -> float:
+        """Mean distance between confidence and accuracy, weighted by count."""
+        gap = np.abs(self.confidence - self.accuracy)
+        return float((gap * self.counts).sum() / self.counts.sum())
+
+
+def reliability(labels: Labels, probabilities: Table, bins: int = BINS) -> Reliability:
+    """Class 1's probability against its share for two classes; for more, the called class's.
+
+    Bins of equal count (Nixon et al., 2019, arXiv:1904.01685): none is empty, none is noise.
+    """
+    if probabilities.shape[1] == 2:
+        scores, right = probabilities[:, 1], labels == 1
+    else:
+        scores, right = probabilities.max(1), probabilities.argmax(1) == labels
+    parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
+    return Reliability(
+        np.array([scores[part].mean() for part in parts]),
+        np.array([right[part].mean() for part in parts]),
+        np.array([len(part) for part in parts]),
+    )
+
+
+def apply_temperature(probabilities: Table, temperature: float) -> Table:
+    """Probabilities [N, C] as if the logits had been divided by the temperature."""
+    logits = np.log(np.clip(probabilities, 1e-38, 1)) / temperature
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def fit_temperature(labels: Labels, probabilities: Table) -> float:
+    """The temperature with the least log loss (Guo et al., 2017, arXiv:1706.04599), 0.05 to 20.
+
+    Log loss is convex in 1/temperature, so that a bounded search finds it.
+    """
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = apply_temperature(probabilities, float(np.exp(log_temperature)))
+        return float(-np.log(np.clip(scaled[rows, labels], 1e-15, 1)).mean())
+
+    bounds = (np.log(0.05), np.log(20))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

@@ -1,0 +1,130 @@
+"""Figures under weights, and whether their intervals hold what they promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn import metrics as sk
+
+from histo.report.intervals import Weighted, intervals
+
+
+def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores whose true AUC is norm.cdf(shift / sqrt(2))."""
+    labels = rng.integers(2, size=n)
+    scores = 1 / (1 + np.exp(-(rng.normal(size=n) + shift * labels - shift / 2)))
+    return labels, np.stack([1 - scores, scores], 1)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_figures_of_two_classes_are_scikit_learns_with_weights_and_ties(ties):
+    rng = np.random.default_rng(0)
+    labels, table = simulate(rng, 300)
+    if ties:
+        table = table.round(1)
+    w = rng.integers(0, 4, 300).astype(float)
+    scores, called = table[:, 1], table[:, 1] >= 0.5
+    expected = {
+        "roc_auc": sk.roc_auc_score(labels, scores, sample_weight=w),
+        "average_precision": sk.average_precision_score(labels, scores, sample_weight=w),
+        "accuracy": sk.accuracy_score(labels, called, sample_weight=w),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, sample_weight=w),
+        "f1": sk.f1_score(labels, called, sample_weight=w),
+        "log_loss": sk.log_loss(labels, np.clip(table, 1e-15, 1), sample_weight=w),
+        "brier": sk.brier_score_loss(labels, scores, sample_weight=w),
+        "sensitivity": sk.recall_score(labels, called, sample_weight=w),
+        "specificity": sk.recall_score(labels, called, pos_label=0, sample_weight=w),
+    }
+    assert Weighted(labels, table)(w) == pytest.approx(expected, rel=1e-9)
+
+
+def test_figures_of_many_classes_are_scikit_learns_with_weights():
+    rng = np.random.default_rng(1)
+    labels, table = rng.integers(4, size=400), rng.dirichlet(np.ones(4), 400)
+    w = rng.integers(0, 3, 400).astype(float)
+    called = table.argmax(1)
+    one_hot = np.eye(4)[labels]
+    expected = {
+        "roc_auc": np.mean(
+            [sk.roc_auc_score(one_hot[:, c], table[:, c], sample_weight=w) for c in range(4)]
+        ),
+        "average_precision": np.mean(
+            [
+                sk.average_precision_score(one_hot[:, c], table[:, c], sample_weight=w)
+                for c in range(4)
+            ]
+        ),
+        "accuracy": sk.accuracy_score(labels, called, sample_weight=w),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, sample_weight=w),
+        "f1": sk.f1_score(labels, called, average="macro", sample_weight=w),
+        "log_loss": sk.log_loss(labels, table, sample_weight=w),
+        "brier": float((w @ ((table - one_hot) ** 2).sum(1)) / w.sum()),
+    }
+    assert Weighted(labels, table)(w) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_resample_of_one_class_has_no_auc_but_an_accuracy():
+    labels, table = simulate(np.random.default_rng(2), 20)
+    found = Weighted(labels, table)((labels == 1).astype(float))
+    assert np.isnan(found["roc_auc"])
+    assert np.isnan(found["average_precision"])
+    assert 0 <= found["accuracy"] <= 1
+
+
+def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
+    rng = np.random.default_rng(3)
+    shift, tables = 1.5, 200
+    truth = {
+        "roc_auc": norm.cdf(shift / 2**0.5),
+        "accuracy": norm.cdf(shift / 2),
+        "sensitivity": norm.cdf(shift / 2),
+        "specificity": norm.cdf(shift / 2),
+    }
+    held = dict.fromkeys(truth, 0)
+    for seed in range(tables):
+        labels, table = simulate(rng, 250, shift)
+        found = intervals(Weighted(labels, table), len(labels), None, 400, seed)
+        for name, value in truth.items():
+            held[name] += found[name][0] <= value <= found[name][1]
+    assert all(0.92 <= count / tables <= 0.98 for count in held.values()), held
+
+
+def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_not():
+    rng = np.random.default_rng(4)
+    slides, per, tables = 60, 20, 200
+    held = {"plain": 0, "grouped": 0}
+    for seed in range(tables):
+        easy = rng.beta(2, 1, slides)  # each slide's own accuracy; 2/3 over all slides
+        groups = np.repeat(np.arange(slides), per).astype(str)
+        labels = rng.integers(2, size=slides * per)
+        right = rng.random(slides * per) < np.repeat(easy, per)
+        scores = np.where(right == (labels == 1), 0.9, 0.1)
+        table = np.stack([1 - scores, scores], 1)
+        figures = Weighted(labels, table)
+        for name, by in (("plain", None), ("grouped", groups)):
+            low, high = intervals(figures, len(labels), by, 200, seed)["accuracy"]
+            held[name] += low <= 2 / 3 <= high
+    assert 0.92 <= held["grouped"] / tables <= 0.98, held
+    assert held["plain"] / tables < 0.8, held
+
+
+def test_a_perfect_figure_is_not_certain():
+    table = np.repeat([[0.9, 0.1], [0.1, 0.9]], 20, axis=0)
+    low, high = intervals(Weighted(np.repeat([0, 1], 20), table), 40)["roc_auc"]
+    assert high == 1
+    assert low == pytest.approx(0.025 ** (1 / 40))
+
+
+def delong_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44:837), by its definition."""
+    pos, neg = scores[labels == 1], scores[labels == 0]
+    wins = (pos[:, None] > neg) + 0.5 * (pos[:, None] == neg)
+    error = np.sqrt(wins.mean(1).var(ddof=1) / len(pos) + wins.mean(0).var(ddof=1) / len(neg))
+    return wins.mean() - 1.96 * error, wins.mean() + 1.96 * error
+
+
+def test_the_interval_of_auc_is_near_delongs():
+    labels, table = simulate(np.random.default_rng(6), 600)
+    ours = intervals(Weighted(labels, table), 600)["roc_auc"]
+    assert ours == pytest.approx(delong_interval(labels, table[:, 1]), abs=0.006)
