@@ -154,6 +154,11 @@ class Watch(Callback):  # type: ignore[misc]
         """The clock of training alone, for patches a second."""
         self.train_seconds = time.perf_counter() - self.start
 
+    def before_batch(self) -> None:
+        """Plain tensors for the model: with fastai's own types each operation is dispatched twice."""
+        self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
+        self.learn.yb = tuple(y.as_subclass(Tensor) for y in self.yb)
+
     def after_batch(self) -> None:
         """Keep losses of training, logits of validation, on the device."""
         if self.training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,25 @@ def apply_temperature(probabilities: Table, temperature: float) -> Table:
     logits = np.log(np.clip(probabilities, 1e-38, 1)) / temperature
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def cross_fitted(
+    labels: Labels, probabilities: Table, groups: Sequence[str] | None = None
+) -> Table:
+    """Probabilities [N, C] each scaled by the temperature of patches it was not among.
+
+    Two halves, by group where there are groups: the figures after scaling are then those of new
+    patches.
+    """
+    keys = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    half = np.random.default_rng(0).permutation(int(keys.max()) + 1)[keys] % 2
+    scaled = np.empty_like(probabilities)
+    for side in (0, 1):
+        there, others = half == side, half != side
+        if there.any():
+            fitted = fit_temperature(labels[others], probabilities[others]) if others.any() else 1.0
+            scaled[there] = apply_temperature(probabilities[there], fitted)
+    return scaled
 
 
 def fit_temperature(labels: Labels, probabilities: Table) -> float:

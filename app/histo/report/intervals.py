@@ -88,11 +88,13 @@ def intervals(
     groups: Sequence[str] | None = None,
     rounds: int = ROUNDS,
     seed: int = 0,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[str, tuple[float, float]]:
     """The 95 % bootstrap interval of each figure (Efron and Tibshirani, 1993, chapters 12, 13).
 
     With `groups` [N] whole groups are drawn: patches of a slide are alike, and count as one draw
-    (the cluster bootstrap: Field and Welsh, 2007, J. R. Stat. Soc. B 69:369).
+    (the cluster bootstrap: Field and Welsh, 2007, J. R. Stat. Soc. B 69:369). `advance` is called
+    once a round.
     """
     rng = np.random.default_rng(seed)
     codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -100,6 +102,7 @@ def intervals(
 
     def draw() -> Figures:
         times = np.bincount(rng.integers(units, size=units), minlength=units)
+        advance()
         return figures(times[codes].astype(np.float64))
 
     found = [draw() for _ in range(rounds)]

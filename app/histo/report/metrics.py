@@ -20,6 +20,16 @@ def log_loss(labels: Labels, probabilities: Table) -> float:
     return float(-np.log(np.clip(right, 1e-15, 1)).mean())
 
 
+def brier(labels: Labels, probabilities: Table) -> float:
+    """Mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2 for more.
+
+    As scikit-learn's `brier_score_loss`: for two classes of class 1's probability alone.
+    """
+    truth = np.eye(probabilities.shape[1])[labels]
+    square = float(((probabilities - truth) ** 2).sum(1).mean())
+    return square / 2 if probabilities.shape[1] == 2 else square
+
+
 def macro_auc(labels: Labels, probabilities: Table) -> float:
     """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest."""
     if not np.isfinite(probabilities).all():
@@ -61,6 +71,56 @@ def at_threshold(
     }
 
 
+def threshold_for(labels: Labels, scores: NDArray[np.float64], rate: str, wanted: float) -> float:
+    """The threshold that reaches a sensitivity or specificity (0 to 1) at the least cost.
+
+    Of the thresholds with `rate` at or above `wanted`, that with the best of the other rate.
+    """
+    fpr, tpr, thresholds = sk.roc_curve(labels, scores, drop_intermediate=False)
+    reached = tpr >= wanted if rate == "sensitivity" else 1 - fpr >= wanted
+    other = 1 - fpr if rate == "sensitivity" else tpr
+    best = int(np.argmax(np.where(reached, other, -1)))
+    return float(min(thresholds[best], 1.0 + 1e-9))
+
+
+def by_group(
+    labels: Labels, probabilities: Table, groups: list[str], threshold: float
+) -> list[dict[str, Any]]:
+    """Patches, errors and AUC of each group, the one with the most errors by share first.
+
+    For two classes with positives, AUC (None where a group has one class), sensitivity and
+    specificity at the threshold.
+    """
+    names, codes = np.unique(groups, return_inverse=True)
+    binary = probabilities.shape[1] == 2
+    called = (
+        (probabilities[:, 1] >= threshold).astype(np.int64) if binary else probabilities.argmax(1)
+    )
+    found = []
+    for code, name in enumerate(names):
+        rows = np.flatnonzero(codes == code)
+        truth, right = labels[rows], called[rows] == labels[rows]
+        row: dict[str, Any] = {"group": str(name), "patches": len(rows)}
+        row |= {"errors": int((~right).sum()), "error_rate": float((~right).mean())}
+        if binary:
+            both = 0 < truth.sum() < len(truth)
+            row["positives"] = int(truth.sum())
+            row["roc_auc"] = macro_auc(truth, probabilities[rows]) if both else None
+            row["sensitivity"] = float(right[truth == 1].mean()) if truth.any() else None
+            row["specificity"] = float(right[truth == 0].mean()) if not truth.all() else None
+        found.append(row)
+    return sorted(found, key=lambda row: (-row["error_rate"], -row["patches"], row["group"]))
+
+
+def selective(labels: Labels, probabilities: Table, points: int = 50) -> list[tuple[float, float]]:
+    """Accuracy of the share of patches with the most certain answers, as (share, accuracy)."""
+    order = np.argsort(-probabilities.max(1), kind="stable")
+    right = (probabilities.argmax(1) == labels)[order]
+    counts = np.unique(np.linspace(max(1, len(labels) // points), len(labels), points).astype(int))
+    sums = np.cumsum(right)
+    return [(float(n / len(labels)), float(sums[n - 1] / n)) for n in counts]
+
+
 def judge(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, Any]:
     """All of metrics.json. Every class must have a patch.
 
@@ -75,6 +135,7 @@ def judge(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, A
         "vocab": vocab,
         "roc_auc": macro_auc(labels, probabilities),
         "log_loss": log_loss(labels, probabilities),
+        "brier": brier(labels, probabilities),
     }
     if len(vocab) == 2:
         scores = probabilities[:, 1]

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
+from histo.report.calibration import Reliability
 from histo.report.metrics import Labels, Table, auc_of, macro_auc
 from histo.run import written
 
@@ -155,6 +156,45 @@ def draw_scores(path: Path, labels: Labels, probabilities: Table, vocab: list[st
         ax.set(xlabel="probability of the true class")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
     ax.legend(loc="upper center", frameon=False)
+    _save(figure, path)
+
+
+def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> None:
+    """Share of hits against the probability given, by bins of equal count, for each named table."""
+    figure, ax = _figure()
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as good as said")
+    for n, (name, bins) in enumerate(found):
+        ax.plot(
+            bins.confidence,
+            bins.accuracy,
+            marker="os"[n % 2],
+            linestyle=("-", "--")[n % 2],
+            linewidth=2,
+            label=f"{name}, calibration error {bins.error:.3f}",
+        )
+    ax.set(
+        xlabel="probability given (mean of a bin)",
+        ylabel="share that came true",
+        title="Reliability",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+    )
+    ax.legend(loc="upper left", frameon=False)
+    _save(figure, path)
+
+
+def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
+    """Accuracy against the share of patches answered, the most certain first."""
+    figure, ax = _figure(6.4, 4.4)
+    shares, accuracies = zip(*points, strict=True)
+    ax.plot(shares, accuracies, linewidth=2)
+    ax.set(
+        xlabel="share of patches answered, the most certain first",
+        ylabel="accuracy among them",
+        title="Selective prediction",
+        xlim=(0, 1.01),
+    )
     _save(figure, path)
 
 

@@ -1,0 +1,118 @@
+"""One self-contained HTML page, to be read in two minutes and printed: no network, no framework."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from histo.run import write_text
+
+KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+STYLE = """
+:root { color-scheme: light; --line: #ccc; --blue: #0072B2; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+  max-width: 62rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
+.note { border-left: .4rem solid var(--blue); padding: .4rem .8rem; background: #eef5fa; }
+.warning { border-color: #D55E00; background: #fdf1e8; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #eee; }
+th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+th { border-bottom: 1px solid var(--line); white-space: nowrap; }
+th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
+  cursor: pointer; color: var(--blue); }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
+figure { margin: 0; break-inside: avoid; }
+figure img { width: 100%; cursor: zoom-in; }
+figure.large { grid-column: 1 / -1; }
+figure.large img { cursor: zoom-out; }
+figcaption { font-size: .9rem; color: #444; }
+.small { font-size: .85rem; color: #444; }
+@media print {
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  .figures { grid-template-columns: 1fr 1fr; }
+  h2, th { break-after: avoid; } tr { break-inside: avoid; }
+}
+"""
+SCRIPT = """
+for (const image of document.querySelectorAll("figure img")) {
+  const turn = () => image.parentElement.classList.toggle("large");
+  image.addEventListener("click", turn);
+  image.addEventListener("keydown", (e) => { if (e.key === "Enter") turn(); });
+}
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.parentElement, table = head.closest("table");
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    for (const th of table.querySelectorAll("th")) th.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const value = (row) => row.cells[head.cellIndex].textContent.replaceAll(",", "");
+    const rows = [...table.tBodies[0].rows].sort((a, b) => {
+      const x = value(a), y = value(b);
+      const order = isNaN(parseFloat(x)) || isNaN(parseFloat(y))
+        ? x.localeCompare(y) : parseFloat(x) - parseFloat(y);
+      return up ? order : -order;
+    });
+    table.tBodies[0].append(...rows);
+  });
+}
+"""
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph; `kind` is note, warning or small."""
+    classes = {"warning": "note warning"}.get(kind, kind)
+    return f'<p class="{classes}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
+    """A table whose first row is the head."""
+    head, *body = rows
+
+    def title(name: str) -> str:
+        return f"<button>{escape(name)}</button>" if sortable else escape(name)
+
+    heads = "".join(f'<th scope="col">{title(name)}</th>' for name in head)
+    lines = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in body
+    )
+    return (
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def figures(images: Sequence[tuple[Path, str]]) -> str:
+    """Images with captions, those files that are there, held in the page itself."""
+    shown = "\n".join(_figure(path, caption) for path, caption in images if path.is_file())
+    return f'<div class="figures">{shown}</div>'
+
+
+def _figure(path: Path, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    source = f"data:{KINDS[path.suffix]};base64,{data}"
+    text = escape(caption, quote=True)
+    return (
+        f'<figure><img src="{source}" alt="{text}" tabindex="0">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def write_page(path: Path, title: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Write a page of sections: (heading, pieces of HTML made by this module)."""
+    sections = "\n".join(
+        (f"<h2>{escape(heading)}</h2>\n" if heading else "") + "\n".join(pieces)
+        for heading, pieces in parts
+    )
+    write_text(
+        path,
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<h1>{escape(title)}</h1>\n{sections}\n<script>{SCRIPT}</script>\n</body>\n</html>\n",
+    )
