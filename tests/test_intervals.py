@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from histo.report.intervals import Weighted, intervals
+from histo.report.intervals import Counts, Figures, Ranked, Scores, intervals
 
 
 def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -15,6 +17,14 @@ def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.n
     labels = rng.integers(2, size=n)
     scores = 1 / (1 + np.exp(-(rng.normal(size=n) + shift * labels - shift / 2)))
     return labels, np.stack([1 - scores, scores], 1)
+
+
+def all_figures(labels: np.ndarray, table: np.ndarray) -> Callable[[np.ndarray], Figures]:
+    """Every figure, called at 0.5 for two classes."""
+    scores = Scores(labels, table)
+    called = (table[:, 1] >= 0.5).astype(int) if table.shape[1] == 2 else table.argmax(1)
+    counts = Counts(labels, called, table.shape[1])
+    return lambda weights: scores(weights) | counts(weights)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -36,7 +46,7 @@ def test_figures_of_two_classes_are_scikit_learns_with_weights_and_ties(ties):
         "sensitivity": sk.recall_score(labels, called, sample_weight=w),
         "specificity": sk.recall_score(labels, called, pos_label=0, sample_weight=w),
     }
-    assert Weighted(labels, table)(w) == pytest.approx(expected, rel=1e-9)
+    assert all_figures(labels, table)(w) == pytest.approx(expected, rel=1e-9)
 
 
 def test_figures_of_many_classes_are_scikit_learns_with_weights():
@@ -61,12 +71,12 @@ def test_figures_of_many_classes_are_scikit_learns_with_weights():
         "log_loss": sk.log_loss(labels, table, sample_weight=w),
         "brier": float((w @ ((table - one_hot) ** 2).sum(1)) / w.sum()),
     }
-    assert Weighted(labels, table)(w) == pytest.approx(expected, rel=1e-9)
+    assert all_figures(labels, table)(w) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_resample_of_one_class_has_no_auc_but_an_accuracy():
     labels, table = simulate(np.random.default_rng(2), 20)
-    found = Weighted(labels, table)((labels == 1).astype(float))
+    found = all_figures(labels, table)((labels == 1).astype(float))
     assert np.isnan(found["roc_auc"])
     assert np.isnan(found["average_precision"])
     assert 0 <= found["accuracy"] <= 1
@@ -84,7 +94,7 @@ def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
     held = dict.fromkeys(truth, 0)
     for seed in range(tables):
         labels, table = simulate(rng, 250, shift)
-        found = intervals(Weighted(labels, table), len(labels), None, 400, seed)
+        found = intervals(all_figures(labels, table), len(labels), None, 400, seed)
         for name, value in truth.items():
             held[name] += found[name][0] <= value <= found[name][1]
     assert all(0.92 <= count / tables <= 0.98 for count in held.values()), held
@@ -101,7 +111,7 @@ def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_n
         right = rng.random(slides * per) < np.repeat(easy, per)
         scores = np.where(right == (labels == 1), 0.9, 0.1)
         table = np.stack([1 - scores, scores], 1)
-        figures = Weighted(labels, table)
+        figures = all_figures(labels, table)
         for name, by in (("plain", None), ("grouped", groups)):
             low, high = intervals(figures, len(labels), by, 200, seed)["accuracy"]
             held[name] += low <= 2 / 3 <= high
@@ -111,7 +121,7 @@ def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_n
 
 def test_a_perfect_figure_is_not_certain():
     table = np.repeat([[0.9, 0.1], [0.1, 0.9]], 20, axis=0)
-    low, high = intervals(Weighted(np.repeat([0, 1], 20), table), 40)["roc_auc"]
+    low, high = intervals(all_figures(np.repeat([0, 1], 20), table), 40)["roc_auc"]
     assert high == 1
     assert low == pytest.approx(0.025 ** (1 / 40))
 
@@ -126,5 +136,42 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, floa
 
 def test_the_interval_of_auc_is_near_delongs():
     labels, table = simulate(np.random.default_rng(6), 600)
-    ours = intervals(Weighted(labels, table), 600)["roc_auc"]
+    ours = intervals(all_figures(labels, table), 600)["roc_auc"]
     assert ours == pytest.approx(delong_interval(labels, table[:, 1]), abs=0.006)
+
+
+def test_a_threshold_reaches_the_rate_that_was_wanted_and_no_better_one_does():
+    rng = np.random.default_rng(7)
+    labels, table = simulate(rng, 300)
+    scores = table[:, 1].round(2)
+    ranked, weights = Ranked(labels == 1, scores), np.ones(300)
+    for wanted in (0.5, 0.9, 0.95, 1):
+        high = ranked.threshold(weights, "sensitivity", wanted)
+        assert (scores[labels == 1] >= high).mean() >= wanted
+        above = scores[scores > high].min()
+        assert (scores[labels == 1] >= above).mean() < wanted
+        low = ranked.threshold(weights, "specificity", wanted)
+        assert (scores[labels == 0] < low).mean() >= wanted
+        below = scores[scores < low].max()
+        assert (scores[labels == 0] < below).mean() < wanted
+
+
+def test_the_interval_of_a_difference_holds_it_as_often():
+    """Two readers of the same patches, one right in 85 of 100 and one in 80: paired."""
+    rng, held = np.random.default_rng(8), 0
+    labels = rng.integers(2, size=300)
+    for seed in range(200):
+        hard = rng.random(300)
+        one, two = (hard < 0.85, hard + rng.normal(0, 0.05, 300) < 0.80)
+        truth = 0.05
+        a, b = (Counts(labels, np.where(right, labels, 1 - labels), 2) for right in (one, two))
+        found = intervals(
+            lambda w, a=a, b=b: {"accuracy": a(w)["accuracy"] - b(w)["accuracy"]},
+            300,
+            None,
+            300,
+            seed,
+            difference=True,
+        )["accuracy"]
+        held += found[0] <= truth <= found[1]
+    assert 0.92 <= held / 200 <= 0.98, held

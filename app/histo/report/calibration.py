@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.report.metrics import Labels, Table
+from histo.report.metrics import Labels, Table, brier, log_loss
 
 BINS = 15
 """Bins of equal count in the reliability diagram and the calibration error."""
@@ -79,11 +80,27 @@ def fit_temperature(labels: Labels, probabilities: Table) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
-
     def loss(log_temperature: float) -> float:
-        scaled = apply_temperature(probabilities, float(np.exp(log_temperature)))
-        return float(-np.log(np.clip(scaled[rows, labels], 1e-15, 1)).mean())
+        return log_loss(labels, apply_temperature(probabilities, float(np.exp(log_temperature))))
 
     bounds = (np.log(0.05), np.log(20))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def judge_calibration(
+    labels: Labels, probabilities: Table, groups: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The temperature, and expected calibration error, Brier score and log loss without and with it.
+
+    `after` is cross-fitted: each patch scaled by a temperature of other patches.
+    """
+
+    def figures(table: Table) -> dict[str, float]:
+        error = reliability(labels, table).error
+        return {"error": error, "brier": brier(labels, table), "log_loss": log_loss(labels, table)}
+
+    return {
+        "temperature": fit_temperature(labels, probabilities),
+        "before": figures(probabilities),
+        "after": figures(cross_fitted(labels, probabilities, groups)),
+    }

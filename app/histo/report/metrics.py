@@ -71,18 +71,6 @@ def at_threshold(
     }
 
 
-def threshold_for(labels: Labels, scores: NDArray[np.float64], rate: str, wanted: float) -> float:
-    """The threshold that reaches a sensitivity or specificity (0 to 1) at the least cost.
-
-    Of the thresholds with `rate` at or above `wanted`, that with the best of the other rate.
-    """
-    fpr, tpr, thresholds = sk.roc_curve(labels, scores, drop_intermediate=False)
-    reached = tpr >= wanted if rate == "sensitivity" else 1 - fpr >= wanted
-    other = 1 - fpr if rate == "sensitivity" else tpr
-    best = int(np.argmax(np.where(reached, other, -1)))
-    return float(min(thresholds[best], 1.0 + 1e-9))
-
-
 def by_group(
     labels: Labels, probabilities: Table, groups: list[str], threshold: float
 ) -> list[dict[str, Any]]:
