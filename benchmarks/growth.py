@@ -67,11 +67,19 @@ def growth(bench: Bench, sizes: list[int], arch: str) -> Tables:
     return found
 
 
+WATCHER = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(usage.ru_maxrss)
+sys.exit(status != 0)
+"""
+"""Starts a process from a small one: a child's peak counts from that of the process that forked."""
+
+
 def measure(command: list[str]) -> tuple[float, float]:
     """Seconds and peak resident memory in MB of a process."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise subprocess.CalledProcessError(status, command)
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    watcher = [sys.executable, "-S", "-c", WATCHER, *command]
+    done = subprocess.run(watcher, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - start, int(done.stdout) / 1024

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from histo import __version__
-from histo.config import DataConfig, TrainConfig
+from histo.config import DataConfig, TrainConfig, Wanted
 from histo.errors import HistoError, Stopped
 from histo.screen import Screen
 
@@ -87,6 +87,15 @@ Size = Annotated[Optional[int], typer.Option(min=8, help="Then resize to N px.")
 StoreFolder = Annotated[
     Optional[Path],
     typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
+]
+Groups = Annotated[
+    Optional[str], typer.Option(help="CSV[:COLUMN] that names each patch's slide or patient.")
+]
+Sensitivity = Annotated[
+    Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
+]
+Specificity = Annotated[
+    Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
@@ -206,12 +215,27 @@ def interpret(
     run: Annotated[Path, typer.Argument(help="A run folder, or a predictions CSV.")],
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/report]")] = None,
     images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
+    groups: Groups = None,
+    sensitivity: Sensitivity = None,
+    specificity: Specificity = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as judge
 
-    folder, _ = judge(run, out, images, Screen())
-    typer.echo(f"report: {folder}")
+    wanted = operating_point(sensitivity, specificity)
+    folder, _ = judge(run, out, images, Screen(), groups, wanted)
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def operating_point(sensitivity: float | None, specificity: float | None) -> Wanted | None:
+    """The rate that a threshold shall reach, where one was asked for."""
+    if sensitivity is None and specificity is None:
+        return None
+    if sensitivity is not None and specificity is not None:
+        raise typer.BadParameter("give --sensitivity or --specificity, not both")
+    if sensitivity is not None:
+        return Wanted("sensitivity", sensitivity)
+    return Wanted("specificity", specificity or 0.0)
 
 
 @app.command()

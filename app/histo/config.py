@@ -111,3 +111,11 @@ class ModelCard:
     def as_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A sensitivity or specificity (0 to 1) that the operating point shall have."""
+
+    rate: str
+    value: float

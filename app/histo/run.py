@@ -186,6 +186,14 @@ class Run:
         except (AttributeError, KeyError, TypeError):
             raise HistoError(f"{self.config} is not a histo config") from None
 
+    def read_split(self) -> list[dict[str, str]]:
+        """The rows of split.csv: id, label, split, and group where there is one."""
+        try:
+            with self.split.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            raise HistoError(f"{self.split} is not readable") from None
+
     def read_history(self) -> list[dict[str, float]]:
         """The rows of history.csv, one an epoch; none where no epoch ended."""
         if not self.history.is_file():

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from histo.config import Wanted
 from histo.errors import HistoError
-from histo.run import Predictions, Run, read_predictions, write_json
+from histo.run import Predictions, Run, read_json, read_predictions
 from histo.screen import Screen
 
-SHEET = 12
-"""Patches on the sheet of mistakes."""
+if TYPE_CHECKING:
+    from histo.report.report import Subject
+
+REPEAT = (
+    "data",
+    "labels",
+    "images",
+    "split_column",
+    "groups",
+    "exclude",
+    "valid_pct",
+    "crop",
+    "size",
+    "augment",
+    "arch",
+    "weights",
+    "epochs",
+    "freeze_epochs",
+    "lr",
+    "batch_size",
+    "seed",
+    "device",
+    "precision",
+)
+"""The settings that the report names, so that the run can be made again."""
 
 
 def interpret(
-    path: Path, out: Path | None, images: Path | None, screen: Screen
+    path: Path,
+    out: Path | None,
+    images: Path | None,
+    screen: Screen,
+    groups: str | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Judge a run folder, or any predictions table; returns the report folder and the metrics."""
     run = None if path.is_file() else Run.open(path)
@@ -24,90 +52,76 @@ def interpret(
         raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")
     table = read_predictions(run.predictions if run else path)
 
-    from histo.report import plots
-    from histo.report.metrics import judge
+    from histo.report.report import Subject, write_report
 
-    metrics = judge(table.labels, table.probabilities, table.vocab)
+    subject = describe_run(run, table) if run else Subject(path.name)
+    if groups:
+        subject = with_groups(subject, table, groups)
     folder = out or (run.report if run else path.with_name("report"))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", metrics)
-    rest = (table.labels, table.probabilities, table.vocab)
-    matrix = metrics["at_0.5"] if len(table.vocab) == 2 else metrics
-    with screen.bar("drawing", 5) as advance:
-        plots.draw_roc(folder / "roc", *rest)
-        advance()
-        plots.draw_confusion_matrix(
-            folder / "confusion_matrix", matrix["confusion_matrix"], table.vocab
-        )
-        advance()
-        plots.draw_precision_recall(folder / "precision_recall", *rest)
-        advance()
-        plots.draw_scores(folder / "scores", *rest)
-        advance()
-        draw_mistakes(folder / "mistakes", table, run, images, screen)
-        advance()
-    screen.table(summary(metrics))
-    return folder, metrics
+    read = patch_reader(run, images)
+    return folder, write_report(folder, table, subject, screen, wanted=wanted, read=read)
 
 
-def draw_mistakes(
-    path: Path, table: Predictions, run: Run | None, images: Path | None, screen: Screen
-) -> None:
-    """The sheet of the most confident mistakes, where the patches are still there."""
-    called = table.probabilities.argmax(1)
-    wrong = np.flatnonzero(called != table.labels)
-    if not len(wrong):
-        screen.say("no mistakes: no sheet of them")
-        return
-    worst = wrong[np.argsort(-table.probabilities[wrong, called[wrong]], kind="stable")][:SHEET]
+def describe_run(run: Run, table: Predictions) -> Subject:
+    """What a run folder says about its table."""
+    from histo.report.report import Subject
+
+    settings, environment = run.settings(), read_json(run.environment)
+    rows = run.read_split()
+    known = {row["id"]: row.get("group", "") for row in rows}
+    groups = [known.get(name, "") for name in table.ids]
+    sides = [row["split"] for row in rows]
+    versions = {f"{name} version": value for name, value in environment["versions"].items()}
+    return Subject(
+        f"{run.path.resolve().name}: {settings['arch']} on {Path(settings['data']).name}",
+        split=settings.get("split") or "",
+        leak=settings.get("leak") or "",
+        unit=settings.get("group_column") or "group",
+        groups=groups if all(groups) else None,
+        facts={
+            "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
+            "trained on": f"{sides.count('train'):,} patches of {Path(settings['data']).name}",
+            "judged on": f"{len(table.ids):,} patches kept apart",
+            "split": settings.get("split") or "not known",
+            "trained": f"{environment['started'][:10]}, on {environment['device']}",
+        },
+        settings={name: str(settings[name]) for name in REPEAT if settings.get(name) is not None}
+        | versions,
+        figures=[(run.path / "learning_curve.svg", "Loss and validation figures by epoch.")],
+    )
+
+
+def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
+    """The subject with the groups that `CSV[:column]` names."""
+    from dataclasses import replace
+
+    from histo.data.labels import group_of, read_groups
+
+    unit, known = read_groups(given, "id")
+    groups = [group_of(known, name, given) for name in table.ids]
+    return replace(subject, unit=unit, groups=groups)
+
+
+def patch_reader(
+    run: Run | None, images: Path | None
+) -> Callable[[Sequence[str]], list[Any]] | None:
+    """What reads the patches of a table by id; None where nobody knows where they are."""
     settings = run.settings() if run else {}
     folder = images or (Path(settings["images"]) if settings.get("images") else None)
     if folder is None:
-        screen.say("no sheet of mistakes: give --images to say where the patches are")
-        return
+        return None
 
-    from histo.data.labels import PatchIndex
-    from histo.data.patches import fit_patch, read_patch
-    from histo.report.plots import draw_sheet, short
+    def read(ids: Sequence[str]) -> list[Any]:
+        from histo.data.labels import PatchIndex
+        from histo.data.patches import fit_patch, read_patch
 
-    try:
-        index = PatchIndex(folder)
-        patches = []
-        for row in worst:
-            found = index.find(table.ids[row])
+        index, patches = PatchIndex(folder), []
+        for name in ids:
+            found = index.find(name)
             if found is None:
-                raise HistoError(f"no patch {table.ids[row]} in {folder}")
+                raise HistoError(f"no patch {name} in {folder}")
             pixels = read_patch(found)
             patches.append(fit_patch(pixels, settings.get("crop"), settings.get("size"), found))
-    except HistoError as error:
-        screen.say(f"no sheet of mistakes: {error} (give --images)")
-        return
-    captions = [
-        f"true {short(table.vocab[table.labels[row]])}, "
-        f"called {short(table.vocab[called[row]])} ({table.probabilities[row, called[row]]:.3f})"
-        for row in worst
-    ]
-    draw_sheet(path, patches, captions, "The most confident mistakes")
+        return patches
 
-
-def summary(metrics: dict[str, Any]) -> list[list[str]]:
-    """The metrics as rows for the terminal."""
-    rows = [["patches", f"{metrics['patches']:,}"]]
-    names = {
-        "roc_auc": "AUC",
-        "average_precision": "average precision",
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy",
-        "f1": "F1",
-        "log_loss": "log loss",
-    }
-    rows += [[name, f"{metrics[key]:.4f}"] for key, name in names.items() if key in metrics]
-    if "at_0.5" not in metrics:
-        return rows
-    rows = [[*row, ""] for row in rows]
-    half, youden = metrics["at_0.5"], metrics["at_youden"]
-    rows.append(["at threshold", "0.5", f"{youden['threshold']:.4f} (Youden)"])
-    for key in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1"):
-        name = "F1" if key == "f1" else key.replace("_", " ")
-        rows.append([name, f"{half[key]:.4f}", f"{youden[key]:.4f}"])
-    return rows
+    return read

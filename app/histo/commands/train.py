@@ -98,6 +98,7 @@ def train(config: TrainConfig, screen: Screen) -> Run:
                 "out": run.path,
                 "split": patches.split,
                 "leak": patches.leak,
+                "group_column": patches.group_column,
             }
             write_json(run.config, config.record(found))
             write_json(run.checkpoint.parent / "model.json", card.as_dict())

@@ -49,6 +49,7 @@ class Patches:
     leak: str = ""
     """what is on both sides of a given split, where that was allowed"""
     groups: list[str] | None = None
+    group_column: str = ""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -96,7 +97,7 @@ def read_patches(config: TrainConfig, screen: Screen) -> Patches:
     )
     valid = split.valid
     screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({split.how})")
-    return Patches(ids, labels, valid, vocab, store, split.how, leak, split.groups)
+    return Patches(ids, labels, valid, vocab, store, split.how, leak, split.groups, split.column)
 
 
 @dataclass(frozen=True)

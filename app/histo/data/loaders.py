@@ -25,8 +25,11 @@ from histo.data.store import Store, release
 
 DEVICE_SHARE = 0.5
 """A store lies in the GPU's memory where it takes no more than this share of what is free."""
-RELEASE = 256 << 20
-"""Bytes gathered from a mapped store before its pages are given back to the system."""
+RELEASE = 32 << 20
+"""Bytes gathered from a mapped store before its pages are given back to the system.
+
+Each patch brings some neighbours' pages with it, so that several times as much is held by then.
+"""
 
 
 class FromStore(Transform):  # type: ignore[misc]

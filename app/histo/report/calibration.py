@@ -14,6 +14,9 @@ from histo.report.metrics import Labels, Table, brier, log_loss
 BINS = 15
 """Bins of equal count in the reliability diagram and the calibration error."""
 
+PARTS = 10
+"""Parts of the patches that are scaled by what fits the others."""
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -59,16 +62,16 @@ def cross_fitted(
 ) -> Table:
     """Probabilities [N, C] each scaled by the temperature of patches it was not among.
 
-    Two halves, by group where there are groups: the figures after scaling are then those of new
+    Ten parts, by group where there are groups: the figures after scaling are then those of new
     patches.
     """
     keys = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    half = np.random.default_rng(0).permutation(int(keys.max()) + 1)[keys] % 2
-    scaled = np.empty_like(probabilities)
-    for side in (0, 1):
-        there, others = half == side, half != side
-        if there.any():
-            fitted = fit_temperature(labels[others], probabilities[others]) if others.any() else 1.0
+    part = np.random.default_rng(0).permutation(int(keys.max()) + 1)[keys] % PARTS
+    scaled = np.array(probabilities)
+    for here in range(PARTS):
+        there, others = part == here, part != here
+        if there.any() and others.any():
+            fitted = fit_temperature(labels[others], probabilities[others])
             scaled[there] = apply_temperature(probabilities[there], fitted)
     return scaled
 
@@ -92,15 +95,16 @@ def judge_calibration(
 ) -> dict[str, Any]:
     """The temperature, and expected calibration error, Brier score and log loss without and with it.
 
-    `after` is cross-fitted: each patch scaled by a temperature of other patches.
+    `after` is cross-fitted: each patch scaled by a temperature of other patches. Where that does
+    not lower log loss the model is calibrated as it is, and the temperature is 1.
     """
 
     def figures(table: Table) -> dict[str, float]:
         error = reliability(labels, table).error
         return {"error": error, "brier": brier(labels, table), "log_loss": log_loss(labels, table)}
 
-    return {
-        "temperature": fit_temperature(labels, probabilities),
-        "before": figures(probabilities),
-        "after": figures(cross_fitted(labels, probabilities, groups)),
-    }
+    before = figures(probabilities)
+    after = figures(cross_fitted(labels, probabilities, groups))
+    helps = after["log_loss"] < before["log_loss"]
+    temperature = fit_temperature(labels, probabilities) if helps else 1.0
+    return {"temperature": temperature, "before": before, "after": after}

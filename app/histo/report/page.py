@@ -26,6 +26,7 @@ th { border-bottom: 1px solid var(--line); white-space: nowrap; }
 th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
   cursor: pointer; color: var(--blue); }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
+.figures.wide { grid-template-columns: minmax(0, 40rem); }
 figure { margin: 0; break-inside: avoid; }
 figure img { width: 100%; cursor: zoom-in; }
 figure.large { grid-column: 1 / -1; }
@@ -86,10 +87,11 @@ def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
     )
 
 
-def figures(images: Sequence[tuple[Path, str]]) -> str:
+def figures(images: Sequence[tuple[Path, str]], wide: bool = False) -> str:
     """Images with captions, those files that are there, held in the page itself."""
     shown = "\n".join(_figure(path, caption) for path, caption in images if path.is_file())
-    return f'<div class="figures">{shown}</div>'
+    kind = "figures wide" if wide else "figures"
+    return f'<div class="{kind}">{shown}</div>'
 
 
 def _figure(path: Path, caption: str) -> str:

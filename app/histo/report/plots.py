@@ -103,8 +103,10 @@ def draw_precision_recall(
     _save(figure, path)
 
 
-def draw_confusion_matrix(path: Path, matrix: list[list[int]], vocab: list[str]) -> None:
-    """Counts and, below each, per cent of the true class."""
+def draw_confusion_matrix(
+    path: Path, matrix: list[list[int]], vocab: list[str], at: str = ""
+) -> None:
+    """Counts and, below each, per cent of the true class; `at` ends the title."""
     counts = np.array(matrix)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(vocab)
@@ -120,13 +122,15 @@ def draw_confusion_matrix(path: Path, matrix: list[list[int]], vocab: list[str])
     names = [short(name) for name in vocab]
     ax.set_xticks(range(n), names, rotation=0 if n <= 3 else 60, ha="center" if n <= 3 else "right")
     ax.set_yticks(range(n), names)
-    ax.set(xlabel="predicted class", ylabel="true class", title="Confusion matrix")
+    ax.set(xlabel="predicted class", ylabel="true class", title=f"Confusion matrix{at}")
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
     _save(figure, path)
 
 
-def draw_scores(path: Path, labels: Labels, probabilities: Table, vocab: list[str]) -> None:
+def draw_scores(
+    path: Path, labels: Labels, probabilities: Table, vocab: list[str], threshold: float = 0.5
+) -> None:
     """How the probability of a class is spread over patches of that class and of the others."""
     figure, ax = _figure(6.4, 4.4)
     bins = np.linspace(0, 1, 41).tolist()
@@ -141,7 +145,7 @@ def draw_scores(path: Path, labels: Labels, probabilities: Table, vocab: list[st
                 edgecolor="white",
                 label=f"true class {short(vocab[c])} ({int((labels == c).sum()):,})",
             )
-        ax.axvline(0.5, color="0.3", linestyle=":", label="threshold 0.5")
+        ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
         ax.set(xlabel=f"probability of class {short(vocab[1])}")
     else:
         for n, c in enumerate(_shown(vocab)):
