@@ -242,11 +242,13 @@ def operating_point(sensitivity: float | None, specificity: float | None) -> Wan
 def export(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/export]")] = None,
+    sensitivity: Sensitivity = None,
+    specificity: Specificity = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
 
-    folder = write(run, out, Screen())
+    folder = write(run, out, Screen(), operating_point(sensitivity, specificity))
     typer.echo(f"bundle: {folder} (next: histo predict {folder} IMAGES)")
 
 
@@ -268,6 +270,9 @@ def predict(
         bool,
         typer.Option("--trust-pickle", help="Load a learner.pkl: runs any code it holds."),
     ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Probabilities as trained, without the temperature.")
+    ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
 ) -> None:
@@ -287,6 +292,7 @@ def predict(
         trust_pickle=trust_pickle,
         device=device,
         batch_size=batch_size,
+        raw=raw,
     )
     typer.echo(f"predictions: {out} ({count:,} patches)")
 

@@ -107,6 +107,10 @@ class ModelCard:
     """of RGB in 0..1"""
     head: int = 512
     """units of the hidden layer between features and classes"""
+    temperature: float = 1.0
+    """what predict divides logits by, so that probabilities come true as often as they say"""
+    threshold: float = 0.5
+    """for two classes: class 1 is called at or above this probability, before the temperature"""
 
     def as_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""
@@ -119,3 +123,6 @@ class Wanted:
 
     rate: str
     value: float
+
+    def __str__(self) -> str:
+        return f"{self.rate} {self.value:g}"

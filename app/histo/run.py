@@ -194,6 +194,12 @@ class Run:
         except (OSError, UnicodeDecodeError, csv.Error):
             raise HistoError(f"{self.split} is not readable") from None
 
+    def groups_of(self, ids: Sequence[str]) -> list[str] | None:
+        """The group of each id, as split.csv has it; None where it has none."""
+        known = {row["id"]: row.get("group", "") for row in self.read_split()}
+        groups = [known.get(name, "") for name in ids]
+        return groups if all(groups) else None
+
     def read_history(self) -> list[dict[str, float]]:
         """The rows of history.csv, one an epoch; none where no epoch ended."""
         if not self.history.is_file():

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
-from histo.run import Run, read_json, read_predictions
+from histo.run import Predictions, Run, read_json, read_predictions
 from histo.screen import Screen
 
 
-def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
-    """Write the bundle of a run's best epoch; returns its folder, RUN/export by default."""
+def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | None = None) -> Path:
+    """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
+
+    Its threshold is the one that reaches what is `wanted`, here or in the run's report; else 0.5.
+    """
     run = Run.open(run_path)
     if not run.predictions.is_file():
         raise HistoError(f"{run_path} has no model: no epoch of it ended")
@@ -26,7 +31,9 @@ def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
     from histo.model.checkpoint import load_best
     from histo.report.metrics import judge
 
+    wanted = wanted or wanted_in_report(run)
     card = parse_card(read_json(run.path / CARD), run.path / CARD)
+    card = with_calibration(card, run, table, wanted, screen)
     model = make_model(card)
     load_best(run.checkpoint, model)
     environment: dict[str, Any] = read_json(run.environment)
@@ -45,3 +52,29 @@ def export(run_path: Path, out: Path | None, screen: Screen) -> Path:
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
     return folder
+
+
+def wanted_in_report(run: Run) -> Wanted | None:
+    """The operating point that `histo interpret` was asked for, if it was."""
+    try:
+        ((rate, value),) = read_json(run.report / "metrics.json")["at_wanted"]["wanted"].items()
+        return Wanted(str(rate), float(value))
+    except (HistoError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def with_calibration(
+    card: ModelCard, run: Run, table: Predictions, wanted: Wanted | None, screen: Screen
+) -> ModelCard:
+    """The card with the temperature, and the threshold, that the validation patches ask for."""
+    from histo.report.calibration import judge_calibration
+    from histo.report.intervals import wanted_threshold
+
+    groups = run.groups_of(table.ids)
+    found = judge_calibration(table.labels, table.probabilities, groups)["temperature"]
+    threshold = 0.5
+    if wanted:
+        threshold = wanted_threshold(table.labels, table.probabilities, wanted)
+        screen.say(f"class {table.vocab[1]} at or above {threshold:.4f}: {wanted}")
+    screen.say(f"temperature {found:.3f}")
+    return replace(card, temperature=float(found), threshold=threshold)

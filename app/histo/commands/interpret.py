@@ -67,17 +67,14 @@ def describe_run(run: Run, table: Predictions) -> Subject:
     from histo.report.report import Subject
 
     settings, environment = run.settings(), read_json(run.environment)
-    rows = run.read_split()
-    known = {row["id"]: row.get("group", "") for row in rows}
-    groups = [known.get(name, "") for name in table.ids]
-    sides = [row["split"] for row in rows]
+    sides = [row["split"] for row in run.read_split()]
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     return Subject(
         f"{run.path.resolve().name}: {settings['arch']} on {Path(settings['data']).name}",
         split=settings.get("split") or "",
         leak=settings.get("leak") or "",
         unit=settings.get("group_column") or "group",
-        groups=groups if all(groups) else None,
+        groups=run.groups_of(table.ids),
         facts={
             "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
             "trained on": f"{sides.count('train'):,} patches of {Path(settings['data']).name}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ from histo.data.store import decode_all
 from histo.errors import HistoError
 from histo.run import prediction_columns, written
 from histo.screen import Screen
+from histo.temperature import apply_temperature
 
 Predicted = Iterator[tuple[Sequence[Path], NDArray[np.float32]]]
 
@@ -58,12 +60,16 @@ def predict(
     trust_pickle: bool = False,
     device: str = "auto",
     batch_size: int = 256,
+    raw: bool = False,
 ) -> int:
     """Write `id, predicted, p_CLASS…` for each patch to `out`; returns how many.
 
     Memory does not grow with the number of patches. `submission` also gets Kaggle's `id,label`.
+    Probabilities are scaled by the bundle's temperature unless `raw`; the class is the one that the
+    bundle's threshold says.
     """
-    vocab, batches = open_model(bundle, paths, tta, trust_pickle, device, batch_size)
+    opened = open_model(bundle, paths, tta, trust_pickle, device, batch_size)
+    vocab, temperature = opened.vocab, 1.0 if raw else opened.temperature
     if submission is not None and len(vocab) != 2:
         raise HistoError(f"--submission needs two classes; this model has {len(vocab)}")
     with ExitStack() as stack:
@@ -74,19 +80,33 @@ def predict(
             kaggle = csv.writer(stack.enter_context(written(submission, "w")), lineterminator="\n")
             kaggle.writerow(["id", "label"])
         advance = stack.enter_context(screen.bar("predicting", len(paths)))
-        for files, probabilities in batches:
-            for file, row in zip(files, probabilities, strict=True):
-                table.writerow([file.stem, vocab[row.argmax()], *(f"{p:.9g}" for p in row)])
+        for files, probabilities in opened.batches:
+            called = probabilities.argmax(1)
+            if len(vocab) == 2:
+                called = (probabilities[:, 1] >= opened.threshold).astype(np.int64)
+            scaled = apply_temperature(probabilities, temperature)
+            for file, c, row in zip(files, called, scaled, strict=True):
+                table.writerow([file.stem, vocab[c], *(f"{p:.9g}" for p in row)])
                 if kaggle is not None:
                     kaggle.writerow([file.stem, f"{row[1]:.9g}"])
             advance(len(files))
     return len(paths)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model at work: its classes, its predictions batch by batch, and how to read them."""
+
+    vocab: list[str]
+    batches: Predicted
+    temperature: float = 1.0
+    threshold: float = 0.5
+
+
 def open_model(
     bundle: Path, paths: Sequence[Path], tta: bool, trust_pickle: bool, device: str, batch_size: int
-) -> tuple[list[str], Predicted]:
-    """The vocab of a model, and its predictions batch by batch."""
+) -> Opened:
+    """A bundle, or a trusted pickle, at work on the patches of `paths`."""
     if bundle.suffix == ".pkl":
         return _open_pickle(bundle, paths, tta, trust_pickle, device, batch_size)
 
@@ -105,12 +125,13 @@ def open_model(
         model = Bundle.open(bundle, resolve_device(device))
     decoded = (pixels for pixels, _ in decode_all(paths, card.crop, card.size))
     parts = _stacked(paths, decoded, card.patch_size, batch_size)
-    return card.vocab, map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+    batches = map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+    return Opened(card.vocab, batches, card.temperature, card.threshold)
 
 
 def _open_pickle(
     path: Path, paths: Sequence[Path], tta: bool, trust: bool, device: str, batch_size: int
-) -> tuple[list[str], Predicted]:
+) -> Opened:
     if not trust:
         raise HistoError(
             f"{path} is a pickle, and loading one runs whatever code it holds: give the bundle's "
@@ -124,7 +145,7 @@ def _open_pickle(
 
     vocab, predict_files = open_pickle(path, resolve_device(device))
     parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-    return vocab, ((part, predict_files(list(part))) for part in parts)
+    return Opened(vocab, ((part, predict_files(list(part))) for part in parts))
 
 
 def _stacked(

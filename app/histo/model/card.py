@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
 def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
     """The model's part of a card, its types and bounds checked."""
     try:
-        card = ModelCard(**{f.name: facts[f.name] for f in fields(ModelCard)})
+        needed = {f.name for f in fields(ModelCard) if f.default is MISSING}
+        known = {f.name for f in fields(ModelCard) if f.name in facts}
+        card = ModelCard(**{name: facts[name] for name in needed | known})
         sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
         good = (
             bool(re.fullmatch(r"[\w.\-/]{1,100}", card.arch))
@@ -66,6 +68,10 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
                 len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
             )
             and min(card.std) > 0
+            and isinstance(card.temperature, float)
+            and 0.01 <= card.temperature <= 100
+            and isinstance(card.threshold, float)
+            and 0 <= card.threshold <= 1.1
         )
     except (KeyError, TypeError):
         good = False

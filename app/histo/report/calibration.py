@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.report.metrics import Labels, Table, brier, log_loss
+from histo.temperature import apply_temperature
 
 BINS = 15
 """Bins of equal count in the reliability diagram and the calibration error."""
@@ -48,13 +49,6 @@ def reliability(labels: Labels, probabilities: Table, bins: int = BINS) -> Relia
         np.array([right[part].mean() for part in parts]),
         np.array([len(part) for part in parts]),
     )
-
-
-def apply_temperature(probabilities: Table, temperature: float) -> Table:
-    """Probabilities [N, C] as if the logits had been divided by the temperature."""
-    logits = np.log(np.clip(probabilities, 1e-38, 1)) / temperature
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
 
 
 def cross_fitted(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.config import Wanted
+from histo.errors import HistoError
 from histo.report.metrics import Labels, Table
 
 Floats = NDArray[np.float64]
@@ -63,6 +65,14 @@ class Ranked:
         """Weight of positives and of negatives at or below each distinct score."""
         w = weights[self.order]
         return np.cumsum(w * self.positive)[self.ends], np.cumsum(w * ~self.positive)[self.ends]
+
+
+def wanted_threshold(labels: Labels, probabilities: Table, wanted: Wanted) -> float:
+    """The threshold on class 1 that reaches what is wanted; HistoError for more classes than two."""
+    if probabilities.shape[1] != 2:
+        raise HistoError("--sensitivity and --specificity need a table of two classes")
+    ranked = Ranked(labels == 1, probabilities[:, 1])
+    return ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value)
 
 
 class Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -21,7 +21,10 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--lin
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; overflow-wrap: anywhere; }
+th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; }
+table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
+table.facts td:first-child { overflow-wrap: normal; vertical-align: top; color: #444; }
 th { border-bottom: 1px solid var(--line); white-space: nowrap; }
 th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
   cursor: pointer; color: var(--blue); }
@@ -85,6 +88,14 @@ def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Names and values, to be read and not compared."""
+    lines = "\n".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs.items()
+    )
+    return f'<table class="facts"><tbody>{lines}</tbody></table>'
 
 
 def figures(images: Sequence[tuple[Path, str]], wide: bool = False) -> str:

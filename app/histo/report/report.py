@@ -14,7 +14,14 @@ from histo.config import Wanted
 from histo.errors import HistoError
 from histo.report import page, plots
 from histo.report.calibration import cross_fitted, judge_calibration, reliability
-from histo.report.intervals import ROUNDS, Ranked, add_intervals, count_rounds, intervals
+from histo.report.intervals import (
+    ROUNDS,
+    Ranked,
+    add_intervals,
+    count_rounds,
+    intervals,
+    wanted_threshold,
+)
 from histo.report.metrics import at_threshold, by_group, judge, selective
 from histo.run import Predictions, write_json, written
 from histo.screen import Screen
@@ -100,8 +107,7 @@ def add_operating_point(
     metrics: dict[str, Any], table: Predictions, subject: Subject, wanted: Wanted
 ) -> float:
     """Add `at_wanted`: the threshold for a wanted rate, its interval, the figures there."""
-    if len(table.vocab) != 2:
-        raise HistoError("--sensitivity and --specificity need a table of two classes")
+    threshold = wanted_threshold(table.labels, table.probabilities, wanted)
     scores = table.probabilities[:, 1]
     ranked = Ranked(table.labels == 1, scores)
 
@@ -109,7 +115,6 @@ def add_operating_point(
         return {"threshold": ranked.threshold(weights, wanted.rate, wanted.value)}
 
     n = len(scores)
-    threshold = find(np.ones(n))["threshold"]
     low, high = intervals(find, n, subject.groups, rounds=ROUNDS)["threshold"]
     point = at_threshold(table.labels, scores, threshold)
     metrics["at_wanted"] = {
@@ -329,7 +334,7 @@ def write_html(
     line, warning = what_it_allows(subject)
     top = [
         page.paragraph(line, "warning" if warning else "note"),
-        page.table([["", ""], *map(list, subject.facts.items())]) if subject.facts else "",
+        page.facts(subject.facts) if subject.facts else "",
     ]
     judged = [page.table(headline(metrics)), page.paragraph(f"{unit_line(metrics)}.", "small")]
     if "classes" in metrics:
@@ -370,8 +375,7 @@ def write_html(
             ("Mistakes", [page.figures([(mistakes, "The most confident mistakes.")], wide=True)])
         )
     if subject.settings:
-        rows = [["setting", "value"], *map(list, subject.settings.items())]
-        parts.append(("To do it again", [page.table(rows)]))
+        parts.append(("To do it again", [page.facts(subject.settings)]))
     parts.append(("", [page.paragraph(DISCLAIMER, "small")]))
     page.write_page(folder / "report.html", subject.name, parts)
 
