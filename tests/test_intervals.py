@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from histo.report.intervals import Counts, Figures, Ranked, Scores, intervals
+from histo.report.intervals import Counts, Ranked, intervals
+from histo.report.report import all_figures
 
 
 def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -17,14 +16,6 @@ def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.n
     labels = rng.integers(2, size=n)
     scores = 1 / (1 + np.exp(-(rng.normal(size=n) + shift * labels - shift / 2)))
     return labels, np.stack([1 - scores, scores], 1)
-
-
-def all_figures(labels: np.ndarray, table: np.ndarray) -> Callable[[np.ndarray], Figures]:
-    """Every figure, called at 0.5 for two classes."""
-    scores = Scores(labels, table)
-    called = (table[:, 1] >= 0.5).astype(int) if table.shape[1] == 2 else table.argmax(1)
-    counts = Counts(labels, called, table.shape[1])
-    return lambda weights: scores(weights) | counts(weights)
 
 
 @pytest.mark.parametrize("ties", [False, True])

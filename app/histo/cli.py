@@ -298,6 +298,55 @@ def predict(
 
 
 @app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A bundle by histo export.")],
+    data: Data,
+    out: Annotated[Optional[Path], typer.Option(help="[default: runs/evaluate-N]")] = None,
+    labels: LabelsFile = None,
+    images: Images = None,
+    id_column: IdColumn = DataConfig.id_column,
+    label_column: LabelColumn = DataConfig.label_column,
+    groups: Groups = None,
+    tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+) -> None:
+    """Judge a bundle on labelled patches it never saw."""
+    from histo.commands.evaluate import evaluate as run
+    from histo.commands.interpret import interpret as judge
+
+    config = DataConfig(data, labels, images, id_column, label_column)
+    done = run(
+        bundle,
+        config,
+        out,
+        Screen(),
+        groups=groups,
+        tta=tta,
+        device=device,
+        batch_size=batch_size,
+    )
+    folder, _ = judge(done.path, None, None, Screen())
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run folder or a predictions CSV: A.")],
+    second: Annotated[Path, typer.Argument(help="Another of the same patches: B.")],
+    groups: Groups = None,
+    out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Compare two runs on the same patches, paired, with the interval of the difference."""
+    from histo.commands.compare import compare as run
+
+    result = run(first, second, groups, out, Screen())
+    low, high = result["difference"]["roc_auc"]["interval"]
+    words = "no difference in AUC is shown" if not (low > 0 or high < 0) else "the AUCs differ"
+    typer.echo(words + (f" ({out})" if out else ""))
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:

@@ -96,6 +96,22 @@ def write_predictions(
             rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
 
 
+def write_split(
+    path: Path,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    sides: Sequence[str],
+    sha1: Sequence[str],
+    groups: Sequence[str] | None,
+) -> None:
+    """Write `id, label, split, sha1`, and group where there is one, a row a patch."""
+    group = [groups] if groups else []
+    with written(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "label", "split", *(["group"] if group else []), "sha1"])
+        rows.writerows(zip(ids, labels, sides, *group, sha1, strict=True))
+
+
 def read_predictions(path: Path) -> Predictions:
     """Read and check a predictions table; HistoError names the line that is wrong."""
     import numpy as np

@@ -46,6 +46,7 @@ def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | No
             "trained": environment.get("started"),
             "fingerprint": environment.get("fingerprint"),
         },
+        [row["sha1"] for row in run.read_split() if row.get("sha1")],
     )
     if not has_onnx:
         screen.say(

@@ -68,20 +68,28 @@ def describe_run(run: Run, table: Predictions) -> Subject:
 
     settings, environment = run.settings(), read_json(run.environment)
     sides = [row["split"] for row in run.read_split()]
+    data = Path(settings["data"]).name
+    if "bundle" in settings:
+        facts = {
+            "model": f"the bundle {settings['bundle']}, {settings['arch']}",
+            "judged on": f"{len(table.ids):,} patches of {data}",
+        }
+    else:
+        facts = {
+            "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
+            "trained on": f"{sides.count('train'):,} patches of {data}",
+            "judged on": f"{len(table.ids):,} patches kept apart",
+        }
+    facts["when and where"] = f"{environment['started'][:10]}, on {environment['device']}"
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     return Subject(
-        f"{run.path.resolve().name}: {settings['arch']} on {Path(settings['data']).name}",
+        f"{run.path.resolve().name}: {settings['arch']} on {data}",
         split=settings.get("split") or "",
         leak=settings.get("leak") or "",
         unit=settings.get("group_column") or "group",
         groups=run.groups_of(table.ids),
-        facts={
-            "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
-            "trained on": f"{sides.count('train'):,} patches of {Path(settings['data']).name}",
-            "judged on": f"{len(table.ids):,} patches kept apart",
-            "split": settings.get("split") or "not known",
-            "trained": f"{environment['started'][:10]}, on {environment['device']}",
-        },
+        threshold=settings.get("threshold", 0.5),
+        facts=facts,
         settings={name: str(settings[name]) for name in REPEAT if settings.get(name) is not None}
         | versions,
         figures=[(run.path / "learning_curve.svg", "Loss and validation figures by epoch.")],

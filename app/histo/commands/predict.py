@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.ahead import map_ahead
 from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
-from histo.data.patches import Pixels, check_size
-from histo.data.store import decode_all
+from histo.data.store import decode_batches
 from histo.errors import HistoError
 from histo.run import prediction_columns, written
 from histo.screen import Screen
 from histo.temperature import apply_temperature
 
 Predicted = Iterator[tuple[Sequence[Path], NDArray[np.float32]]]
-
-
-class Model(Protocol):
-    """What a loaded model can do, by torch or by ONNX Runtime."""
-
-    def predict(self, patches: Pixels, tta: bool = False) -> NDArray[np.float32]:
-        """Probabilities [B, C] of patches [B, S, S, 3]."""
 
 
 def find_images(images: Path, folder: Path | None, id_column: str) -> Sequence[Path]:
@@ -110,21 +100,10 @@ def open_model(
     if bundle.suffix == ".pkl":
         return _open_pickle(bundle, paths, tta, trust_pickle, device, batch_size)
 
-    from histo.model.card import ONNX, read_card
-    from histo.model.onnx import OnnxModel, gpu_is_there
+    from histo.model.opened import open_bundle
 
-    card, facts = read_card(bundle)
-    on_cpu = device == "cpu" or (device == "auto" and not gpu_is_there())
-    model: Model
-    if on_cpu and (bundle / ONNX).is_file():
-        model = OnnxModel.open(bundle, card, facts)
-    else:
-        from histo.model.bundle import Bundle
-        from histo.model.learner import resolve_device
-
-        model = Bundle.open(bundle, resolve_device(device))
-    decoded = (pixels for pixels, _ in decode_all(paths, card.crop, card.size))
-    parts = _stacked(paths, decoded, card.patch_size, batch_size)
+    card, model = open_bundle(bundle, device)
+    parts = decode_batches(paths, card.crop, card.size, card.patch_size, batch_size)
     batches = map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
     return Opened(card.vocab, batches, card.temperature, card.threshold)
 
@@ -146,14 +125,3 @@ def _open_pickle(
     vocab, predict_files = open_pickle(path, resolve_device(device))
     parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
     return Opened(vocab, ((part, predict_files(list(part))) for part in parts))
-
-
-def _stacked(
-    paths: Iterable[Path], decoded: Iterable[Pixels], side: int, batch_size: int
-) -> Iterator[tuple[list[Path], Pixels]]:
-    """Decoded patches in batches uint8 [B, S, S, 3], each with its files."""
-    pairs = zip(paths, decoded, strict=True)
-    while part := list(islice(pairs, batch_size)):
-        for path, pixels in part:
-            check_size(pixels, side, path)
-        yield [path for path, _ in part], np.stack([pixels for _, pixels in part])

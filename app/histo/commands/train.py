@@ -18,7 +18,7 @@ import numpy as np
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Patches, read_patches
 from histo.errors import HistoError, Stopped
-from histo.run import Run, write_json, write_predictions, written
+from histo.run import Run, write_json, write_predictions, write_split, written
 from histo.screen import Screen
 
 if TYPE_CHECKING:
@@ -168,12 +168,9 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
     """What is known before the first batch: split, environment, sample sheet."""
     from histo.report.plots import draw_sheet
 
-    sides = np.where(patches.valid, "valid", "train")
-    with written(run.split, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        group = [patches.groups] if patches.groups else []
-        rows.writerow(["id", "label", "split", *(["group"] if group else [])])
-        rows.writerows(zip(patches.ids, patches.labels, sides, *group, strict=True))
+    sides = np.where(patches.valid, "valid", "train").tolist()
+    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
+    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
     write_json(run.environment, environment(patches, device))
     chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
     draw_sheet(

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,21 @@ def decode_all(
         return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
 
     return map_ahead(decode, paths, AHEAD, os.cpu_count() or 1)
+
+
+def decode_batches(
+    paths: Sequence[Path], crop: int | None, size: int | None, side: int, batch_size: int
+) -> Iterator[tuple[list[Path], Pixels, list[str]]]:
+    """Files, their patches uint8 [B, S, S, 3] and SHA-1s in batches; memory does not grow.
+
+    Raises HistoError, naming the file, where a patch is not of `side` px.
+    """
+    rows = zip(paths, decode_all(paths, crop, size), strict=True)
+    while part := list(islice(rows, batch_size)):
+        for path, (pixels, _) in part:
+            check_size(pixels, side, path)
+        pixels = np.stack([pixels for _, (pixels, _) in part])
+        yield [path for path, _ in part], pixels, [sha1.decode() for _, (_, sha1) in part]
 
 
 def open_store(

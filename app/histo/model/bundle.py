@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,10 +29,12 @@ from histo.model.card import (
     FORMAT,
     LEARNER,
     ONNX,
+    TRAINED,
     WEIGHTS,
     Onnx,
     read_card,
     sha256,
+    short_digests,
     vouched,
 )
 from histo.model.learner import make_head, state_on_cpu
@@ -51,10 +53,15 @@ def make_model(card: ModelCard) -> nn.Sequential:
 
 
 def write_bundle(
-    folder: Path, model: nn.Sequential, card: ModelCard, facts: dict[str, Any]
+    folder: Path,
+    model: nn.Sequential,
+    card: ModelCard,
+    facts: dict[str, Any],
+    trained_on: Sequence[str] = (),
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card that vouches for them by SHA-256.
 
+    `trained_on` are the SHA-1s of the patches behind the model, to tell later who is new to it.
     Returns whether there is an ONNX model: a few architectures cannot be converted.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +69,9 @@ def write_bundle(
         file.write(save(state_on_cpu(model)))
     write_learner(folder / LEARNER, model, card)
     onnx = write_onnx(folder / ONNX, model, card)
-    names = [WEIGHTS, LEARNER, *([ONNX] if onnx else [])]
+    with written(folder / TRAINED) as file:
+        np.save(file, np.sort(short_digests(trained_on)))
+    names = [WEIGHTS, LEARNER, TRAINED, *([ONNX] if onnx else [])]
     write_json(
         folder / CARD,
         {

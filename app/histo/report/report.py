@@ -16,7 +16,9 @@ from histo.report import page, plots
 from histo.report.calibration import cross_fitted, judge_calibration, reliability
 from histo.report.intervals import (
     ROUNDS,
+    Counts,
     Ranked,
+    Scores,
     add_intervals,
     count_rounds,
     intervals,
@@ -39,6 +41,8 @@ FIGURES = {
     "log_loss": "log loss",
     "brier": "Brier score",
 }
+POINTS = ("at_wanted", "at_bundle", "at_0.5")
+"""Thresholds, the one that matters most first."""
 DISCLAIMER = "histo is a research tool, not a medical device: not for diagnosis."
 
 
@@ -55,6 +59,8 @@ class Subject:
     """what a group is: slide, patient, hospital"""
     groups: list[str] | None = None
     """the group of each row of the table"""
+    threshold: float = 0.5
+    """for two classes: where class 1 is called, if the model says so itself"""
     facts: dict[str, str] = field(default_factory=dict)
     """what was trained on what"""
     settings: dict[str, str] = field(default_factory=dict)
@@ -80,7 +86,9 @@ def write_report(
     metrics |= {"split": subject.split, "leak": subject.leak}
     metrics |= {"unit": subject.unit if subject.groups else "patch"}
     metrics["units"] = len(set(subject.groups or table.ids))
-    threshold = 0.5
+    threshold = subject.threshold
+    if threshold != 0.5 and len(table.vocab) == 2:
+        metrics["at_bundle"] = at_threshold(table.labels, table.probabilities[:, 1], threshold)
     if wanted:
         threshold = add_operating_point(metrics, table, subject, wanted)
     with screen.bar("resampling", count_rounds(metrics)) as advance:
@@ -101,6 +109,16 @@ def write_report(
     write_html(folder, subject, metrics, groups)
     say(metrics, subject, groups, screen)
     return metrics
+
+
+def all_figures(labels: Any, probabilities: Any) -> Callable[[Any], dict[str, float]]:
+    """Every figure of a table for any weights, two classes called at 0.5."""
+    scores = Scores(labels, probabilities)
+    called = probabilities.argmax(1)
+    if probabilities.shape[1] == 2:
+        called = (probabilities[:, 1] >= 0.5).astype(np.int64)
+    counts = Counts(labels, called, probabilities.shape[1])
+    return lambda weights: scores(weights) | counts(weights)
 
 
 def add_operating_point(
@@ -130,7 +148,7 @@ def drawings(
 ) -> list[Callable[[], None]]:
     """The plots that need the table alone."""
     rest = (table.labels, table.probabilities, table.vocab)
-    point = metrics.get("at_wanted") or metrics.get("at_0.5") or metrics
+    point = next(metrics[at] for at in POINTS if at in metrics) if "at_0.5" in metrics else metrics
     scaled = cross_fitted(table.labels, table.probabilities, subject.groups)
     bins = [
         ("as trained", reliability(table.labels, table.probabilities)),
@@ -261,6 +279,7 @@ def points(metrics: dict[str, Any]) -> list[list[str]]:
         "at_0.5": "0.5",
         "at_youden": "{threshold:.4f} (Youden)",
         "at_wanted": "{threshold:.4f} (wanted)",
+        "at_bundle": "{threshold:.4f} (bundle)",
     }
     shown = [
         (metrics[key], name.format(**metrics[key])) for key, name in parts.items() if key in metrics

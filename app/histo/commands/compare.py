@@ -1,0 +1,114 @@
+"""`histo compare`: two predictions tables of the same patches, paired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histo.errors import HistoError
+from histo.run import Predictions, Run, read_predictions, write_json
+from histo.screen import Screen
+
+
+def compare(
+    first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
+) -> dict[str, Any]:
+    """Say each figure of both and the interval of the difference, on the patches both have."""
+    from histo.report.intervals import ROUNDS, intervals
+    from histo.report.report import FIGURES, all_figures, plural
+
+    one, two = read_table(first), read_table(second)
+    a, b = pair(one, two, first, second)
+    unit, names = groups_for(groups, a.ids, (first, second))
+    figures = [all_figures(table.labels, table.probabilities) for table in (a, b)]
+
+    def difference(weights: Any) -> dict[str, float]:
+        mine, theirs = (each(weights) for each in figures)
+        return {name: theirs[name] - mine[name] for name in mine}
+
+    n = len(a.ids)
+    with screen.bar("resampling", ROUNDS) as advance:
+        found = intervals(difference, n, names, advance=advance, difference=True)
+    mine, theirs = (each(np.ones(n)) for each in figures)
+    units = len(set(names or a.ids))
+    screen.say(f"A: {first}\nB: {second}")
+    left = len(one.ids) + len(two.ids) - 2 * n
+    apart = f"; {left:,} that only one has are left out" if left else ""
+    screen.say(
+        f"{n:,} patches in both{apart}. 95 % interval of the difference, paired, bootstrap over "
+        f"{units:,} {plural(unit, units)}"
+    )
+    rows = [["figure", "A", "B", "B - A", "95 % interval", ""]]
+    for key, name in FIGURES.items():
+        if key in mine:
+            low, high = found[key]
+            sure = "" if low <= 0 <= high or np.isnan(low) else "differs"
+            values = (f"{mine[key]:.4f}", f"{theirs[key]:.4f}", f"{theirs[key] - mine[key]:+.4f}")
+            rows.append([name, *values, f"{low:+.4f} to {high:+.4f}", sure])
+    screen.table(rows)
+    result = {
+        "patches": n,
+        "unit": unit,
+        "units": units,
+        "A": mine,
+        "B": theirs,
+        "difference": {
+            name: {"value": theirs[name] - mine[name], "interval": list(found[name])}
+            for name in mine
+        },
+    }
+    if out:
+        write_json(out, result)
+    return result
+
+
+def read_table(path: Path) -> Predictions:
+    """The predictions of a run folder, or a table itself."""
+    return read_predictions(path if path.is_file() else Run.open(path).predictions)
+
+
+def pair(
+    one: Predictions, two: Predictions, first: Path, second: Path
+) -> tuple[Predictions, Predictions]:
+    """Both tables on the patches they share, rows and classes in the same order."""
+    if set(one.vocab) != set(two.vocab):
+        raise HistoError(
+            f"{first} has the classes {', '.join(one.vocab[:8])}, "
+            f"{second} {', '.join(two.vocab[:8])}: they cannot be compared"
+        )
+    place = {name: row for row, name in enumerate(two.ids)}
+    rows = [row for row, name in enumerate(one.ids) if name in place]
+    if not rows:
+        raise HistoError(f"{first} and {second} have no patch in common")
+    others = [place[one.ids[row]] for row in rows]
+    classes = [two.vocab.index(name) for name in one.vocab]
+    labels = np.array([classes.index(code) for code in two.labels[others]])
+    for row, other in zip(rows, labels, strict=True):
+        if one.labels[row] != other:
+            raise HistoError(
+                f"patch {one.ids[row]} is {one.vocab[one.labels[row]]} in {first}, "
+                f"but {one.vocab[other]} in {second}"
+            )
+    ids = [one.ids[row] for row in rows]
+    table = two.probabilities[others][:, classes]
+    return (
+        Predictions(ids, one.labels[rows], one.probabilities[rows], one.vocab),
+        Predictions(ids, labels, table, one.vocab),
+    )
+
+
+def groups_for(
+    given: str | None, ids: list[str], places: tuple[Path, Path]
+) -> tuple[str, list[str] | None]:
+    """What a group is called, and the group of each id: as given, or as either run knows them."""
+    if given:
+        from histo.data.labels import group_of, read_groups
+
+        unit, known = read_groups(given, "id")
+        return unit, [group_of(known, name, given) for name in ids]
+    for place in places:
+        if place.is_dir() and (groups := Run.open(place).groups_of(ids)):
+            return Run.open(place).settings().get("group_column") or "group", groups
+    return "patch", None
