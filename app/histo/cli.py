@@ -161,6 +161,10 @@ def train(
     valid_pct: Annotated[
         float, typer.Option(min=1, max=90, help="Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
+    folds: Annotated[
+        Optional[int],
+        typer.Option(min=2, max=100, help="Train N models, each validated on another part."),
+    ] = None,
     crop: Crop = None,
     size: Size = None,
     augment: Annotated[

@@ -55,6 +55,8 @@ class TrainConfig(DataConfig):
     """a CSV of ids to leave out"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
+    folds: int | None = None
+    """train so many models, each validated on another part"""
     augment: Augment = "stain"
     arch: str = "resnet50"
     weights: str = "imagenet"
@@ -111,6 +113,8 @@ class ModelCard:
     """what predict divides logits by, so that probabilities come true as often as they say"""
     threshold: float = 0.5
     """for two classes: class 1 is called at or above this probability, before the temperature"""
+    models: int = 1
+    """how many trained models' probabilities are averaged"""
 
     def as_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""

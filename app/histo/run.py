@@ -162,6 +162,15 @@ class Run:
     report = property(lambda self: self.path / "report")
     export = property(lambda self: self.path / "export")
 
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end: the learning curve is what it draws last."""
+        return (self.path / "learning_curve.svg").is_file()
+
+    def fold(self, number: int) -> Path:
+        """The run folder of one fold, counted from 0."""
+        return self.path / f"fold-{number + 1}"
+
     @classmethod
     def create(cls, out: Path | None, arch: str) -> Run:
         """Make a new, empty run folder: `out`, or the next free runs/ARCH-N."""

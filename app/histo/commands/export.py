@@ -34,8 +34,12 @@ def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | No
     wanted = wanted or wanted_in_report(run)
     card = parse_card(read_json(run.path / CARD), run.path / CARD)
     card = with_calibration(card, run, table, wanted, screen)
+    folds = run.settings().get("folds") or 1
+    card = replace(card, models=folds)
     model = make_model(card)
-    load_best(run.checkpoint, model)
+    parts = getattr(model, "models", [model])
+    for number, part in enumerate(parts):
+        load_best(run.checkpoint if folds == 1 else Run(run.fold(number)).checkpoint, part)
     environment: dict[str, Any] = read_json(run.environment)
     has_onnx = write_bundle(
         folder,

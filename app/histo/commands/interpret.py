@@ -80,6 +80,9 @@ def describe_run(run: Run, table: Predictions) -> Subject:
             "trained on": f"{sides.count('train'):,} patches of {data}",
             "judged on": f"{len(table.ids):,} patches kept apart",
         }
+        if settings.get("folds"):
+            facts["trained on"] = f"{len(sides):,} patches of {data}, in {settings['folds']} folds"
+            facts["judged on"] = "the same patches, each by the model that did not see it"
     facts["when and where"] = f"{environment['started'][:10]}, on {environment['device']}"
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     return Subject(

@@ -9,6 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo.config import ModelCard, TrainConfig
-from histo.data.dataset import Patches, read_patches
+from histo.data.dataset import Patches, choose_folds, fold, read_patches
 from histo.errors import HistoError, Stopped
-from histo.run import Run, write_json, write_predictions, write_split, written
+from histo.run import (
+    Run,
+    read_json,
+    read_predictions,
+    write_json,
+    write_predictions,
+    write_split,
+    written,
+)
 from histo.screen import Screen
 
 if TYPE_CHECKING:
@@ -46,9 +57,25 @@ def train(config: TrainConfig, screen: Screen) -> Run:
 
     if config.lr not in (None, "find"):
         parse_lr(config.lr)
+    if config.folds and config.split_column:
+        raise HistoError("--folds makes the split itself: leave --split-column out")
+    engine.resolve_precision(config.precision, engine.resolve_device(config.device))
+    patches = read_patches(config, screen)
+    if config.folds:
+        return train_folds(config, patches, screen)
+    return train_one(config, patches, lambda: Run.create(config.out, config.arch), screen)
+
+
+def train_one(
+    config: TrainConfig, patches: Patches, create: Callable[[], Run], screen: Screen
+) -> Run:
+    """Train one model on one split, in the run folder that `create` makes when all is ready."""
+    from histo.model import learner as engine
+
+    valid = patches.valid
+    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({patches.split})")
     device = engine.resolve_device(config.device)
     precision = engine.resolve_precision(config.precision, device)
-    patches = read_patches(config, screen)
     engine.seed_everything(config.seed, device)
     body, card = start_model(config, patches, screen)
     n_train = int((~patches.valid).sum())
@@ -79,7 +106,7 @@ def train(config: TrainConfig, screen: Screen) -> Run:
     )
     features = features_of(body, card.patch_size, config.arch)
     learn = engine.build_learner(dls, body, features, card, precision, config.compile)
-    run = Run.create(config.out, config.arch)
+    run = create()
     recorder = Recording(run, patches, precision, screen)
     total = freeze_epochs + config.epochs
     try:
@@ -121,6 +148,83 @@ def train(config: TrainConfig, screen: Screen) -> Run:
         raise
     recorder.finish()
     return run
+
+
+def train_folds(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+    """One run a fold in one folder, and above them the predictions of all patches, out of fold.
+
+    A folder that holds some folds of the same data and settings already is gone on with.
+    """
+    folds = choose_folds(patches, config)
+    count = config.folds or 1
+    run = open_folds(config, patches)
+    for number in range(count):
+        path = run.fold(number)
+        if Run(path).finished:
+            screen.say(f"fold {number + 1} of {count}: done before")
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        screen.say(f"fold {number + 1} of {count}")
+        part = replace(config, out=path, folds=None)
+        create = partial(Run.create, path, config.arch)
+        train_one(part, fold(patches, folds, number), create, screen)
+    join_folds(run, patches, folds, count)
+    return run
+
+
+def open_folds(config: TrainConfig, patches: Patches) -> Run:
+    """A new folder for folds, or the one of an interrupted run of the same data and settings."""
+    from histo.model.learner import resolve_device
+
+    how = patches.split.replace("on both sides", "in two folds")
+    found = {
+        "labels": config.labels_csv,
+        "images": config.images_folder,
+        "split": f"{config.folds} folds, {how}",
+        "group_column": patches.group_column,
+        "leak": "",
+    }
+    if config.out is None or not config.out.exists():
+        run = Run.create(config.out, config.arch)
+        write_json(run.environment, environment(patches, resolve_device(config.device)))
+        write_json(run.config, config.record({**found, "out": run.path}))
+        return run
+    run = Run.open(config.out)
+    if run.predictions.exists():
+        raise HistoError(f"{run.path} exists, and a run is never overwritten (give another --out)")
+    now = {name: entry["value"] for name, entry in config.record(found).items()}
+    before = run.settings()
+    changed = [name for name in now if now[name] != before.get(name) and name != "out"]
+    fingerprint = read_json(run.environment)["fingerprint"]
+    if fingerprint != environment(patches, resolve_device(config.device))["fingerprint"]:
+        changed.append("the patches or labels themselves")
+    if changed:
+        raise HistoError(
+            f"{run.path} holds folds of other settings: {', '.join(changed[:5])} (give another "
+            "--out, or the same settings to go on)"
+        )
+    return run
+
+
+def join_folds(run: Run, patches: Patches, folds: np.ndarray, count: int) -> None:
+    """The out-of-fold predictions and the split of all folds, in the order of the label CSV."""
+    tables = [read_predictions(Run(run.fold(number)).predictions) for number in range(count)]
+    rows = {
+        name: values
+        for table in tables
+        for name, values in zip(table.ids, table.probabilities, strict=True)
+    }
+    shutil.copyfile(run.fold(0) / "model.json", run.path / "model.json")
+    sides = [f"fold-{number + 1}" for number in folds.tolist()]
+    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
+    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    write_predictions(
+        run.predictions,
+        patches.ids,
+        patches.labels,
+        [rows[name] for name in patches.ids],
+        patches.vocab,
+    )
 
 
 def start_model(config: TrainConfig, patches: Patches, screen: Screen) -> tuple[Any, ModelCard]:

@@ -23,6 +23,7 @@ from histo.data.labels import (
 from histo.data.patches import SHA1
 from histo.data.split import (
     check_split,
+    fold_of,
     grouped_split,
     on_both_sides,
     random_split,
@@ -95,9 +96,25 @@ def read_patches(config: TrainConfig, screen: Screen) -> Patches:
         f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
         f"{', …' if len(vocab) > 8 else ''}"
     )
-    valid = split.valid
-    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({split.how})")
-    return Patches(ids, labels, valid, vocab, store, split.how, leak, split.groups, split.column)
+    return Patches(
+        ids, labels, split.valid, vocab, store, split.how, leak, split.groups, split.column
+    )
+
+
+def choose_folds(patches: Patches, config: TrainConfig) -> NDArray[np.int64]:
+    """The fold of each patch [N]; groups and equal patches are never in two."""
+    folds = config.folds or 1
+    found = fold_of(patches.labels, patches.groups, folds, config.seed)
+    if patches.groups is None:
+        found = with_first(found, patches.store.sha1)
+    return found
+
+
+def fold(patches: Patches, folds: NDArray[np.int64], number: int) -> Patches:
+    """The data of one fold's run: the patches of fold `number` validate."""
+    valid = folds == number
+    check_split(patches.labels, valid)
+    return replace(patches, valid=valid)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,27 @@ def grouped_split(
     return mask
 
 
-def with_first(valid: NDArray[np.bool_], keys: NDArray[np.bytes_]) -> NDArray[np.bool_]:
-    """The split with equal patches (`keys` [N] alike) all on the side of the first of them."""
+def fold_of(
+    labels: list[str], groups: list[str] | None, folds: int, seed: int
+) -> NDArray[np.int64]:
+    """The fold (0 to folds - 1) of each patch [N]: classes alike in all, no group in two."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    rare, count = min(Counter(labels).items(), key=lambda item: item[1])
+    if count < folds:
+        raise HistoError(f"class {rare!r} has {count} patches: too few for {folds} folds")
+    if groups is not None and len(set(groups)) < folds:
+        raise HistoError(f"{len(set(groups))} groups are too few for {folds} folds")
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    splitter = kind(folds, shuffle=True, random_state=seed)
+    found = np.empty(len(labels), np.int64)
+    for number, (_, part) in enumerate(splitter.split(labels, labels, groups)):
+        found[part] = number
+    return found
+
+
+def with_first(valid: NDArray[Any], keys: NDArray[np.bytes_]) -> NDArray[Any]:
+    """The split, or folds, with equal patches (`keys` [N] alike) all on the side of the first of them."""
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     return np.asarray(valid[first[place]])
 

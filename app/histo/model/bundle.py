@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -44,8 +44,26 @@ from histo.run import write_json, written
 OPSET = 18
 
 
-def make_model(card: ModelCard) -> nn.Sequential:
+class Mean(nn.Module):
+    """Several models whose probabilities are averaged: [B, 3, S, S] to the log of the mean."""
+
+    def __init__(self, models: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Logits [B, C] whose softmax is the mean of the models' softmaxes."""
+        each = torch.stack([torch.log_softmax(model(batch), 1) for model in self.models])
+        return torch.logsumexp(each, 0)
+
+
+def make_model(card: ModelCard) -> nn.Module:
     """The architecture of a card, untrained: normalised [B, 3, S, S] to logits [B, C]."""
+    return Mean(make_one(card) for _ in range(card.models)) if card.models > 1 else make_one(card)
+
+
+def make_one(card: ModelCard) -> nn.Sequential:
+    """One model of a card: body and head."""
     body = make_body(card.arch)
     features = features_of(body, card.patch_size, card.arch)
     head = make_head(features, card.head, len(card.vocab))
@@ -54,7 +72,7 @@ def make_model(card: ModelCard) -> nn.Sequential:
 
 def write_bundle(
     folder: Path,
-    model: nn.Sequential,
+    model: nn.Module,
     card: ModelCard,
     facts: dict[str, Any],
     trained_on: Sequence[str] = (),
@@ -62,16 +80,20 @@ def write_bundle(
     """Write weights, learner, ONNX model and, last, the card that vouches for them by SHA-256.
 
     `trained_on` are the SHA-1s of the patches behind the model, to tell later who is new to it.
-    Returns whether there is an ONNX model: a few architectures cannot be converted.
+    Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
+    that are averaged have no fastai learner: it would need histo to load.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
         file.write(save(state_on_cpu(model)))
-    write_learner(folder / LEARNER, model, card)
+    if isinstance(model, nn.Sequential):
+        write_learner(folder / LEARNER, model, card)
+    else:
+        (folder / LEARNER).unlink(missing_ok=True)
     onnx = write_onnx(folder / ONNX, model, card)
     with written(folder / TRAINED) as file:
         np.save(file, np.sort(short_digests(trained_on)))
-    names = [WEIGHTS, LEARNER, TRAINED, *([ONNX] if onnx else [])]
+    names = [WEIGHTS, TRAINED, *([LEARNER] if card.models == 1 else []), *([ONNX] if onnx else [])]
     write_json(
         folder / CARD,
         {

@@ -75,6 +75,8 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
                 len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
             )
             and min(card.std) > 0
+            and type(card.models) is int
+            and 1 <= card.models <= 100
             and isinstance(card.temperature, float)
             and 0.01 <= card.temperature <= 100
             and isinstance(card.threshold, float)

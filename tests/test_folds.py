@@ -1,0 +1,96 @@
+"""train --folds: several models, every patch judged by one that did not see it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histo.run import read_predictions
+from tests.conftest import TINY, assert_one_line_error, run_histo
+
+FOLDS = ("--weights", "none", "--epochs", 1, "--folds", 3)
+
+
+@pytest.fixture(scope="module")
+def folds(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three folds, interpreted and exported."""
+    run = tmp_path_factory.mktemp("folds") / "run"
+    result = run_histo("train", dataset, *TINY, *FOLDS, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("validate (random over patches") == 3
+    for verb in ("interpret", "export"):
+        assert run_histo(verb, run).exit_code == 0
+    return run
+
+
+def table_of(path: Path) -> dict[str, float]:
+    with path.open(newline="") as file:
+        return {row["id"]: float(row["p_1"]) for row in csv.DictReader(file)}
+
+
+def test_every_patch_is_predicted_by_the_model_that_did_not_see_it(folds):
+    every = table_of(folds / "predictions.csv")
+    with (folds / "split.csv").open(newline="") as file:
+        side = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    assert len(every) == 160
+    for number in (1, 2, 3):
+        part = table_of(folds / f"fold-{number}" / "predictions.csv")
+        assert {name for name in side if side[name] == f"fold-{number}"} == part.keys()
+        assert all(every[name] == value for name, value in part.items())
+    assert "in 3 folds" in (folds / "report" / "report.html").read_text()
+
+
+def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
+    assert json.loads((folds / "export" / "model.json").read_text())["models"] == 3
+    assert not (folds / "export" / "learner.pkl").exists()
+    words = (dataset / "test", "--raw", "--out")
+    run_histo("predict", folds / "export", *words, tmp_path / "all.csv")
+    each = []
+    for number in (1, 2, 3):
+        out = tmp_path / f"{number}.csv"
+        run_histo("export", folds / f"fold-{number}", "--out", tmp_path / f"b{number}")
+        run_histo("predict", tmp_path / f"b{number}", *words, out)
+        each.append(table_of(out))
+    for name, value in table_of(tmp_path / "all.csv").items():
+        assert value == pytest.approx(np.mean([table[name] for table in each]), abs=1e-5)
+
+
+def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, dataset, tmp_path):
+    run = shutil.copytree(folds, tmp_path / "run")
+    (run / "predictions.csv").unlink()
+    shutil.rmtree(run / "fold-2")
+    (run / "fold-3" / "learning_curve.svg").unlink()  # as if killed near its end
+    result = run_histo("train", dataset, *TINY, *FOLDS, "--out", run)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("done before") == 1
+    again, before = (read_predictions(place / "predictions.csv") for place in (run, folds))
+    assert again.ids == before.ids
+    assert np.array_equal(again.probabilities, before.probabilities)
+
+
+def test_other_settings_do_not_go_on_in_the_same_folder(folds, dataset, tmp_path):
+    run = shutil.copytree(folds, tmp_path / "run")
+    words = ("train", dataset, *TINY, *FOLDS, "--out", run)
+    assert_one_line_error(run_histo(*words), "never overwritten")
+    (run / "predictions.csv").unlink()
+    assert_one_line_error(run_histo(*words, "--seed", 1), "other settings: seed")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--folds", 81), "class '0' has 80 patches: too few for 81 folds"),
+        (("--folds", 3, "--split-column", "label"), "leave --split-column out"),
+    ],
+)
+def test_folds_that_cannot_be_made_are_refused(dataset, tmp_path, words, said):
+    result = run_histo(
+        "train", dataset, *TINY, "--weights", "none", *words, "--out", tmp_path / "r"
+    )
+    assert_one_line_error(result, said)
+    assert not (tmp_path / "r").exists()
