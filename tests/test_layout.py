@@ -24,6 +24,8 @@ ALLOWED = {
     "report": {"report", "BASE"},
     "BASE": {"BASE"},
 }
+ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second"}
+"""No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 
 
@@ -79,7 +81,7 @@ def test_the_readme_shows_every_option():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     options = set(re.findall(r'"(--[a-z-]+)"', (PACKAGE / "cli.py").read_text(encoding="utf-8")))
     for command in app.registered_commands:
-        names = command.callback.__annotations__.keys() - {"ctx", "return", "data", "run", "bundle"}
+        names = command.callback.__annotations__.keys() - ARGUMENTS
         options |= {f"--{name.replace('_', '-')}" for name in names}
     missing = {o for o in options if o not in readme} - {"--folder"}
     assert not missing
