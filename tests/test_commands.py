@@ -77,7 +77,7 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     assert card["vocab"] == ["0", "1"]
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
     assert card["metrics"]["roc_auc"] <= 1
-    assert set(card["files"]) == {"model.safetensors", "model.onnx", "learner.pkl"}
+    assert set(card["files"]) == {*["model.safetensors", "model.onnx", "learner.pkl", "trained.npy"]}
     assert card["onnx"] == {"opset": 18, "input": "patches", "output": "probabilities"}
     assert len(card["fingerprint"]["labels"]) == 64
 
@@ -88,7 +88,7 @@ def test_weights_and_learner_predict_what_the_run_did(tiny_run, dataset, tmp_pat
     (tmp_path / "valid.csv").write_text("\n".join(["id", *table.ids]) + "\n")
     out = tmp_path / "p.csv"
     words = [tiny_run / "export", tmp_path / "valid.csv", "--images", dataset / "train"]
-    assert run_histo("predict", *words, "--out", out).exit_code == 0
+    assert run_histo("predict", *words, "--out", out, "--raw").exit_code == 0
     ours = np.array([[float(r["p_0"]), float(r["p_1"])] for r in rows_of(out)])
     assert np.abs(ours - table.probabilities).max() < 1e-5
 
@@ -139,8 +139,8 @@ def test_tta_is_the_mean_of_the_eight_views(tiny_run, dataset, tmp_path):
     for k in range(4):
         write_image(views / f"{k}.png", np.rot90(pixels, k))
         write_image(views / f"{k + 4}.png", np.rot90(pixels[:, ::-1], k))
-    run_histo("predict", tiny_run / "export", views, "--out", tmp_path / "each.csv")
-    run_histo("predict", tiny_run / "export", path, "--out", tmp_path / "tta.csv", "--tta")
+    run_histo("predict", tiny_run / "export", views, "--out", tmp_path / "each.csv", "--raw")
+    run_histo("predict", tiny_run / "export", path, "--out", tmp_path / "tta.csv", "--tta", "--raw")
     each = [float(row["p_1"]) for row in rows_of(tmp_path / "each.csv")]
     assert float(rows_of(tmp_path / "tta.csv")[0]["p_1"]) == pytest.approx(np.mean(each), abs=1e-6)
 
@@ -220,7 +220,9 @@ def test_a_pickle_is_loaded_only_on_trust(tiny_run, dataset, tmp_path):
     result = run_histo("predict", pickle, dataset / "test", *words)
     assert result.exit_code == 0, result.output
     assert "runs whatever code" in result.stderr
-    run_histo("predict", tiny_run / "export", dataset / "test", "--out", tmp_path / "q.csv")
+    run_histo(
+        "predict", tiny_run / "export", dataset / "test", "--raw", "--out", tmp_path / "q.csv"
+    )
     for a, b in zip(rows_of(tmp_path / "p.csv"), rows_of(tmp_path / "q.csv"), strict=True):
         assert float(a["p_1"]) == pytest.approx(float(b["p_1"]), abs=1e-5)
 
