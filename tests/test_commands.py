@@ -77,7 +77,9 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     assert card["vocab"] == ["0", "1"]
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
     assert card["metrics"]["roc_auc"] <= 1
-    assert set(card["files"]) == {*["model.safetensors", "model.onnx", "learner.pkl", "trained.npy"]}
+    assert set(card["files"]) == {
+        *["model.safetensors", "model.onnx", "learner.pkl", "trained.npy"]
+    }
     assert card["onnx"] == {"opset": 18, "input": "patches", "output": "probabilities"}
     assert len(card["fingerprint"]["labels"]) == 64
 
