@@ -219,15 +219,21 @@ class StainJitter(OnPatches):
         """Uint8 [B, S, S, 3] in, the same out."""
         matrix, brightness = colour_change(len(patches), patches.device)
         contrast = matrix.sum((1, 2), keepdim=True) / 3  # rows add up to the contrast factor
-        grey = patches.float().mean((1, 2, 3))[:, None, None]
-        offset = (1 - contrast) * grey + 255 * brightness
-        if patches.device.type != "cpu":
+        on_cpu = patches.device.type == "cpu"
+        grey = cpu_means(patches.numpy()) if on_cpu else patches.float().mean((1, 2, 3))
+        offset = (1 - contrast) * grey[:, None, None] + 255 * brightness
+        if not on_cpu:
             return recolour(patches, matrix, offset)
         affine = torch.cat([matrix, offset.expand(-1, 3, 1)], 2).numpy()
         out = np.empty(patches.shape, np.uint8)
         for patch, change, changed in zip(patches.numpy(), affine, out, strict=True):
             cv2.transform(patch, change, changed)
         return torch.from_numpy(out)
+
+
+def cpu_means(patches: NDArray[np.uint8]) -> Tensor:
+    """The mean over pixels and channels of each patch [B, S, S, 3], without a float copy of it."""
+    return torch.tensor([sum(cv2.mean(patch)[:3]) / 3 for patch in patches], dtype=torch.float32)
 
 
 def colour_change(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
