@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 import rivals
-from common import CPU, QUIET, Bench, Data, Tables, card_of, one_core, rate
+from common import CPU, QUIET, Bench, Data, Tables, Values, card_of, one_core, rate
 from histo.commands.predict import predict
 from histo.data.patches import read_patch
 from histo.model.bundle import Bundle, make_model, write_bundle
 from histo.model.card import ONNX, read_card
-from histo.model.learner import Epoch, Watch, default_lr, fit, seed_everything
+from histo.model.checkpoint import Checkpoint, capture
+from histo.model.fit import Epoch, Plan, Watch, fit
+from histo.model.learner import default_lr, seed_everything
 from histo.model.onnx import OnnxModel
 from histo.report.metrics import macro_auc
 
@@ -90,6 +92,30 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
         }
     )
     return {f"training {arch}": found}
+
+
+def checkpointing(bench: Bench, arch: str) -> Tables:
+    """What a checkpoint within an epoch costs: seconds, and per cent of training at one in 5 min."""
+    learn = bench.learner(bench.data.first(160), arch, None)
+    learn.remove_cb(learn.recorder)
+    found: Values = {
+        "one checkpoint, seconds": [],
+        "of training, at one in 5 minutes, per cent": [],
+    }
+
+    def keep(watch: Watch) -> None:
+        start = time.perf_counter()
+        tensors, facts = capture(watch.learn, phase_ended=False)
+        assert all(torch.isfinite(value).all() for value in tensors.values())
+        Checkpoint(watch.at, tensors, facts).write(bench.folder / "checkpoint")
+        seconds = time.perf_counter() - start
+        found["one checkpoint, seconds"].append(seconds)
+        found["of training, at one in 5 minutes, per cent"].append(100 * seconds / 300)
+
+    due = iter([False, *[True] * bench.rounds])
+    learn.add_cb(Watch(lambda: None, lambda *_: None, keep, lambda: next(due, False)))
+    learn.fit(1, 1e-4)
+    return {f"checkpoint of {arch}": found}
 
 
 def prediction(bench: Bench, arch: str, most: int) -> Tables:
@@ -193,7 +219,7 @@ def quality(
         learn = bench.learner(data, arch, weights)
         curve = curves["histo"] = []
         learn.add_cb(Watch(lambda: None, partial(_keep, curve)))
-        fit(learn, 1 if weights else 0, 8, default_lr(arch), bool(weights))
+        fit(learn, Plan(1 if weights else 0, 8, default_lr(arch), bool(weights)))
 
         seed_everything(seed, bench.device)
         curve = curves["stock fastai fine_tune"] = []

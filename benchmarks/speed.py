@@ -4,6 +4,7 @@ uv run python benchmarks/speed.py [PART …] [--patches N] [--rounds N] [--data 
 
 Parts: loading, training, prediction, startup; quality (needs --data, real patches in Kaggle's
 layout, and --weights for the body); growth (takes minutes at its largest size).
+checkpoint (what one costs, and of training at one in five minutes).
 Without a part: the first four, and quality where --data is given.
 Synthetic patches of 96 px are drawn into a temporary folder. Alternatives take turns within a
 round, so that a slow minute slows them all; figures are medians over the rounds.
@@ -28,7 +29,7 @@ from growth import growth
 from histo.model.learner import describe_device, resolve_device
 from histo.run import write_json
 
-PARTS = ("loading", "training", "prediction", "startup", "quality", "growth")
+PARTS = ("loading", "training", "prediction", "startup", "quality", "growth", "checkpoint")
 PACKAGES = ("histo", "fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
 
 
@@ -74,6 +75,8 @@ def main(
             most = patches // 5 if where.type == "cpu" and model == "resnet50" else patches
             if "training" in wanted:
                 tables |= measure.training(bench, model, most, compiled)
+            if "checkpoint" in wanted:
+                tables |= measure.checkpointing(bench, model)
             if "prediction" in wanted:
                 tables |= measure.prediction(bench, model, most)
         if "startup" in wanted:

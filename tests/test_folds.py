@@ -60,12 +60,13 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
         assert value == pytest.approx(np.mean([table[name] for table in each]), abs=1e-5)
 
 
-def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, dataset, tmp_path):
+def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_path):
     run = shutil.copytree(folds, tmp_path / "run")
     (run / "predictions.csv").unlink()
     shutil.rmtree(run / "fold-2")
-    (run / "fold-3" / "learning_curve.svg").unlink()  # as if killed near its end
-    result = run_histo("train", dataset, *TINY, *FOLDS, "--out", run)
+    (run / "fold-3" / "learning_curve.svg").unlink()
+    shutil.rmtree(run / "fold-3" / "checkpoint")  # as if killed before its first checkpoint
+    result = run_histo("train", "--resume", run)
     assert result.exit_code == 0, result.output
     assert result.stdout.count("done before") == 1
     again, before = (read_predictions(place / "predictions.csv") for place in (run, folds))
@@ -73,12 +74,13 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, datas
     assert np.array_equal(again.probabilities, before.probabilities)
 
 
-def test_other_settings_do_not_go_on_in_the_same_folder(folds, dataset, tmp_path):
+def test_a_run_of_folds_is_never_overwritten_nor_gone_on_with_otherwise(folds, dataset, tmp_path):
     run = shutil.copytree(folds, tmp_path / "run")
     words = ("train", dataset, *TINY, *FOLDS, "--out", run)
     assert_one_line_error(run_histo(*words), "never overwritten")
+    assert_one_line_error(run_histo("train", "--resume", run), "is finished")
     (run / "predictions.csv").unlink()
-    assert_one_line_error(run_histo(*words, "--seed", 1), "other settings: seed")
+    assert_one_line_error(run_histo("train", "--resume", run, "--folds", 2), "--folds 3, not 2")
 
 
 @pytest.mark.parametrize(

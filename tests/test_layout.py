@@ -14,11 +14,12 @@ from histo.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
-BASE = {"run", "config", "errors", "screen", "d4", "ahead", "temperature", "__init__"}
+BASE = {"run", "config", "errors", "screen", "signals", "d4", "ahead", "temperature", "__init__"}
 ALLOWED = {
     "cli": {"commands", "BASE"},
     "__main__": {"cli"},
-    "commands": {"data", "model", "report", "BASE"},
+    "commands": {"training", "data", "model", "report", "BASE"},
+    "training": {"training", "data", "model", "report", "BASE"},
     "data": {"data", "BASE"},
     "model": {"model", "BASE"},
     "report": {"report", "BASE"},

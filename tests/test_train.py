@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +16,8 @@ from histo.data.labels import list_patches
 from histo.data.loaders import make_loaders
 from histo.data.store import open_store
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.learner import Watch, build_learner, fit
+from histo.model.fit import Plan, Watch, fit
+from histo.model.learner import build_learner
 from histo.run import Run, read_predictions
 from histo.screen import Screen
 from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
@@ -132,7 +129,7 @@ def test_while_frozen_the_body_keeps_still_and_batch_norm_too(dataset, tmp_path)
     before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
     head = learn.model[1][1].weight.clone()
     learn.add_cb(Watch(lambda: None, look))
-    fit(learn, 1, 1, 1e-3, pretrained=True)
+    fit(learn, Plan(1, 1, 1e-3, pretrained=True))
     assert all(torch.equal(before[k], seen[0][k]) for k in before)
     assert not all(torch.equal(before[k], seen[1][k]) for k in before)
     assert not torch.equal(head, learn.model[1][1].weight)
@@ -276,7 +273,7 @@ def test_bad_data_is_one_line_and_leaves_nothing(dataset, tmp_path, spoil, said)
         (["--arch", "resnet5", "--weights", "none"], "the nearest are"),
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--weights", "none", "--device", "cuda:9"], "--device cuda:9"),
-        (["--weights", "none", "--precision", "fp16"], "fp16 needs a GPU"),
+        (["--weights", "none", "--precision", "fp16"], "fp16 needs a CUDA GPU"),
         (["--weights", "none", "--crop", "64"], "too small for a crop of 64"),
         (["--weights", "none", "--lr", "fast"], "--lr fast"),
     ],
@@ -294,25 +291,6 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(dataset, tmp_path):
     assert not out.exists()
 
 
-def test_ctrl_c_ends_in_one_line_and_leaves_the_run_readable(dataset, weights, tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "histo", "train", dataset, *TINY]
-    command += ["--weights", weights, "--epochs", 200, "--out", out]
-    process = subprocess.Popen(
-        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 100
-    while not (out / "predictions.csv").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.startswith("error: stopped after")
-    assert len(said.splitlines()) == 1
-    assert run_histo("interpret", out).exit_code == 0
-    assert run_histo("export", out).exit_code == 0
-
-
 def test_a_full_disk_is_one_line(dataset, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -328,7 +306,7 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     def full(*_args, **_kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("histo.model.learner.fit", full)
+    monkeypatch.setattr("histo.model.fit.fit", full)
     out = tmp_path / "run"
     result = run_histo("train", dataset, *TINY, "--weights", "none", "--out", out)
     assert_one_line_error(result, "out of memory at batch size 16: try --batch-size 8")

@@ -139,7 +139,12 @@ def check(
 @app.command()
 def train(
     ctx: typer.Context,
-    data: Data,
+    data: Annotated[
+        Optional[Path], typer.Argument(help="Folder with train_labels.csv and train/*.tif.")
+    ] = None,
+    resume: Annotated[
+        Optional[Path], typer.Option(help="Go on with this run instead of starting one.")
+    ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="The run folder.  [default: runs/ARCH-N]")
     ] = None,
@@ -202,15 +207,22 @@ def train(
     no_store: Annotated[
         bool, typer.Option("--no-store", help="Decode into memory, keep nothing.")
     ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="Minutes between checkpoints within an epoch.")
+    ] = TrainConfig.checkpoint_minutes,
 ) -> None:
     """Train a classifier: a run folder with model, history and validation predictions."""
+    from histo.commands.train import resume as go_on
     from histo.commands.train import train as run
 
-    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items()}
-    given = {
+    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items() if k != "resume"}
+    given = frozenset(
         k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"
-    }
-    done = run(TrainConfig(**settings, given=frozenset(given)), Screen())
+    )
+    if data is None and resume is None:
+        raise typer.BadParameter("give DATA, the folder to train on, or --resume RUN")
+    config = TrainConfig(**{**settings, "data": data or Path()}, given=given)
+    done = go_on(resume, config, Screen()) if resume else run(config, Screen())
     typer.echo(f"run: {done.path} (next: histo interpret {done.path})")
 
 

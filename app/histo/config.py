@@ -74,6 +74,8 @@ class TrainConfig(DataConfig):
     compile: bool = False
     """compile the model with torch.compile"""
     no_store: bool = False
+    checkpoint_minutes: float = 5.0
+    """minutes between checkpoints within an epoch; each epoch ends with one"""
     given: frozenset[str] = field(default=frozenset(), repr=False)
     """the names of the settings the user gave"""
 

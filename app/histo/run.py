@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -37,6 +37,17 @@ def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a loss of power, where the system lets a folder be flushed."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
@@ -171,6 +182,23 @@ class Run:
         """The run folder of one fold, counted from 0."""
         return self.path / f"fold-{number + 1}"
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run alone; HistoError where another process does. A dead one holds nothing."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise HistoError(
+                f"{self.path} is being trained by another process (wait for it, or stop it)"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     @classmethod
     def create(cls, out: Path | None, arch: str) -> Run:
         """Make a new, empty run folder: `out`, or the next free runs/ARCH-N."""
@@ -179,7 +207,8 @@ class Run:
                 out.mkdir(parents=True)
             except FileExistsError:
                 raise HistoError(
-                    f"{out} exists, and a run is never overwritten (give another --out)"
+                    f"{out} exists, and a run is never overwritten (give another --out, or go on "
+                    f"with it: histo train --resume {out})"
                 ) from None
             return cls(out)
         runs = Path("runs")

@@ -57,14 +57,22 @@ class Patches:
         """The ids of the validation patches, in table order."""
         return [self.ids[i] for i in np.flatnonzero(self.valid)]
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the sorted `id,label` lines."""
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 over the sorted `id,label` lines, and over the pixels."""
         lines = sorted(f"{i},{x}\n" for i, x in zip(self.ids, self.labels, strict=True))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        labels = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return {"labels": labels, "pixels": self.store.fingerprint()}
 
 
-def read_patches(config: TrainConfig, screen: Screen) -> Patches:
-    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong."""
+Given = tuple[dict[str, str], str, str]
+"""A split that was made before: the side of each id, how it was made, the groups' column."""
+
+
+def read_patches(config: TrainConfig, screen: Screen, given: Given | None = None) -> Patches:
+    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong.
+
+    With a split that was `given` none is made, nor judged: it was when it was made.
+    """
     table = config.labels_csv
     rows = read_labels(table, config.id_column, config.label_column, config.split_column)
     rows, repeats = without_repeats(rows, table)
@@ -76,17 +84,18 @@ def read_patches(config: TrainConfig, screen: Screen) -> Patches:
     if len(vocab) < 2:
         raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
     paths = PatchIndex(config.images_folder).locate(rows, table)
-    split = choose_split(config, rows)
-    check_split(labels, split.valid)
+    split = given_split(given, config, rows) if given else choose_split(config, rows)
+    if not given:
+        check_split(labels, split.valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
     store = open_store(paths, folder, config.crop, config.size, screen)
     ids = [row.id for row in rows]
     say_changed_ids(ids, store, screen)
-    if split.how == RANDOM:
+    if split.how == RANDOM and not given:
         split = replace(split, valid=with_first(split.valid, store.sha1))
         check_split(labels, split.valid)
     leak = find_leak(ids, split, store)
-    if leak and config.split_column and not config.allow_leak:
+    if leak and config.split_column and not config.allow_leak and not given:
         raise HistoError(f"the given split leaks: {leak} (mend it, or --allow-leak)")
     if leak:
         screen.say(f"note: the split leaks: {leak}")
@@ -141,6 +150,23 @@ def choose_split(config: TrainConfig, rows: list[Row]) -> Split:
         return Split(random_split(labels, config.valid_pct, config.seed))
     valid = grouped_split(labels, groups, config.valid_pct, config.seed)
     how = f"by {column}: none of {len(set(groups)):,} is on both sides"
+    return Split(valid, how, column, groups)
+
+
+def given_split(given: Given, config: TrainConfig, rows: list[Row]) -> Split:
+    """The split of a run as its split.csv has it (for folds, who validates is not said there)."""
+    sides, how, column = given
+    strange = next((row for row in rows if row.id not in sides), None)
+    if strange is not None:
+        raise HistoError(
+            f"{config.labels_csv.name}, line {strange.line}: {strange.id} is not in the run's "
+            "split: it was started on other labels"
+        )
+    groups = None
+    if config.groups:
+        column, known = read_groups(config.groups, config.id_column)
+        groups = [group_of(known, row.id, config.groups) for row in rows]
+    valid = np.array([sides[row.id] == "valid" for row in rows])
     return Split(valid, how, column, groups)
 
 

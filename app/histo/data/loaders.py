@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,25 @@ def to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 class PatchDL(TfmdDL):  # type: ignore[misc]
-    """A fastai dataloader that gathers whole batches out of the store: no per-patch Python."""
+    """A fastai dataloader that gathers whole batches out of the store: no per-patch Python.
+
+    All that is random in a training batch (its patches, their augmentation, dropout) follows from
+    the seed, the epoch and the number of the batch. So `epoch` and `start` are all it takes to go
+    on in the middle of an epoch as if there had been no break.
+    """
+
+    seed, epoch, start = 0, 0, 0
+    """`start`: the batch to begin with; at the end of a pass back to 0, and `epoch` one up"""
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        """A seeded permutation, by numpy: Python's own takes a second for a million patches."""
-        rng = np.random.default_rng(self.rng.getrandbits(64))
+        """The order of an epoch, by numpy: Python's own shuffle takes a second for a million."""
+        rng = np.random.default_rng([self.seed, self.epoch])
         return rng.permutation(np.asarray(idxs)).tolist()  # type: ignore[no-any-return]
+
+    def after_iter(self) -> None:
+        """A pass has ended: the next is another epoch's."""
+        super().after_iter()
+        self.epoch, self.start = self.epoch + 1, 0
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Tensor, ...]]:
         """Batches for the sampled positions of this loader's dataset, one gathered ahead."""
@@ -112,13 +126,17 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             return
         source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
         codes = self._codes(tls[1]) if len(tls) > 1 else None
-        parts = chunked(samps, self.bs, self.drop_last)
+        parts = islice(chunked(samps, self.bs, self.drop_last), self.start, None)
 
         def gather(positions: Sequence[int]) -> tuple[Tensor, ...]:
             patches = TensorImage(source.batch(rows[positions]))
             return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
 
-        yield from map(gather, parts) if self.device.type == "cpu" else map_ahead(gather, parts)
+        batches = map(gather, parts) if self.device.type == "cpu" else map_ahead(gather, parts)
+        for number, batch in enumerate(batches, self.start):
+            if self.shuffle:
+                torch.manual_seed(batch_seed(self.seed, self.epoch, number))
+            yield batch
 
     def _codes(self, labels: Any) -> Tensor:
         """The class index of every patch of this loader on its device, int64 [N], computed once."""
@@ -127,6 +145,11 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             codes = torch.tensor([code_of[label_of(row)] for row in labels.items])
             self._known_codes = codes.to(self.device)
         return self._known_codes
+
+
+def batch_seed(seed: int, epoch: int, number: int) -> int:
+    """The seed of one training batch: 64 bits, another for each."""
+    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0])
 
 
 class OnPatches(Transform):  # type: ignore[misc]
@@ -302,6 +325,7 @@ def make_loaders(
     device: torch.device,
     crop: int | None = None,
     size: int | None = None,
+    seed: int = 0,
 ) -> DataLoaders:
     """The DataBlock over the rows of a store; `valid` is True [N] where a row validates."""
     names = np.array(labels, dtype=object)
@@ -317,4 +341,5 @@ def make_loaders(
     dls = block.dataloaders(range(len(labels)), bs=batch_size, num_workers=0, device=device)
     for dataset in (dls.train_ds, dls.valid_ds):
         dataset.tls[0].types = [(int, Path, str), TensorImage]  # fastai saw rows only
+    dls.train.seed = seed
     return dls

@@ -37,7 +37,8 @@ from histo.model.card import (
     short_digests,
     vouched,
 )
-from histo.model.learner import make_head, state_on_cpu
+from histo.model.checkpoint import on_cpu
+from histo.model.learner import make_head
 from histo.model.onnx import OnnxModel
 from histo.run import write_json, written
 
@@ -85,7 +86,7 @@ def write_bundle(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
-        file.write(save(state_on_cpu(model)))
+        file.write(save(on_cpu(model.state_dict())))
     if isinstance(model, nn.Sequential):
         write_learner(folder / LEARNER, model, card)
     else:

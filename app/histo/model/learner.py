@@ -1,22 +1,20 @@
-"""The heart of training: a fastai learner, frozen then whole, one cycle each."""
+"""The learner: `vision_learner` around a body, its head, optimizer, device and precision."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fastai.callback.fp16
 import fastai.callback.schedule  # noqa: F401  (fit_one_cycle, lr_find and to_fp16 are patched on)
 import torch
-from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from fastai.vision.learner import vision_learner
 from fastcore.basics import noop
-from torch import Tensor, nn
+from torch import nn
 
 from histo.config import ModelCard
 from histo.errors import HistoError
@@ -27,8 +25,6 @@ FULL_LR = 1.5e-3
 ATTENTION_LR = 1e-4
 """For transformers and ConvNeXt, which diverge at the rate of a plain convolutional net."""
 ATTENTION = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coat", "cait", "xcit")
-BODY_DIV = 3.0
-"""The first half of a pretrained body learns at the peak rate divided by this."""
 
 
 def default_lr(arch: str) -> float:
@@ -96,109 +92,11 @@ def build_learner(
     return learn
 
 
-class FrozenBody(Callback):  # type: ignore[misc]
-    """While frozen, the body only infers: no gradients, batch norm and dropout as in prediction."""
-
-    def before_fit(self) -> None:
-        """Let the body infer alone; the head gets copies that autograd may keep."""
-        body = self.learn.model[0]
-        forward = body.forward
-
-        def infer(x: Tensor) -> Tensor:
-            with torch.inference_mode():
-                features: Tensor = forward(x)
-            return features.clone()
-
-        body.forward = infer
-
-    def before_train(self) -> None:
-        """After fastai's own switch to training mode."""
-        self.learn.model[0].eval()
-
-    def after_fit(self) -> None:
-        """The body's own forward pass again."""
-        del self.learn.model[0].forward
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch showed: logits [N, C] and class indices [N] of the validation patches."""
-
-    number: int
-    train_loss: float
-    logits: Tensor
-    labels: Tensor
-    seconds: float
-    train_seconds: float
-    patches: int
-
-
-class Watch(Callback):  # type: ignore[misc]
-    """Tells `on_batch` of each batch and `on_epoch` of each epoch, counted over both phases."""
-
-    order = 60
-
-    def __init__(
-        self, on_batch: Callable[[], None], on_epoch: Callable[[Learner, Epoch], None]
-    ) -> None:
-        self.on_batch, self.on_epoch, self.number = on_batch, on_epoch, 0
-
-    def before_epoch(self) -> None:
-        """A new epoch: nothing gathered yet."""
-        self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
-        self.losses: list[Tensor] = []
-        self.start = time.perf_counter()
-
-    def after_train(self) -> None:
-        """The clock of training alone, for patches a second."""
-        self.train_seconds = time.perf_counter() - self.start
-
-    def before_batch(self) -> None:
-        """Plain tensors for the model: with fastai's own types each operation is dispatched twice."""
-        self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
-        self.learn.yb = tuple(y.as_subclass(Tensor) for y in self.yb)
-
-    def after_batch(self) -> None:
-        """Keep losses of training, logits of validation, on the device."""
-        if self.training:
-            self.losses.append(self.loss.detach())
-        else:
-            self.logits.append(self.pred.detach().float())
-            self.labels.append(self.yb[0])
-        self.on_batch()
-
-    def after_epoch(self) -> None:
-        """Hand the epoch over."""
-        self.number += 1
-        loss = float(torch.stack(self.losses).float().mean())
-        patches = len(self.losses) * self.dls.train.bs
-        logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
-        seconds = time.perf_counter() - self.start
-        self.on_epoch(
-            self.learn,
-            Epoch(self.number, loss, logits, labels, seconds, self.train_seconds, patches),
-        )
-
-
-def fit(learn: Learner, freeze_epochs: int, epochs: int, lr: float, pretrained: bool) -> None:
-    """Head first with the body frozen, then all of it: one cycle each (Smith, arXiv:1708.07120).
-
-    A pretrained body learns slower at its start than at its end (discriminative learning rates,
-    Howard and Ruder, arXiv:1801.06146); a new one learns all at the same rate.
-    """
-    with learn.removed_cbs(learn.recorder):  # it fetches each batch's loss; `Watch` an epoch's
-        if freeze_epochs:
-            learn.freeze()
-            learn.fit_one_cycle(freeze_epochs, lr, cbs=FrozenBody())
-        learn.unfreeze()
-        learn.fit_one_cycle(epochs, slice(lr / BODY_DIV, lr) if pretrained else lr)
-
-
 def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
     """fastai's learning rate finder: the suggestion (valley), the rates and losses it tried."""
     learn.unfreeze()
-    with learn.removed_cbs(learn.watch):
+    with TemporaryDirectory() as folder, learn.removed_cbs(learn.watch):
+        learn.path = Path(folder)  # where fastai keeps the weights meanwhile
         found = learn.lr_find(show_plot=False)
     rates, losses = learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses]
     return float(found.valley), rates, losses
@@ -228,8 +126,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
         if device.type != "cuda":
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if name == "fp16" and device.type == "cpu":
-        raise HistoError("--precision fp16 needs a GPU (bf16 and fp32 work on the CPU)")
+    if name != "fp32" and device.type != "cuda":
+        raise HistoError(f"--precision {name} needs a CUDA GPU ({device.type} trains in fp32)")
     return name
 
 
@@ -256,11 +154,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({os.cpu_count()} cores)" if device.type == "cpu" else str(device)
-
-
-def state_on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors as safetensors takes them: on the CPU, contiguous, none shared."""
-    return {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in model.state_dict().items()
-    }

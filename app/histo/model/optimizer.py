@@ -58,6 +58,11 @@ class FusedAdamW(Optimizer):  # type: ignore[misc]
             eps=hyper["eps"],
         )
 
+    def tensors_of(self, p: Tensor) -> tuple[str, ...]:
+        """The names of a parameter's tensors in `state`, made where they are not there yet."""
+        self._started(p)
+        return "grad_avg", "sqr_avg", "step"
+
     def _started(self, p: Tensor) -> dict[str, Tensor]:
         """The state of a parameter, under fastai's names; the step is a tensor on its device."""
         state: dict[str, Tensor] = self.state[p]

@@ -1,0 +1,195 @@
+"""The heart of training: the head alone, then all of it, one cycle each, from any batch on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from torch import Tensor
+
+from histo.errors import HistoError
+from histo.model.checkpoint import Checkpoint, Position
+
+BODY_DIV = 3.0
+"""The first half of a pretrained body learns at the peak rate divided by this."""
+LOOK = 50
+"""On a GPU losses are looked at this often, in batches: a look makes the device wait."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Two phases: the head alone with the body frozen, then all of it."""
+
+    freeze_epochs: int
+    epochs: int
+    lr: float
+    pretrained: bool
+
+    @property
+    def total(self) -> int:
+        """Epochs of both phases."""
+        return self.freeze_epochs + self.epochs
+
+
+def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
+    """Head first with the body frozen, then all of it: one cycle each (Smith, arXiv:1708.07120).
+
+    A pretrained body learns slower at its start than at its end (discriminative learning rates,
+    Howard and Ruder, arXiv:1801.06146); a new one learns all at the same rate.
+    """
+    lr = slice(plan.lr / BODY_DIV, plan.lr) if plan.pretrained else plan.lr
+    with learn.removed_cbs(learn.recorder):  # it fetches each batch's loss; `Watch` an epoch's
+        if at.epoch < plan.freeze_epochs:
+            learn.freeze()
+            learn.fit_one_cycle(plan.freeze_epochs, plan.lr, cbs=FrozenBody(), start_epoch=at.epoch)
+        if at.epoch < plan.total:
+            learn.unfreeze()
+            learn.fit_one_cycle(plan.epochs, lr, start_epoch=max(0, at.epoch - plan.freeze_epochs))
+
+
+class FrozenBody(Callback):  # type: ignore[misc]
+    """While frozen, the body only infers: no gradients, batch norm and dropout as in prediction."""
+
+    def before_fit(self) -> None:
+        """Let the body infer alone; the head gets copies that autograd may keep."""
+        self.body = self.learn.model[0]
+        forward = self.body.forward
+
+        def infer(x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                features: Tensor = forward(x)
+            return features.clone()
+
+        self.body.forward = infer
+
+    def before_train(self) -> None:
+        """After fastai's own switch to training mode."""
+        self.body.eval()
+
+    def after_fit(self) -> None:
+        """The body's own forward pass again."""
+        del self.body.forward
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch showed: logits [N, C] and class indices [N] of the validation patches."""
+
+    number: int
+    train_loss: float
+    logits: Tensor
+    labels: Tensor
+    seconds: float
+    train_seconds: float
+    patches: int
+    phase_ended: bool
+    """whether the head's epochs, or all, end with this one"""
+
+
+class Watch(Callback):  # type: ignore[misc]
+    """Knows where training stands, tells others, and begins in mid-run where a checkpoint says so.
+
+    Told of each batch `on_batch`, of each epoch `on_epoch`; `on_pause` is called between two
+    batches where `pause_due` says so, once the losses so far have proved finite.
+    """
+
+    order = 55  # before fastai sets the schedule's rates for a batch
+
+    def __init__(
+        self,
+        on_batch: Callable[[], None],
+        on_epoch: Callable[[Learner, Epoch], None],
+        on_pause: Callable[[Watch], None] = lambda _: None,
+        pause_due: Callable[[], bool] = lambda: False,
+        begin: Checkpoint | None = None,
+    ) -> None:
+        self.on_batch, self.on_epoch = on_batch, on_epoch
+        self.on_pause, self.pause_due, self.begin = on_pause, pause_due, begin
+        self.at = begin.position if begin else Position()
+
+    def before_fit(self) -> None:
+        """The checkpoint's weights and optimizer, once."""
+        self.running = False
+        self.losses, self.rates, self.spent = [], {}, 0.0  # type: ignore[var-annotated]
+        if self.begin:
+            self.begin.restore(self.learn)
+            self.losses = list(self.begin.tensors.get("losses", torch.empty(0)).unbind())
+            self.spent = float(self.begin.facts.get("train_seconds", 0.0))
+            self.begin = None
+        self.looked = len(self.losses)
+
+    def before_train(self) -> None:
+        """An epoch begins or goes on (`before_epoch` also comes for those that are skipped)."""
+        self.running = True
+        self.dls.train.epoch, self.dls.train.start = self.at.epoch, self.at.batch
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.start = time.perf_counter()
+
+    def before_batch(self) -> None:
+        """Plain tensors for the model: with fastai's own types each operation is dispatched twice."""
+        self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
+        self.learn.yb = tuple(y.as_subclass(Tensor) for y in self.yb)
+        if self.training:  # not added up batch by batch: the same wherever training began
+            self.learn.pct_train = (self.epoch + self.at.batch / self.n_iter) / self.n_epoch
+
+    def after_batch(self) -> None:
+        """Keep losses of training, logits of validation, on the device."""
+        if self.training:
+            self.losses.append(self.loss.detach())
+            self.rates[self.at.batch] = float(self.opt.hypers[-1]["lr"])
+            self.at = Position(self.at.epoch, self.at.batch + 1)
+        else:
+            self.logits.append(self.pred.detach().float())
+            self.labels.append(self.yb[0])
+        self.on_batch()
+        if self.training and (self.loss.device.type == "cpu" or not self.at.batch % LOOK):
+            self.look()
+        if self.pause_due():
+            self.look()
+            self.on_pause(self)
+
+    def look(self) -> None:
+        """Refuse a loss that is not finite, naming its batch and its learning rate."""
+        new = torch.stack(self.losses[self.looked :]) if self.losses[self.looked :] else None
+        if new is not None and not torch.isfinite(new).all():
+            first = self.looked + int((~torch.isfinite(new)).nonzero()[0])
+            raise HistoError(
+                f"the loss is not finite in batch {first + 1} of epoch {self.at.epoch + 1}, at "
+                f"learning rate {self.rates[first]:.2g} (train anew with a lower --lr, or in fp32)"
+            )
+        self.looked = len(self.losses)
+
+    def train_seconds(self) -> float:
+        """Seconds of training in this epoch, those before a break included."""
+        return self.spent + time.perf_counter() - self.start
+
+    def after_train(self) -> None:
+        """The clock of training alone, for patches a second."""
+        self.look()
+        self.trained = self.train_seconds()
+
+    def after_epoch(self) -> None:
+        """Hand the epoch over."""
+        if not self.running:  # skipped: it was done before the break
+            return
+        losses, seconds = torch.stack(self.losses).float(), self.train_seconds()
+        self.at, self.running = Position(self.at.epoch + 1), False
+        self.losses, self.looked, self.spent = [], 0, 0.0
+        self.on_epoch(
+            self.learn,
+            Epoch(
+                self.at.epoch,
+                float(losses.mean()),
+                torch.cat(self.logits).cpu(),
+                torch.cat(self.labels).cpu(),
+                seconds,
+                self.trained,
+                len(losses) * self.dls.train.bs,
+                self.epoch == self.n_epoch - 1,
+            ),
+        )

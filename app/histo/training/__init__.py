@@ -1,0 +1,1 @@
+"""A training run: made, recorded, gone on with, alone or in folds."""

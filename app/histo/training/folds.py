@@ -1,0 +1,92 @@
+"""Several models in one folder, each validated on another part of the patches."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+
+from histo.config import TrainConfig
+from histo.data.dataset import Patches, choose_folds, fold
+from histo.run import Run, read_predictions, write_json, write_predictions, write_split
+from histo.screen import Screen
+from histo.training.recording import environment
+from histo.training.resume import read_settings
+from histo.training.single import train_new, train_on
+
+
+def train_folds(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+    """A new folder with one run a fold, and above them the predictions of all patches."""
+    folds = choose_folds(patches, config)
+    run = Run.create(config.out, config.arch)
+    with run.lock():
+        start_folds(run, config, patches, folds)
+        _train_each(run, config, patches, folds, screen)
+    return run
+
+
+def train_folds_on(run: Run, config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+    """Go on with folds that this process holds: what is done stays, what is cut goes on."""
+    _train_each(run, config, patches, choose_folds(patches, config), screen)
+    return run
+
+
+def start_folds(run: Run, config: TrainConfig, patches: Patches, folds: np.ndarray) -> None:
+    """Settings, environment and split of all folds."""
+    from histo.model.learner import resolve_device
+
+    how = patches.split.replace("on both sides", "in two folds")
+    found = {
+        "labels": config.labels_csv,
+        "images": config.images_folder,
+        "out": run.path,
+        "split": f"{config.folds} folds, {how}",
+        "group_column": patches.group_column,
+        "leak": "",
+    }
+    write_json(run.environment, environment(patches, resolve_device(config.device)))
+    sides = [f"fold-{number + 1}" for number in folds.tolist()]
+    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
+    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    write_json(run.config, config.record(found))
+
+
+def _train_each(
+    run: Run, config: TrainConfig, patches: Patches, folds: np.ndarray, screen: Screen
+) -> None:
+    count = config.folds or 1
+    for number in range(count):
+        part, mine = Run(run.fold(number)), fold(patches, folds, number)
+        if part.finished:
+            screen.say(f"fold {number + 1} of {count}: done before")
+            continue
+        screen.say(f"fold {number + 1} of {count}")
+        settings = replace(config, out=part.path, folds=None)
+        if any(part.checkpoint.glob("*.safetensors")):
+            with part.lock():
+                train_on(
+                    part, read_settings(part, replace(settings, given=frozenset())), mine, screen
+                )
+        else:
+            shutil.rmtree(part.path, ignore_errors=True)
+            train_new(settings, mine, screen)
+    join_folds(run, patches, count)
+
+
+def join_folds(run: Run, patches: Patches, count: int) -> None:
+    """The out-of-fold predictions of all folds, in the order of the label CSV."""
+    tables = [read_predictions(Run(run.fold(number)).predictions) for number in range(count)]
+    rows = {
+        name: values
+        for table in tables
+        for name, values in zip(table.ids, table.probabilities, strict=True)
+    }
+    shutil.copyfile(run.fold(0) / "model.json", run.path / "model.json")
+    write_predictions(
+        run.predictions,
+        patches.ids,
+        patches.labels,
+        [rows[name] for name in patches.ids],
+        patches.vocab,
+    )

@@ -1,0 +1,248 @@
+"""What a run folder gets while its model trains."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from histo.data.dataset import Patches
+from histo.errors import HistoError, Stopped
+from histo.run import Run, read_json, write_json, write_predictions, write_split, written
+from histo.screen import Screen
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from torch import Tensor
+
+    from histo.model.checkpoint import Checkpoint
+    from histo.model.fit import Epoch, Watch
+
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "valid_loss",
+    "accuracy",
+    "roc_auc",
+    "seconds",
+    "patches_per_second",
+)
+PACKAGES = ("histo", "fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas")
+
+
+class Recording:
+    """Writes what each epoch shows, keeps the best, checkpoints, and says a line an epoch.
+
+    The checkpoint comes first, and all the other files of an epoch follow from it: after a kill at
+    any moment they are made again from the checkpoint, or by training again what it does not hold.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        patches: Patches,
+        screen: Screen,
+        minutes: float,
+        stop: Callable[[], bool],
+        begin: Checkpoint | None = None,
+    ) -> None:
+        self.run, self.patches, self.screen = run, patches, screen
+        self.seconds, self.stop = 60 * minutes, stop
+        self.rows: list[dict[str, float]] = list(begin.facts["rows"]) if begin else []
+        self.best = float(begin.facts["best"]) if begin else -math.inf
+        self.kept = time.monotonic()
+        if begin and begin.position.batch == 0:
+            self._conclude(begin.part("model."), begin.tensors.get("logits"))
+
+    def pause_due(self) -> bool:
+        """Whether it is time for a checkpoint, or the user has asked to stop."""
+        return self.stop() or time.monotonic() - self.kept >= self.seconds
+
+    def pause(self, watch: Watch) -> None:
+        """A checkpoint between two batches; the end of the run if the user has asked to stop."""
+        import torch
+
+        from histo.model.checkpoint import Checkpoint, capture
+
+        if watch.training or self.stop():
+            tensors, facts = capture(watch.learn, phase_ended=False)
+            tensors["losses"] = torch.stack(watch.losses).float().cpu()
+            facts["train_seconds"] = watch.train_seconds()
+            self._keep(Checkpoint(watch.at, tensors, facts))
+        if self.stop():
+            raise Stopped(
+                f"stopped in epoch {watch.at.epoch + 1}, {watch.at.batch:,} batches into it (to go "
+                f"on: histo train --resume {self.run.path})"
+            )
+
+    def epoch(self, learn: Learner, seen: Epoch) -> None:
+        """Judge an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
+        from histo.model.checkpoint import Checkpoint, Position, capture
+        from histo.report.metrics import log_loss, macro_auc
+
+        probabilities = softmax(seen.logits)
+        if not np.isfinite(probabilities).all():
+            raise HistoError(
+                f"the predictions are not finite after epoch {seen.number} (train anew with a "
+                "lower --lr, or in fp32)"
+            )
+        labels = seen.labels.numpy()
+        row = {
+            "epoch": seen.number,
+            "train_loss": seen.train_loss,
+            "valid_loss": log_loss(labels, probabilities),
+            "accuracy": float((probabilities.argmax(1) == labels).mean()),
+            "roc_auc": macro_auc(labels, probabilities),
+            "seconds": seen.seconds,
+            "patches_per_second": seen.patches / seen.train_seconds,
+        }
+        self.rows.append(row)
+        score = row["roc_auc"] if len(self.patches.vocab) == 2 else -row["valid_loss"]
+        tensors, facts = capture(learn, phase_ended=seen.phase_ended)
+        if best := score > self.best:
+            self.best, tensors["logits"] = score, seen.logits
+        checkpoint = Checkpoint(Position(seen.number), tensors, facts)
+        self._keep(checkpoint)
+        self._conclude(checkpoint.part("model."), seen.logits if best else None)
+        self._say(row)
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, unless weights in it are not finite: the last good one stays."""
+        import torch
+
+        if not all(torch.isfinite(value).all() for value in checkpoint.part("model.").values()):
+            raise HistoError(
+                "the weights are not finite (train anew with a lower --lr, or in fp32)"
+            )
+        checkpoint.facts.update(rows=self.rows, best=self.best)
+        try:
+            checkpoint.write(self.run.checkpoint)
+        except OSError as error:
+            raise HistoError(
+                f"{self.run.checkpoint}: {error.strerror or error} (make room, then histo train "
+                f"--resume {self.run.path})"
+            ) from None
+        self.kept = time.monotonic()
+
+    def _conclude(self, state: Mapping[str, Tensor], logits: Tensor | None) -> None:
+        """What follows from a checkpoint at an epoch's end."""
+        from histo.model.checkpoint import save_best
+
+        with written(self.run.history, "w") as file:
+            table = csv.DictWriter(file, HISTORY, lineterminator="\n")
+            table.writeheader()
+            table.writerows(
+                {k: v if k == "epoch" else f"{v:.6g}" for k, v in r.items()} for r in self.rows
+            )
+        if logits is not None:
+            save_best(self.run.checkpoint, state)
+            self._predictions(softmax(logits))
+
+    def _predictions(self, probabilities: Any) -> None:
+        labels = [self.patches.labels[i] for i in np.flatnonzero(self.patches.valid)]
+        write_predictions(
+            self.run.predictions, self.patches.valid_ids, labels, probabilities, self.patches.vocab
+        )
+
+    def _say(self, row: dict[str, float]) -> None:
+        if len(self.rows) == 1:
+            self.screen.say("epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s")
+        self.screen.say(
+            f"{row['epoch']:5d}  {row['train_loss']:10.4f}  {row['valid_loss']:10.4f}  "
+            f"{row['accuracy']:8.4f}  {row['roc_auc']:6.4f}  {row['seconds']:7.1f}  "
+            f"{row['patches_per_second']:9.0f}"
+        )
+
+    def finish_in_fp32(self, learn: Learner) -> None:
+        """Predict the validation patches anew, so that the table is what the bundle will say."""
+        from histo.model.checkpoint import load_best
+
+        load_best(self.run.checkpoint, learn.model)
+        with learn.removed_cbs(learn.mixed_precision), learn.removed_cbs(learn.watch):
+            self._predictions(learn.get_preds()[0].double().cpu().numpy())
+
+    def finish(self) -> None:
+        """Draw the learning curve, say which epoch is kept, and drop what only resuming needs."""
+        from histo.model.checkpoint import LAST
+        from histo.report.plots import draw_learning_curve
+
+        draw_learning_curve(self.run.path / "learning_curve", self.rows)
+        (self.run.checkpoint / LAST).unlink(missing_ok=True)
+        key = "roc_auc" if len(self.patches.vocab) == 2 else "valid_loss"
+        pick = max if key == "roc_auc" else min
+        best = pick(self.rows, key=lambda row: row[key])
+        self.screen.say(
+            f"kept epoch {best['epoch']:g}: AUC {best['roc_auc']:.4f}, "
+            f"accuracy {best['accuracy']:.4f} on {int(self.patches.valid.sum()):,} patches"
+        )
+
+
+def softmax(logits: Tensor) -> Any:
+    """Probabilities float64 [N, C] of logits."""
+    return logits.double().softmax(1).numpy()
+
+
+def write_start(run: Run, patches: Patches, device: Any) -> None:
+    """What is known before the first batch: split, environment, sample sheet."""
+    from histo.report.plots import draw_sheet
+
+    sides = np.where(patches.valid, "valid", "train").tolist()
+    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
+    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    write_json(run.environment, environment(patches, device))
+    chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
+    draw_sheet(
+        run.path / "samples",
+        [patches.store.pixels[i] for i in chosen],
+        [f"label {patches.labels[i]}" for i in chosen],
+        "Sample patches",
+    )
+
+
+def environment(patches: Patches, device: Any) -> dict[str, Any]:
+    """Versions, device, command line, commit of the working folder, fingerprints of the data."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        **session(device),
+        "platform": platform.platform(),
+        "git_commit": commit,
+        "fingerprint": patches.fingerprints(),
+    }
+
+
+def session(device: Any) -> dict[str, Any]:
+    """One process's part in a run: versions, device, command line, when."""
+    from histo.model.learner import describe_device
+
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "device": describe_device(device),
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def record_resumed(run: Run, device: Any, screen: Screen) -> None:
+    """Add this process to environment.json, and say where its versions are others."""
+    facts, now = read_json(run.environment), session(device)
+    other = [
+        f"{name} {facts['versions'].get(name)} then, {value} now"
+        for name, value in now["versions"].items()
+        if facts["versions"].get(name) != value
+    ]
+    if other:
+        screen.say(f"note: the run may end a little differently: {', '.join(other)}")
+    write_json(run.environment, {**facts, "resumed": [*facts.get("resumed", []), now]})

@@ -1,0 +1,78 @@
+"""A run's settings and data read back, and held against what they were."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from histo.config import TrainConfig
+from histo.data.dataset import Patches, read_patches
+from histo.errors import HistoError
+from histo.run import Run, read_json
+from histo.screen import Screen
+
+MAY_DIFFER = (
+    *("data", "labels", "images", "store", "no_store", "groups"),
+    *("device", "checkpoint_minutes"),
+)
+"""What a run may go on with otherwise: where its data lie, and on what it trains."""
+
+
+def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
+    """The settings a run was started with; HistoError where other ones are asked for now."""
+    record = read_json(run.config)
+    try:
+        known = {f.name: f for f in fields(TrainConfig) if f.name != "given"}
+        values = {
+            name: _typed(known[name].type, entry["value"])
+            for name, entry in record.items()
+            if name in known and name != "store"
+        }
+        if record.get("store", {}).get("source") == "given":
+            values["store"] = Path(record["store"]["value"])
+        before = TrainConfig(**values)
+    except (AttributeError, KeyError, TypeError):
+        raise HistoError(f"{run.config} is not the config of a training run") from None
+    changed = [
+        name
+        for name in sorted(asked.given - {"resume"})
+        if name not in MAY_DIFFER and str(getattr(asked, name)) != str(values.get(name))
+    ]
+    if changed:
+        name = changed[0]
+        flag = f"--{name.replace('_', '-')}"
+        why = "its schedule is planned for that" if "epochs" in name else "one run, one setting"
+        raise HistoError(
+            f"{run.path} was started with {flag} {values.get(name)}, not {getattr(asked, name)}: "
+            f"{why} (leave {flag} out, or train anew)"
+        )
+    now = {name: getattr(asked, name) for name in MAY_DIFFER if name in asked.given}
+    if "data" in now:  # the folder as it was laid out, elsewhere
+        now = {"labels": None, "images": None, **now}
+    return replace(before, out=run.path, **now)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A JSON value as the field of the settings has it."""
+    if value is None:
+        return None
+    if "Path" in str(kind):
+        return Path(value)
+    return str(value) if "str" in str(kind) else value
+
+
+def read_patches_again(run: Run, config: TrainConfig, screen: Screen) -> Patches:
+    """The patches of a run, split as they were; HistoError where labels or pixels have changed."""
+    sides = {row["id"]: row["split"] for row in run.read_split()}
+    settings = run.settings()
+    given = (sides, str(settings.get("split", "")), str(settings.get("group_column") or ""))
+    patches = read_patches(config, screen, given)
+    before = read_json(run.environment).get("fingerprint", {})
+    changed = [part for part, now in patches.fingerprints().items() if before.get(part) != now]
+    if changed:
+        raise HistoError(
+            f"the {' and the '.join(changed)} of {config.data} are not those that {run.path} was "
+            "started with: it cannot go on (put them back, or train anew)"
+        )
+    return patches

@@ -1,0 +1,217 @@
+"""One model, trained in a run folder from its start or from its last checkpoint."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histo.config import ModelCard, TrainConfig
+from histo.data.dataset import Patches
+from histo.errors import HistoError
+from histo.run import Run, write_json
+from histo.screen import Screen
+from histo.signals import stop_asked
+from histo.training.recording import Recording, record_resumed, write_start
+
+if TYPE_CHECKING:
+    import torch
+    from fastai.learner import Learner
+
+    from histo.model.checkpoint import Checkpoint
+    from histo.model.fit import Plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is ready before the first batch."""
+
+    config: TrainConfig
+    patches: Patches
+    device: torch.device
+    precision: str
+    learn: Learner
+    card: ModelCard
+
+    @property
+    def freeze_epochs(self) -> int:
+        """As given; else one where the body starts from weights, none where it starts from nothing."""
+        given = self.config.freeze_epochs
+        return given if given is not None else int(self.pretrained)
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the body starts from weights."""
+        return self.config.weights != "none"
+
+
+def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+    """Train in a new run folder; it is made once labels, patches, weights and device are good."""
+    job = prepare(config, patches, screen)
+    run = Run.create(config.out, config.arch)
+    with run.lock():
+        try:
+            train_in(run, job, None, screen)
+        except (HistoError, RuntimeError, OSError):
+            if not any(run.checkpoint.glob("*.safetensors")):  # there is nothing to keep
+                shutil.rmtree(run.path, ignore_errors=True)
+            raise
+    return run
+
+
+def train_on(run: Run, config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+    """Go on with a run folder that this process holds, from its last checkpoint."""
+    from histo.model.checkpoint import Checkpoint
+
+    begin = Checkpoint.read(run.checkpoint)
+    train_in(run, prepare(config, patches, screen, begin), begin, screen)
+    return run
+
+
+def prepare(
+    config: TrainConfig, patches: Patches, screen: Screen, begin: Checkpoint | None = None
+) -> Job:
+    """Device, body, loaders and learner; of a checkpoint's run the weights come later."""
+    from histo.data.loaders import make_loaders
+    from histo.model import learner as engine
+    from histo.model.body import features_of
+
+    valid = patches.valid
+    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({patches.split})")
+    device = engine.resolve_device(config.device)
+    precision = engine.resolve_precision(config.precision, device)
+    engine.seed_everything(config.seed, device)
+    body, card = start_model(config, patches, screen, weights=begin is None)
+    count = int((~valid).sum())
+    wanted = config.batch_size or engine.default_batch_size(device)
+    batch_size = min(wanted, count)
+    if batch_size < wanted:
+        screen.say(f"batch size {batch_size}: there are only {count} training patches")
+    dls = make_loaders(
+        patches.store,
+        patches.labels,
+        valid,
+        card.vocab,
+        batch_size=batch_size,
+        augment=config.augment,
+        mean=card.mean,
+        std=card.std,
+        device=device,
+        crop=config.crop,
+        size=config.size,
+        seed=config.seed,
+    )
+    features = features_of(body, card.patch_size, config.arch)
+    learn = engine.build_learner(dls, body, features, card, precision, config.compile)
+    return Job(config, patches, device, precision, learn, card)
+
+
+def start_model(
+    config: TrainConfig, patches: Patches, screen: Screen, *, weights: bool
+) -> tuple[Any, ModelCard]:
+    """The body with its starting weights, and the card of the model to be."""
+    from histo.model.body import load_weights, make_body, normalisation
+
+    body = make_body(config.arch, imagenet=weights and config.weights == "imagenet")
+    if weights and config.weights not in ("imagenet", "none"):
+        loaded = load_weights(body, Path(config.weights))
+        screen.say(f"weights: {loaded}; the head is new")
+    mean, std = normalisation(body)
+    card = ModelCard(
+        config.arch, patches.vocab, patches.store.side, config.crop, config.size, mean, std
+    )
+    return body, card
+
+
+def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> None:
+    """Train in a run folder that this process holds."""
+    from histo.model import learner as engine
+    from histo.model.fit import Watch, fit
+
+    config, learn = job.config, job.learn
+    epochs = job.freeze_epochs + config.epochs
+    steps = len(learn.dls.train) + len(learn.dls.valid)
+    with stop_asked() as stop, screen.bar("training", epochs * steps) as advance:
+        recording = Recording(run, job.patches, screen, config.checkpoint_minutes, stop, begin)
+        watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
+        learn.add_cb(watch)
+        plan = start(run, job, screen) if begin is None else planned(job)
+        if begin:
+            record_resumed(run, job.device, screen)
+            screen.say(f"going on in epoch {watch.at.epoch + 1}, batch {watch.at.batch + 1:,}")
+            advance(watch.at.epoch * steps + watch.at.batch)
+        try:
+            fit(learn, plan, watch.at)
+            if job.precision != "fp32":
+                recording.finish_in_fp32(learn)
+        except RuntimeError as error:
+            raise engine.out_of_memory(error, learn.dls.train.bs) or error from None
+    recording.finish()
+
+
+def start(run: Run, job: Job, screen: Screen) -> Plan:
+    """Write what is known before the first batch, and say what will be done."""
+    from histo.model.fit import Plan
+    from histo.model.learner import describe_device
+
+    config, patches = job.config, job.patches
+    batch_size = job.learn.dls.train.bs
+    found = {
+        "batch_size": batch_size,
+        "freeze_epochs": job.freeze_epochs,
+        "device": str(job.device),
+        "precision": job.precision,
+        "labels": config.labels_csv,
+        "images": config.images_folder,
+        "store": patches.store.path,
+        "out": run.path,
+        "split": patches.split,
+        "leak": patches.leak,
+        "group_column": patches.group_column,
+    }
+    write_json(run.config, config.record(found))
+    write_json(run.path / "model.json", job.card.as_dict())
+    write_start(run, patches, job.device)
+    lr = choose_lr(config, job.learn, run)
+    write_json(run.config, config.record({**found, "lr": lr}))
+    screen.say(
+        f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
+        f"{batch_size}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
+    )
+    return Plan(job.freeze_epochs, config.epochs, lr, job.pretrained)
+
+
+def planned(job: Job) -> Plan:
+    """The plan of a run that goes on: its settings hold the rate that was found."""
+    from histo.model.fit import Plan
+
+    lr = parse_lr(job.config.lr or "")
+    return Plan(job.freeze_epochs, job.config.epochs, lr, job.pretrained)
+
+
+def choose_lr(config: TrainConfig, learn: Learner, run: Run) -> float:
+    """The learning rate given, the default for the architecture, or what the finder finds."""
+    from histo.model.learner import default_lr, find_lr
+
+    if config.lr is None:
+        return default_lr(config.arch)
+    if config.lr != "find":
+        return parse_lr(config.lr)
+    from histo.report.plots import draw_lr_find
+
+    lr, rates, losses = find_lr(learn)
+    draw_lr_find(run.path / "lr_find", rates, losses, lr)
+    return lr
+
+
+def parse_lr(text: str) -> float:
+    """A learning rate as a number; HistoError where it is none."""
+    try:
+        lr = float(text)
+    except ValueError:
+        lr = math.nan
+    if not (math.isfinite(lr) and lr > 0):
+        raise HistoError(f"--lr {text}: give a positive number, or find")
+    return lr
