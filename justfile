@@ -26,9 +26,9 @@ lint:
 types:
     uv run mypy
 
-# the tests
+# the tests, on every core
 test *ARGS:
-    uv run pytest {{ARGS}}
+    uv run pytest -n auto --dist loadscope {{ARGS}}
 
 # what CI runs
 check: lint types test
