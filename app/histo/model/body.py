@@ -157,7 +157,7 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
     given = read_weights(path)
     own = body.state_dict()
     fits: dict[str, str] = {}
-    for prefix in ("", "module.", "model.", "backbone.", "encoder.", "0.", "module.model."):
+    for prefix in ("", "module.", "model.", "backbone.", "encoder.", "0.", "0.0.", "module.model."):
         pairs = {
             name: prefix + name
             for name, value in own.items()
