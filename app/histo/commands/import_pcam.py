@@ -73,12 +73,13 @@ def import_pcam(
         patches = read_sources(sources, work, screen)
         kept = ~patches.duplicate | keep_duplicates
         say_counts(patches, kept, screen, labels=not groups_only)
-        if groups_only:
-            write_table(data / GROUPS, patches, kept, ("id", "slide", "split"))
-        else:
+        if not groups_only:
             write_patches(sources, patches, kept, data, screen)
-            write_tables(patches, kept, data)
-            write_json(data / RECORD, {**plan, "patches": counts_of(patches, kept)})
+            write_labels(patches, kept, data)
+        write_table(data / GROUPS, patches, kept, ("id", "slide", "split"))
+        if not groups_only:
+            write_json(work / RECORD, {**plan, "patches": counts_of(patches, kept)})
+            (work / RECORD).replace(data / RECORD)
     shutil.rmtree(work)
 
 
@@ -254,9 +255,8 @@ def flush_all() -> None:
         os.sync()
 
 
-def write_tables(patches: Patches, kept: NDArray[np.bool_], data: Path) -> None:
-    """groups.csv, and the label table of each folder."""
-    write_table(data / GROUPS, patches, kept, ("id", "slide", "split"))
+def write_labels(patches: Patches, kept: NDArray[np.bool_], data: Path) -> None:
+    """The label table of each folder."""
     for name, splits in FOLDERS.items():
         here = kept & np.isin(patches.split, splits)
         if here.any():
@@ -266,16 +266,18 @@ def write_tables(patches: Patches, kept: NDArray[np.bool_], data: Path) -> None:
 def write_table(
     path: Path, patches: Patches, wanted: NDArray[np.bool_], columns: Sequence[str]
 ) -> None:
-    """A CSV of the wanted patches, in the order of the files."""
+    """A CSV of the wanted patches, in the order of the files; made in the work folder beside it."""
     values: dict[str, Sequence[Any] | NDArray[Any]] = {
         "id": patches.ids,
         "label": patches.label,
         "slide": patches.slide,
         "split": patches.split,
     }
-    with written(path, "w") as file:
+    made = path.parent / WORK / path.name
+    with written(made, "w") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         table.writerows(
             [values[name][row] for name in columns] for row in np.flatnonzero(wanted).tolist()
         )
+    made.replace(path)

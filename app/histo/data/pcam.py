@@ -157,7 +157,8 @@ def read_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
                 ) from None
             end = int(np.searchsorted(rows, start + step))
             for row in rows[at:end]:
-                yield part[row - start]
+                yield part[row - start].copy()
+            del part  # or it is still there while the next is read
             at = end
 
 

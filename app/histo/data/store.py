@@ -265,7 +265,7 @@ def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable
     folder.mkdir(parents=True, exist_ok=True)
     index_path = _index_path(folder, images, None, None)
     if not index_path.is_file():
-        _remove_arrays(index_path)
+        _clear(index_path)
     ahead = iter(rows)
     first = next(ahead)
     side = first.patch.shape[0]
@@ -296,13 +296,14 @@ def _write(index_path: Path, names: NDArray[np.str_], side: int, rows: Iterable[
     except BaseException:
         pixels_path.unlink(missing_ok=True)
         raise
-    _remove_arrays(index_path, pixels_path)
+    _clear(index_path, pixels_path)
     return Store(np.load(pixels_path, mmap_mode="r").view(np.ndarray), sha1, index_path)
 
 
-def _remove_arrays(index_path: Path, kept: Path | None = None) -> None:
-    """Take away the arrays of a store, all but the one that is kept."""
-    for stale in index_path.parent.glob(f"{index_path.stem}-*.npy"):
+def _clear(index_path: Path, kept: Path | None = None) -> None:
+    """Take away the arrays of a store but the one that is kept, and what a kill left of an index."""
+    arrays = index_path.parent.glob(f"{index_path.stem}-*.npy")
+    for stale in [*arrays, *index_path.parent.glob(f".{index_path.name}.*")]:
         if stale != kept:
             stale.unlink(missing_ok=True)
 
