@@ -115,8 +115,8 @@ def _dataset(path: Path, key: str, shape: tuple[int, ...]) -> Iterator[Any]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(h5py.File(path, "r"))
-            found = file.get(key)
-            names = ", ".join(list(file)[:20]) or "nothing"
+            names = list(file)
+            found = file[key] if key in names else None
         except DAMAGE as error:
             if getattr(error, "errno", None):  # of the system, not of what is in the file
                 raise
@@ -124,7 +124,9 @@ def _dataset(path: Path, key: str, shape: tuple[int, ...]) -> Iterator[Any]:
                 f"{path} is no HDF5 file, or cut short or damaged (download it again)"
             ) from None
         if not isinstance(found, h5py.Dataset):
-            raise HistoError(f"{path} has no dataset {key!r}: it has {names}")
+            raise HistoError(
+                f"{path} has no dataset {key!r}: it has {', '.join(names[:20]) or 'nothing'}"
+            )
         of: tuple[int, ...] = found.shape or ()
         if found.dtype != np.uint8 or of[1:] != shape or not of[0]:
             wanted = ", ".join(map(str, shape))
