@@ -25,6 +25,7 @@ from histo.data import dataset as dataset_module
 from histo.data import store as store_module
 from histo.data.labels import list_patches, read_labels
 from histo.data.patches import pixel_sha1, read_patch
+from histo.data.pcam import hash_patches, unpack
 from histo.screen import Screen
 from tests.conftest import SHARED, assert_one_line_error, run_histo
 
@@ -481,6 +482,20 @@ def test_killed_while_it_writes_patches_it_does_not_write_them_again(tmp_path):
     assert run_histo("import-pcam", tmp_path / "h5", data).exit_code == 0
     assert {name: (data / "train" / name).stat().st_mtime_ns for name in times} == times
     assert np.array_equal(stored(data), draw(2000, 0))
+
+
+def test_hashes_and_unpacked_files_of_a_killed_import_are_gone_on_with(h5, tmp_path):
+    """A hash cut short is made again, those before it are not; a file unpacked in part is removed."""
+    x, kept = path_of(h5, "train", "x"), tmp_path / "train.sha1"
+    wanted = [pixel_sha1(pixels).encode() for pixels in draw(20, 0)]
+    kept.write_bytes(b"0" * 40 + wanted[1] + wanted[2][:13])
+    assert hash_patches(x, kept, QUIET).tolist() == [b"0" * 40, *wanted[1:]]
+    packed = tmp_path / f"{x.name}.gz"
+    packed.write_bytes(gzip.compress(x.read_bytes(), 1))
+    part = tmp_path / f".{x.name}.abcd"
+    part.write_bytes(b"in part")
+    assert unpack(packed, tmp_path, QUIET).read_bytes() == x.read_bytes()
+    assert not part.exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
