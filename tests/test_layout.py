@@ -25,7 +25,7 @@ ALLOWED = {
     "report": {"report", "BASE"},
     "BASE": {"BASE"},
 }
-ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second"}
+ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "h5dir"}
 """No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 
@@ -74,7 +74,7 @@ def test_every_command_is_explained(command):
     name = command.callback.__name__
     assert command.callback.__doc__
     assert (PACKAGE / "commands" / f"{name}.py").is_file()
-    assert f"histo {name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"histo {name.replace('_', '-')}" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_shows_every_option():

@@ -363,6 +363,31 @@ def compare(
 
 
 @app.command()
+def import_pcam(
+    h5dir: Annotated[Path, typer.Argument(help="Folder of PatchCamelyon's .h5 or .h5.gz files.")],
+    data: Annotated[Path, typer.Argument(help="A new folder.")],
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="Keep equal patches, as ID-2, ID-3 ….")
+    ] = False,
+    groups_only: Annotated[
+        bool,
+        typer.Option("--groups-only", help="Only write DATA/groups.csv, into Kaggle's folder say."),
+    ] = False,
+) -> None:
+    """Turn PatchCamelyon's HDF5 files into a folder in Kaggle's layout, with slide names."""
+    from histo.commands.import_pcam import import_pcam as run
+
+    run(h5dir, data, Screen(), keep_duplicates=keep_duplicates, groups_only=groups_only)
+    slides = f"--groups {data / 'groups.csv'}"
+    if groups_only:
+        typer.echo(f"slides: {data / 'groups.csv'} (next: histo train {data} {slides})")
+    elif (data / "train").is_dir():
+        typer.echo(f"data: {data} (next: histo train {data} --split-column split {slides})")
+    else:
+        typer.echo(f"data: {data}")
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:

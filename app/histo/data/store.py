@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,20 @@ class Store:
     def fingerprint(self) -> str:
         """SHA-256 over the patches' SHA-1s: the same pixels in any order give the same."""
         return hashlib.sha256(np.sort(self.sha1).tobytes()).hexdigest()
+
+
+class StoreRow(NamedTuple):
+    """One patch of a store, uint8 [S, S, 3], with the SHA-1 and the stamp of its file."""
+
+    patch: Pixels
+    sha1: bytes
+    stamp: tuple[int, int] | NDArray[np.int64]
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """What says whether a file has changed: its size and its time in nanoseconds."""
+    info = path.stat()
+    return info.st_size, info.st_mtime_ns
 
 
 def release(pixels: NDArray[np.uint8]) -> None:
@@ -147,7 +162,7 @@ def open_store(
         ) from None
     index_path = _index_path(folder, paths[0].parent, crop, size)
     names = np.array([path.name for path in paths])
-    stamps = np.array([(info.st_size, info.st_mtime_ns) for info in map(Path.stat, paths)])
+    stamps = np.array([stamp_of(path) for path in paths])
     old = _read(index_path)
     rows = old.find(names, stamps, screen) if old else np.full(len(paths), -1)
     if old and np.array_equal(rows, np.arange(len(old.pixels))):
@@ -220,29 +235,59 @@ def _rebuild(
     fit: tuple[int | None, int | None],
     screen: Screen,
 ) -> Store:
-    """Write the store anew, row by row: sound ones copied, the others decoded; then the index."""
+    """Write the store anew, row by row: sound ones copied, the others decoded."""
     have = rows >= 0
     side = old.pixels.shape[1] if old and have.any() else _first(paths, *fit)
     missing = [path for path, known in zip(paths, have, strict=True) if not known]
-    crc, sha1 = np.empty(len(paths), np.uint32), np.empty(len(paths), "S40")
-    pixels_path = index_path.with_name(f"{index_path.stem}-{os.urandom(4).hex()}.npy")
-    shape = (len(paths), side, side, 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    try:
-        with pixels_path.open("wb") as file, screen.bar("reading patches", len(missing)) as advance:
-            np.lib.format.write_array_header_1_0(file, header)
-            _reserve(file.fileno(), pixels_path.parent, int(np.prod(shape)))
-            fresh = decode_all(missing, *fit)
-            for i, (path, row) in enumerate(zip(paths, rows, strict=True)):
+
+    def made() -> Iterator[StoreRow]:
+        fresh = decode_all(missing, *fit)
+        with screen.bar("reading patches", len(missing)) as advance:
+            for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:
                     assert old is not None
-                    patch, sha1[i] = old.pixels[row], old.sha1[row]
+                    yield StoreRow(old.pixels[row], old.sha1[row], stamp)
                 else:
-                    patch, sha1[i] = next(fresh)
+                    patch, digest = next(fresh)
                     check_size(patch, side, path)
                     advance()
-                crc[i] = zlib.crc32(np.ascontiguousarray(patch).data)
-                file.write(np.ascontiguousarray(patch).data)
+                    yield StoreRow(patch, digest, stamp)
+
+    return _write(index_path, names, side, made())
+
+
+def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable[StoreRow]) -> None:
+    """Make the store of whole patches of an images folder from what another source has decoded.
+
+    One row a name, in the order of the label CSV: `open_store` then finds them and decodes none.
+    What an earlier writing left unfinished is taken away first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    index_path = _index_path(folder, images, None, None)
+    if not index_path.is_file():
+        _clear(index_path)
+    ahead = iter(rows)
+    first = next(ahead)
+    side = first.patch.shape[0]
+    _write(index_path, np.array(names), side, chain([first], ahead))
+
+
+def _write(index_path: Path, names: NDArray[np.str_], side: int, rows: Iterable[StoreRow]) -> Store:
+    """Write the rows of a store, one a name, then the index that makes them one."""
+    count = len(names)
+    crc, sha1 = np.empty(count, np.uint32), np.empty(count, "S40")
+    stamps = np.empty((count, 2), np.int64)
+    pixels_path = index_path.with_name(f"{index_path.stem}-{os.urandom(4).hex()}.npy")
+    shape = (count, side, side, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    try:
+        with pixels_path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            _reserve(file.fileno(), pixels_path.parent, int(np.prod(shape)))
+            for i, (_, row) in enumerate(zip(names, rows, strict=True)):
+                data = np.ascontiguousarray(row.patch).data
+                crc[i], sha1[i], stamps[i] = zlib.crc32(data), row.sha1, row.stamp
+                file.write(data)
             file.flush()
             os.fsync(file.fileno())
         with written(index_path) as file:
@@ -251,10 +296,16 @@ def _rebuild(
     except BaseException:
         pixels_path.unlink(missing_ok=True)
         raise
-    for stale in index_path.parent.glob(f"{index_path.stem}-*.npy"):
-        if stale != pixels_path:
-            stale.unlink(missing_ok=True)
+    _clear(index_path, pixels_path)
     return Store(np.load(pixels_path, mmap_mode="r").view(np.ndarray), sha1, index_path)
+
+
+def _clear(index_path: Path, kept: Path | None = None) -> None:
+    """Take away the arrays of a store but the one that is kept, and what a kill left of an index."""
+    arrays = index_path.parent.glob(f"{index_path.stem}-*.npy")
+    for stale in [*arrays, *index_path.parent.glob(f".{index_path.name}.*")]:
+        if stale != kept:
+            stale.unlink(missing_ok=True)
 
 
 def _reserve(handle: int, folder: Path, size: int) -> None:

@@ -1,0 +1,257 @@
+"""PatchCamelyon's own files: found, unpacked, checked, and read a few patches at a time.
+
+A split (train, valid, test) is three files, each with a row a patch in the same order:
+`…_x.h5`, uint8 [N, 96, 96, 3], RGB; `…_y.h5`, uint8 [N, 1, 1, 1], 0 or 1; and `…_meta.csv`, with
+the slide in its column `wsi`. Published as Zenodo record 2546921, the HDF5 files gzipped, CC0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.data.labels import read_rows
+from histo.data.patches import Pixels, cv2, pixel_sha1
+from histo.data.split import with_first
+from histo.errors import HistoError
+from histo.run import written
+from histo.screen import Screen
+
+SPLITS = ("train", "valid", "test")
+SIDE = 96
+"""Side of a patch in px."""
+FEW, MOST = 512, 8192
+"""Patches read at a time: 14 MB, and at most 226 MB where the file is laid out in large chunks."""
+MB = 1 << 20
+SHA1_LENGTH = 40
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
+"""What h5py raises, by and by, at a file that is not as it should be."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one split; `y` is None where the labels are not wanted."""
+
+    split: str
+    x: Path
+    y: Path | None
+    meta: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """All of them."""
+        return [path for path in (self.x, self.y, self.meta) if path is not None]
+
+
+def find_sources(folder: Path, labels: bool) -> list[Source]:
+    """The splits that lie in a folder; HistoError where there is none, or one lacks a file."""
+    found = []
+    for split in SPLITS:
+        stem = f"camelyonpatch_level_2_split_{split}_"
+        names = {"x": f"{stem}x.h5", "y": f"{stem}y.h5", "meta": f"{stem}meta.csv"}
+        if not labels:
+            del names["y"]
+        files = {kind: _plain_or_packed(folder / name) for kind, name in names.items()}
+        absent = [names[kind] for kind, path in files.items() if path is None]
+        if len(absent) == len(files):
+            continue
+        if absent:
+            raise HistoError(
+                f"{folder} has no {' and no '.join(absent)}, plain or .gz, but other files of the "
+                f"{split} split (the three files of a split belong together)"
+            )
+        there = {kind: path for kind, path in files.items() if path is not None}
+        found.append(Source(split, there["x"], there.get("y"), there["meta"]))
+    if not found:
+        raise HistoError(
+            f"no PatchCamelyon files in {folder}: camelyonpatch_level_2_split_train_x.h5 or .h5.gz, "
+            "its _y.h5 and _meta.csv, or those of valid or test"
+        )
+    return found
+
+
+def _plain_or_packed(path: Path) -> Path | None:
+    return next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
+
+
+def unpack(path: Path, work: Path, screen: Screen) -> Path:
+    """The file itself; where it is gzipped, its content in `work`, unpacked once.
+
+    HDF5 is read here and there, gzip only from end to end: so it must lie on disk unpacked.
+    """
+    plain = work / path.stem
+    if path.suffix != ".gz" or plain.is_file():
+        return plain if path.suffix == ".gz" else path
+    for part in work.glob(f".{plain.name}.*"):  # of an unpacking that was killed
+        part.unlink()
+    what, size = f"unpacking {path.name}, MB", path.stat().st_size // MB
+    try:
+        with path.open("rb") as packed, written(plain) as file, screen.bar(what, size) as advance:
+            stream, said = gzip.GzipFile(fileobj=packed), 0
+            while data := stream.read(MB):
+                file.write(data)
+                advance(packed.tell() // MB - said)
+                said = packed.tell() // MB
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise HistoError(f"{path} is cut short or damaged (download it again)") from None
+    return plain
+
+
+@contextmanager
+def _dataset(path: Path, key: str, shape: tuple[int, ...]) -> Iterator[Any]:
+    """The HDF5 dataset `key` of a file, uint8 [N, *shape]; HistoError where it is not that."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(h5py.File(path, "r"))
+            names = list(file)
+            found = file[key] if key in names else None
+        except DAMAGE as error:
+            if getattr(error, "errno", None):  # of the system, not of what is in the file
+                raise
+            raise HistoError(
+                f"{path} is no HDF5 file, or cut short or damaged (download it again)"
+            ) from None
+        if not isinstance(found, h5py.Dataset):
+            raise HistoError(
+                f"{path} has no dataset {key!r}: it has {', '.join(names[:20]) or 'nothing'}"
+            )
+        of: tuple[int, ...] = found.shape or ()
+        if found.dtype != np.uint8 or of[1:] != shape or not of[0]:
+            wanted = ", ".join(map(str, shape))
+            raise HistoError(
+                f"{path}: {key!r} is {found.dtype} {list(of)}, not uint8 [N, {wanted}]"
+            )
+        yield found
+
+
+def count_patches(path: Path) -> int:
+    """How many patches an `…_x.h5` holds."""
+    with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
+        return len(x)
+
+
+def read_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
+    """The patches uint8 [96, 96, 3], RGB, of ascending rows of an `…_x.h5`; memory does not grow."""
+    with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
+        # A chunk is unpacked whole: whoever reads it in parts unpacks it as often.
+        chunk = x.chunks[0] if x.chunks else 1
+        step = min(max(FEW // chunk * chunk, chunk), MOST)
+        at = 0
+        while at < len(rows):
+            start = int(rows[at])
+            try:
+                part = x[start : start + step]
+            except DAMAGE:
+                raise HistoError(
+                    f"{path} is damaged at row {start} or soon after (download it again)"
+                ) from None
+            end = int(np.searchsorted(rows, start + step))
+            for row in rows[at:end]:
+                yield part[row - start].copy()
+            del part  # or it is still there while the next is read
+            at = end
+
+
+def hash_patches(path: Path, kept: Path, screen: Screen) -> NDArray[np.bytes_]:
+    """The SHA-1 of each patch of an `…_x.h5`, S40 [N]; what `kept` holds of them is not done again."""
+    total = count_patches(path)
+    with kept.open("ab") as file, screen.bar(f"hashing {path.name}", total) as advance:
+        done = file.tell() // SHA1_LENGTH
+        file.truncate(done * SHA1_LENGTH)
+        advance(done)
+        for pixels in read_patches(path, np.arange(done, total)):
+            file.write(pixel_sha1(pixels).encode())
+            advance()
+    return np.fromfile(kept, f"S{SHA1_LENGTH}")
+
+
+def read_targets(path: Path, count: int) -> NDArray[np.uint8]:
+    """The labels [N], 0 or 1, of an `…_y.h5` of `count` rows."""
+    with _dataset(path, "y", (1, 1, 1)) as y:
+        if len(y) != count:
+            raise HistoError(f"{path} has {len(y)} labels for {count} patches")
+        try:
+            labels = np.asarray(y[:]).reshape(-1)
+        except DAMAGE:
+            raise HistoError(f"{path} is damaged (download it again)") from None
+    for row in np.flatnonzero(labels > 1)[:1]:
+        raise HistoError(f"{path}, row {row}: the label is {labels[row]}, not 0 or 1")
+    return labels
+
+
+def read_slides(path: Path, count: int) -> list[str]:
+    """The slide of each patch, from a `…_meta.csv` of `count` rows."""
+    rows = read_rows(path, ["wsi"])
+    if len(rows) != count:
+        raise HistoError(f"{path} has {len(rows)} rows for {count} patches")
+    for line, (slide,) in rows:
+        if not slide:
+            raise HistoError(f"{path.name}, line {line}: the wsi is blank")
+    return [sys.intern(slide) for _, (slide,) in rows]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the files say: one entry a patch in each, the splits one after the other.
+
+    `row` is a patch's row in its file; `first` the place here of the first with its pixels.
+    """
+
+    sha1: NDArray[np.bytes_]
+    label: NDArray[np.uint8]
+    slide: NDArray[np.object_]
+    split: NDArray[np.str_]
+    row: NDArray[np.int64]
+    first: NDArray[np.int64]
+
+    @property
+    def duplicate(self) -> NDArray[np.bool_]:
+        """Whether a patch's pixels were there before."""
+        return np.not_equal(self.first, np.arange(len(self.first)))
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The SHA-1 of the pixels, Kaggle's id; the second of equal patches with `-2`, and so on."""
+        seen: Counter[str] = Counter()
+        names = []
+        for name in np.char.decode(self.sha1, "ascii").tolist():
+            seen[name] += 1
+            names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        return names
+
+
+def read_sources(sources: Sequence[Source], work: Path, screen: Screen) -> Patches:
+    """Labels, slides and SHA-1s of all the splits; unpacked files and SHA-1s are kept in `work`."""
+    parts = []
+    for source in sources:
+        x = unpack(source.x, work, screen)
+        count = count_patches(x)
+        slides = read_slides(unpack(source.meta, work, screen), count)
+        labels = np.zeros(count, np.uint8)
+        if source.y is not None:
+            labels = read_targets(unpack(source.y, work, screen), count)
+        sha1 = hash_patches(x, work / f"{source.split}.sha1", screen)
+        parts.append((sha1, labels, np.array(slides, object), np.full(count, source.split)))
+    sha1, label, slide, split = (np.concatenate(column) for column in zip(*parts, strict=True))
+    row = np.concatenate([np.arange(len(part[0])) for part in parts])
+    return Patches(sha1, label, slide, split, row, with_first(np.arange(len(sha1)), sha1))
+
+
+def encode_tif(pixels: Pixels) -> bytes:
+    """A patch as an uncompressed TIF in one strip, as Kaggle's are."""
+    how = [cv2.IMWRITE_TIFF_COMPRESSION, 1, cv2.IMWRITE_TIFF_ROWSPERSTRIP, SIDE]
+    good, data = cv2.imencode(".tif", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), how)
+    assert good
+    return data.tobytes()
