@@ -89,6 +89,7 @@ def train_one(
         freeze_epochs = 1 if pretrained else 0
 
     from histo.data.loaders import make_loaders
+    from histo.model.attention import write_attention
     from histo.model.body import features_of
 
     dls = make_loaders(
@@ -146,6 +147,8 @@ def train_one(
         if expected:
             raise expected from None
         raise
+    places = np.flatnonzero(valid)
+    write_attention(run, learn.model, card, patches.store.pixels, places, batch_size, screen)
     recorder.finish()
     return run
 
