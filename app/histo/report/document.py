@@ -34,8 +34,9 @@ CURVES = {
 }
 """The plots in the order of the page, with their captions."""
 LOOKED = (
-    "Left the patch, right what spoke for the class it was called: the brighter, the more "
-    "(Grad-CAM). The map is coarse, and says where, not why."
+    "The most confident mistakes, then typical hits. Left the patch; right, bright, what spoke for "
+    "the class it was called (Grad-CAM), inside the orange line at least half the peak. Such maps "
+    "are coarse, lean to the borders in some networks, and say where, not why."
 )
 
 Section = tuple[str, Sequence[str]]
@@ -73,12 +74,21 @@ def judged(metrics: dict[str, Any]) -> list[str]:
     pieces = [page.paragraph(absent_line(metrics), "warning")] if metrics["absent"] else []
     pieces.append(page.table(headline(metrics)))
     if "classes" in metrics:
-        pieces.append(page.table(class_rows(metrics), sortable=True))
+        pieces.append(page.table(stacked(class_rows(metrics)), sortable=True))
     if "at_0.5" in metrics:
-        pieces.append(page.table(points(metrics)))
+        pieces.append(page.table(stacked(points(metrics))))
     if "at_wanted" in metrics:
         pieces.append(page.paragraph(wanted_line(metrics)))
     return [*pieces, page.paragraph(f"{unit_line(metrics)}.", "small")]
+
+
+def stacked(rows: list[list[str]]) -> list[list[str]]:
+    """Rows of a name, and values each followed by its interval: the interval below its value."""
+    head, *body = rows
+    return [head[:1] + head[1::2]] + [
+        [row[0], *(f"{value}\n{span}" for value, span in zip(row[1::2], row[2::2], strict=True))]
+        for row in body
+    ]
 
 
 def by_unit(groups: Sequence[dict[str, Any]], unit: str) -> list[Section]:
@@ -96,9 +106,9 @@ def sheets(folder: Path, metrics: dict[str, Any]) -> list[Section]:
     mistakes, looked = folder / "mistakes.png", folder / "attention.png"
     if mistakes.is_file():
         caption = "The most confident mistakes."
-        found.append(("Mistakes", [page.figures([(mistakes, caption)], wide=True)]))
+        found.append(("Mistakes", [page.figures([(mistakes, caption)], sheet=True)]))
     attention = metrics.get("attention")
     pieces = [page.paragraph(attention_line(attention))] if attention else []
     if looked.is_file():
-        pieces.append(page.figures([(looked, LOOKED)], wide=True))
+        pieces.append(page.figures([(looked, LOOKED)], sheet=True))
     return [*found, ("Why: where the model looked", pieces)] if pieces else found

@@ -124,7 +124,8 @@ def draw_attention(
         row = row_of[found.ids[n]]
         sure = table.probabilities[row, table.vocab.index(found.called[n])]
         true = plots.short(table.vocab[table.labels[row]], 12)
-        text = f"true {true}, called {plots.short(found.called[n], 12)} ({sure:.3f})"
+        kind = "hit" if table.vocab[table.labels[row]] == found.called[n] else "mistake"
+        text = f"{kind}: true {true}, called {plots.short(found.called[n], 12)} ({sure:.3f})"
         inside = "" if shares is None else f"\n{100 * np.nan_to_num(shares[k]):.0f} % in the centre"
         captions.append(text + inside)
     plots.draw_attention(path, patches, enlarge(maps, found.side), captions, centre)

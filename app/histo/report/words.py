@@ -113,11 +113,12 @@ def summary(metrics: dict[str, Any]) -> str:
     name = metrics["positive"]
     rates = []
     if point["sensitivity"] is not None:
-        rates.append(f"it finds {of_hundred(point['sensitivity'])} patches of class {name}")
+        rates.append(f"it finds {of_hundred(point['sensitivity'])} patches of class '{name}'")
     if point["specificity"] is not None:
         wrongly = of_hundred(1 - point["specificity"])
-        rates.append(f"it calls {wrongly} others {name} wrongly")
-    said.append(f"At threshold {point['threshold']:.3g} {' and '.join(rates)}")
+        rates.append(f"calls {wrongly} others '{name}' wrongly")
+    start = "" if rates[0].startswith("it") else "it "
+    said.append(f"At threshold {point['threshold']:.3g} {start}{', and '.join(rates)}")
     return f"{'. '.join(said)}."
 
 
@@ -175,15 +176,16 @@ def calibration_line(metrics: dict[str, Any]) -> str:
 def attention_line(found: dict[str, Any]) -> str:
     """Which share of the attention falls inside the centre, and what that is to be held against."""
     side, patch = found["centre"], found["patch"]
-    shares = "; ".join(
-        f"{percent(part['share'])} for the {part['patches']:,} called {name}"
-        + (f" ({between([100 * x for x in part['interval']], 1)})" if part["interval"] else "")
-        for name, part in found["classes"].items()
-    )
+    shares = []
+    for name, part in found["classes"].items():
+        ends = [100 * x for x in part["interval"] or ()]
+        interval = f"{between(ends, 1)}, " if ends else ""
+        many = f"{part['patches']:,} {plural('patch', part['patches'])}"
+        shares.append(f"{percent(part['share'])} where '{name}' was called ({interval}{many})")
     return (
-        f"Attention inside the centre {side}x{side} px: {shares}. The centre is "
-        f"{percent(found['even'])} of the patch, which is what even attention would give"
-        f" ({found['patches']:,} validation patches of {patch}x{patch} px, drawn at random)."
+        f"Attention that falls inside the centre {side}x{side} px: {'; '.join(shares)}. Even "
+        f"attention would give {percent(found['even'])}: the centre's share of a patch of "
+        f"{patch}x{patch} px."
     )
 
 
