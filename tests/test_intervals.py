@@ -7,8 +7,7 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from histo.report.intervals import Counts, Ranked, intervals
-from histo.report.report import all_figures
+from histo.report.intervals import Counts, Ranked, all_figures, intervals
 
 
 def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:

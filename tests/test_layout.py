@@ -14,7 +14,10 @@ from histo.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
-BASE = {"run", "config", "errors", "screen", "signals", "d4", "ahead", "temperature", "__init__"}
+BASE = {
+    *("run", "config", "errors", "screen", "signals", "d4", "ahead", "temperature", "__init__"),
+    *("attention", "finding", "limits", "rows", "ranks", "shard", "table", "parts"),
+}
 ALLOWED = {
     "cli": {"commands", "BASE"},
     "__main__": {"cli"},

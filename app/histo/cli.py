@@ -234,12 +234,20 @@ def interpret(
     groups: Groups = None,
     sensitivity: Sensitivity = None,
     specificity: Specificity = None,
+    centre: Annotated[
+        Optional[int],
+        typer.Option(
+            min=0,
+            help="Side in px of the centre that labels speak of, 0 for none. "
+            "[default: 32 for patches of 64 to 96 px as they are]",
+        ),
+    ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as judge
 
     wanted = operating_point(sensitivity, specificity)
-    folder, _ = judge(run, out, images, Screen(), groups, wanted)
+    folder, _ = judge(run, out, images, Screen(), groups, wanted, centre)
     typer.echo(f"report: {folder / 'report.html'}")
 
 
@@ -357,8 +365,8 @@ def compare(
     from histo.commands.compare import compare as run
 
     result = run(first, second, groups, out, Screen())
-    low, high = result["difference"]["roc_auc"]["interval"]
-    words = "no difference in AUC is shown" if not (low > 0 or high < 0) else "the AUCs differ"
+    low, high = result["difference"]["roc_auc"]["interval"] or (0, 0)
+    words = "no difference in AUC is shown" if low <= 0 <= high else "the AUCs differ"
     typer.echo(words + (f" ({out})" if out else ""))
 
 

@@ -16,8 +16,8 @@ def compare(
     first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
 ) -> dict[str, Any]:
     """Say each figure of both and the interval of the difference, on the patches both have."""
-    from histo.report.intervals import ROUNDS, intervals
-    from histo.report.report import FIGURES, all_figures, plural
+    from histo.report.intervals import ROUNDS, all_figures, as_json, intervals
+    from histo.report.words import plural
 
     one, two = read_table(first), read_table(second)
     a, b = pair(one, two, first, second)
@@ -40,28 +40,45 @@ def compare(
         f"{n:,} patches in both{apart}. 95 % interval of the difference, paired, bootstrap over "
         f"{units:,} {plural(unit, units)}"
     )
-    rows = [["figure", "A", "B", "B - A", "95 % interval", ""]]
-    for key, name in FIGURES.items():
-        if key in mine:
-            low, high = found[key]
-            sure = "" if low <= 0 <= high or np.isnan(low) else "differs"
-            values = (f"{mine[key]:.4f}", f"{theirs[key]:.4f}", f"{theirs[key] - mine[key]:+.4f}")
-            rows.append([name, *values, f"{low:+.4f} to {high:+.4f}", sure])
-    screen.table(rows)
     result = {
         "patches": n,
         "unit": unit,
         "units": units,
-        "A": mine,
-        "B": theirs,
+        "A": {name: defined(value) for name, value in mine.items()},
+        "B": {name: defined(value) for name, value in theirs.items()},
         "difference": {
-            name: {"value": theirs[name] - mine[name], "interval": list(found[name])}
+            name: {
+                "value": defined(theirs[name] - mine[name]),
+                "interval": as_json(found[name]),
+            }
             for name in mine
         },
     }
+    screen.table(rows_of(result))
     if out:
         write_json(out, result)
     return result
+
+
+def defined(value: float) -> float | None:
+    """A figure as JSON has it: None where the patches do not define it."""
+    return None if np.isnan(value) else value
+
+
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of each figure in A, in B, and its difference with the interval."""
+    from histo.report.words import FIGURES, NONE, number
+
+    rows = [["figure", "A", "B", "B - A", "95 % interval", ""]]
+    for key in (key for key in FIGURES if key in result["difference"]):
+        found = result["difference"][key]
+        value, ends = found["value"], found["interval"]
+        shown = NONE if value is None else f"{value:+.4f}"
+        span = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else NONE
+        differs = ends and not ends[0] <= 0 <= ends[1]
+        mine, theirs = number(result["A"][key]), number(result["B"][key])
+        rows.append([FIGURES[key], mine, theirs, shown, span, "differs" if differs else ""])
+    return rows
 
 
 def read_table(path: Path) -> Predictions:

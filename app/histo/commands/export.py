@@ -79,7 +79,7 @@ def with_calibration(
     found = judge_calibration(table.labels, table.probabilities, groups)["temperature"]
     threshold = 0.5
     if wanted:
-        threshold = wanted_threshold(table.labels, table.probabilities, wanted)
+        threshold = wanted_threshold(table.labels, table.probabilities, table.vocab, wanted)
         screen.say(f"class {table.vocab[1]} at or above {threshold:.4f}: {wanted}")
     screen.say(f"temperature {found:.3f}")
     return replace(card, temperature=float(found), threshold=threshold)

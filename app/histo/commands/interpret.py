@@ -12,7 +12,8 @@ from histo.run import Predictions, Run, read_json, read_predictions
 from histo.screen import Screen
 
 if TYPE_CHECKING:
-    from histo.report.report import Subject
+    from histo.attention import Attention
+    from histo.report.words import Subject
 
 REPEAT = (
     "data",
@@ -45,26 +46,63 @@ def interpret(
     screen: Screen,
     groups: str | None = None,
     wanted: Wanted | None = None,
+    centre: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Judge a run folder, or any predictions table; returns the report folder and the metrics."""
+    """Judge a run folder, or any predictions table; returns the report folder and the metrics.
+
+    `centre` is the side in px of the part of a patch that labels speak of, 0 for none; found from
+    the patches where it is None.
+    """
     run = None if path.is_file() else Run.open(path)
     if run is not None and not run.predictions.is_file():
         raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")
     table = read_predictions(run.predictions if run else path)
 
-    from histo.report.report import Subject, write_report
+    from histo.report.report import write_report
+    from histo.report.words import Subject
 
     subject = describe_run(run, table) if run else Subject(path.name)
     if groups:
         subject = with_groups(subject, table, groups)
     folder = out or (run.report if run else path.with_name("report"))
     read = patch_reader(run, images)
-    return folder, write_report(folder, table, subject, screen, wanted=wanted, read=read)
+    attention = read_attention(run) if run else None
+    if run and attention:
+        centre = choose_centre(centre, attention.side, run.settings().get("size") is not None)
+    return folder, write_report(
+        folder,
+        table,
+        subject,
+        screen,
+        wanted=wanted,
+        read=read,
+        attention=attention,
+        centre=centre or 0,
+    )
+
+
+def read_attention(run: Run) -> Attention | None:
+    """Where the model of a run looked, or those of its folds; None where that was not kept."""
+    from histo.attention import ATTENTION, joined, read_attention_file
+
+    folds = run.settings().get("folds") or 0
+    parts = [run.path, *(run.fold(number) for number in range(folds))]
+    found = [part for path in parts if (part := read_attention_file(path / ATTENTION))]
+    return joined(found) if found else None
+
+
+def choose_centre(given: int | None, side: int, resized: bool) -> int:
+    """The centre as given, else as patches of this side have it; 0 where nobody knows of one."""
+    from histo.report.attention import centre_of
+
+    if given is not None and given > side:
+        raise HistoError(f"--centre {given}: the patches are of {side}x{side} px")
+    return centre_of(side, resized) if given is None else given
 
 
 def describe_run(run: Run, table: Predictions) -> Subject:
     """What a run folder says about its table."""
-    from histo.report.report import Subject
+    from histo.report.words import Subject
 
     settings, environment = run.settings(), read_json(run.environment)
     sides = [row["split"] for row in run.read_split()]

@@ -90,7 +90,8 @@ def judge_calibration(
     """The temperature, and expected calibration error, Brier score and log loss without and with it.
 
     `after` is cross-fitted: each patch scaled by a temperature of other patches. Where that does
-    not lower log loss the model is calibrated as it is, and the temperature is 1.
+    not lower log loss the model is calibrated as it is, and the temperature is 1. Patches of one
+    class would have any temperature that calls them so more loudly: for them `after` is None.
     """
 
     def figures(table: Table) -> dict[str, float]:
@@ -98,6 +99,8 @@ def judge_calibration(
         return {"error": error, "brier": brier(labels, table), "log_loss": log_loss(labels, table)}
 
     before = figures(probabilities)
+    if len(np.unique(labels)) == 1:
+        return {"temperature": 1.0, "before": before, "after": None}
     after = figures(cross_fitted(labels, probabilities, groups))
     helps = after["log_loss"] < before["log_loss"]
     temperature = fit_temperature(labels, probabilities) if helps else 1.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from histo.config import Wanted
 from histo.errors import HistoError
-from histo.report.metrics import Labels, Table
+from histo.report.metrics import Labels, Table, told_apart
 
 Floats = NDArray[np.float64]
 Figures = dict[str, float]
@@ -67,10 +67,15 @@ class Ranked:
         return np.cumsum(w * self.positive)[self.ends], np.cumsum(w * ~self.positive)[self.ends]
 
 
-def wanted_threshold(labels: Labels, probabilities: Table, wanted: Wanted) -> float:
-    """The threshold on class 1 that reaches what is wanted; HistoError for more classes than two."""
+def wanted_threshold(
+    labels: Labels, probabilities: Table, vocab: Sequence[str], wanted: Wanted
+) -> float:
+    """The threshold on class 1 that reaches what is wanted; HistoError where nothing can tell."""
     if probabilities.shape[1] != 2:
         raise HistoError("--sensitivity and --specificity need a table of two classes")
+    needed = int(wanted.rate == "sensitivity")
+    if not (labels == needed).any():
+        raise HistoError(f"--{wanted.rate} needs patches of class {vocab[needed]}: there are none")
     ranked = Ranked(labels == 1, probabilities[:, 1])
     return ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value)
 
@@ -80,7 +85,7 @@ class Scores:
 
     def __init__(self, labels: Labels, probabilities: Table) -> None:
         n, classes = probabilities.shape
-        shown = [1] if classes == 2 else range(classes)
+        shown = told_apart(labels, classes)
         self.ranked = [Ranked(labels == c, probabilities[:, c]) for c in shown]
         self.surprise = -np.log(np.clip(probabilities[np.arange(n), labels], 1e-15, 1))
         truth = np.eye(classes)[labels]
@@ -88,7 +93,8 @@ class Scores:
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures under weights [N], nan where a class has none."""
-        areas = np.mean([ranked.areas(weights) for ranked in self.ranked], axis=0)
+        each = [ranked.areas(weights) for ranked in self.ranked]
+        areas = np.mean(each, axis=0) if each else (np.nan, np.nan)
         total = weights.sum()
         return {
             "roc_auc": float(areas[0]),
@@ -103,6 +109,8 @@ class Counts:
 
     def __init__(self, labels: Labels, called: Labels, classes: int) -> None:
         self.classes, self.cells = classes, labels * classes + called
+        self.there = np.bincount(labels, minlength=classes) > 0
+        self.named = self.there | (np.bincount(called, minlength=classes) > 0)
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures under weights [N], nan where a class has none."""
@@ -113,12 +121,21 @@ class Counts:
             f1 = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
         found = {
             "accuracy": matrix.trace() / weights.sum(),
-            "balanced_accuracy": recalls.mean(),
-            "f1": f1[1] if k == 2 else f1.mean(),
+            "balanced_accuracy": recalls[self.there].mean(),
+            "f1": f1[1] if k == 2 else f1[self.named].mean(),
         }
         if k == 2:
             found |= {"sensitivity": recalls[1], "specificity": recalls[0]}
         return {name: float(value) for name, value in found.items()}
+
+
+def all_figures(labels: Labels, probabilities: Table) -> Callable[[Floats], Figures]:
+    """Every figure of a table for any weights, two classes called at 0.5."""
+    classes = probabilities.shape[1]
+    at_half = (probabilities[:, 1] >= 0.5).astype(np.int64)
+    called = at_half if classes == 2 else probabilities.argmax(1)
+    scores, counts = Scores(labels, probabilities), Counts(labels, called, classes)
+    return lambda weights: scores(weights) | counts(weights)
 
 
 def intervals(
@@ -195,13 +212,13 @@ def add_intervals(
     """Put `intervals` beside the figures of `judge`, in each part of them: [low, high] or None."""
     for part, figures in _parts(metrics, labels, probabilities):
         found = intervals(figures, len(labels), groups, advance=advance)
-        part.setdefault("intervals", {}).update(
-            {
-                name: None if np.isnan(low) else [low, high]
-                for name, (low, high) in found.items()
-                if name in part
-            }
-        )
+        mine = {name: as_json(ends) for name, ends in found.items() if name in part}
+        part.setdefault("intervals", {}).update(mine)
+
+
+def as_json(ends: tuple[float, float]) -> list[float] | None:
+    """An interval as JSON has it: None where it is not a number."""
+    return None if np.isnan(ends).any() else list(ends)
 
 
 def count_rounds(metrics: dict[str, Any]) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from histo.errors import HistoError
-
 Labels = NDArray[np.int64]
 Table = NDArray[np.float64]
+Figure = float | None
+"""A figure; None where the patches do not define it: an AUC of patches of one class."""
 
 
 def log_loss(labels: Labels, probabilities: Table) -> float:
@@ -31,17 +31,30 @@ def brier(labels: Labels, probabilities: Table) -> float:
 
 
 def macro_auc(labels: Labels, probabilities: Table) -> float:
-    """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest."""
+    """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest.
+
+    Classes without a patch are left out of the mean; nan where one class has all the patches.
+    """
     if not np.isfinite(probabilities).all():
         return float("nan")
-    if probabilities.shape[1] == 2:
-        return float(sk.roc_auc_score(labels, probabilities[:, 1]))
-    return float(np.mean([auc_of(labels, probabilities, c) for c in range(probabilities.shape[1])]))
+    classes = told_apart(labels, probabilities.shape[1])
+    areas = [areas_of(labels == c, probabilities[:, c])[0] for c in classes]
+    return float(np.mean(np.array(areas, float))) if areas else float("nan")
 
 
-def auc_of(labels: Labels, probabilities: Table, c: int) -> float:
-    """Area under the ROC curve of class `c` against the rest."""
-    return float(sk.roc_auc_score(labels == c, probabilities[:, c]))
+def told_apart(labels: Labels, classes: int) -> list[int]:
+    """The classes with a patch of their own and one of another: 1 alone, where there are two."""
+    counts = np.bincount(labels, minlength=classes)
+    own = [c for c in range(classes) if 0 < counts[c] < len(labels)]
+    return own[1:] if classes == 2 else own
+
+
+def areas_of(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[Figure, Figure]:
+    """Area under the ROC curve, average precision; None where all are positive or all negative."""
+    if positive.all() or not positive.any():
+        return None, None
+    auc = sk.roc_auc_score(positive, scores)
+    return float(auc), float(sk.average_precision_score(positive, scores))
 
 
 def youden_threshold(labels: Labels, scores: NDArray[np.float64]) -> float:
@@ -53,22 +66,29 @@ def youden_threshold(labels: Labels, scores: NDArray[np.float64]) -> float:
     return float(thresholds[1:][np.argmax((tpr - fpr)[1:])])
 
 
-def at_threshold(
-    labels: Labels, scores: NDArray[np.float64], threshold: float
-) -> dict[str, float | list[list[int]]]:
-    """Accuracy, balanced accuracy, sensitivity, specificity, F1 and counts at one threshold."""
+def at_threshold(labels: Labels, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
+    """Accuracy, balanced accuracy, sensitivity, specificity, F1 and counts at one threshold.
+
+    A rate of no patches is None; balanced accuracy is the mean of those that there are.
+    """
     called = (scores >= threshold).astype(np.int64)
-    (tn, fp), (fn, tp) = sk.confusion_matrix(labels, called, labels=[0, 1])
-    sensitivity, specificity = float(tp / (tp + fn)), float(tn / (tn + fp))
+    (tn, fp), (fn, tp) = sk.confusion_matrix(labels, called, labels=[0, 1]).tolist()
+    sensitivity, specificity = share(tp, tp + fn), share(tn, tn + fp)
+    rates = [rate for rate in (sensitivity, specificity) if rate is not None]
     return {
         "threshold": threshold,
-        "accuracy": float((tp + tn) / len(labels)),
-        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "accuracy": (tp + tn) / len(labels),
+        "balanced_accuracy": sum(rates) / len(rates),
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "f1": float(2 * tp / (2 * tp + fp + fn)),
-        "confusion_matrix": [[int(tn), int(fp)], [int(fn), int(tp)]],
+        "f1": share(2 * tp, 2 * tp + fp + fn),
+        "confusion_matrix": [[tn, fp], [fn, tp]],
     }
+
+
+def share(part: float, whole: float) -> Figure:
+    """Part of a whole, None of nothing."""
+    return part / whole if whole else None
 
 
 def by_group(
@@ -91,9 +111,8 @@ def by_group(
         row: dict[str, Any] = {"group": str(name), "patches": len(rows)}
         row |= {"errors": int((~right).sum()), "error_rate": float((~right).mean())}
         if binary:
-            both = 0 < truth.sum() < len(truth)
             row["positives"] = int(truth.sum())
-            row["roc_auc"] = macro_auc(truth, probabilities[rows]) if both else None
+            row["roc_auc"], _ = areas_of(truth == 1, probabilities[rows, 1])
             row["sensitivity"] = float(right[truth == 1].mean()) if truth.any() else None
             row["specificity"] = float(right[truth == 0].mean()) if not truth.all() else None
         found.append(row)
@@ -110,45 +129,58 @@ def selective(labels: Labels, probabilities: Table, points: int = 50) -> list[tu
 
 
 def judge(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, Any]:
-    """All of metrics.json. Every class must have a patch.
+    """All of metrics.json; a figure is None where a class that it needs has no patch.
 
-    For two classes class 1 (the second of `vocab`) is the positive one.
+    For two classes class 1 (the second of `vocab`) is the positive one. For more, means over
+    classes are over those with patches, as scikit-learn's.
     """
-    absent = [name for c, name in enumerate(vocab) if not (labels == c).any()]
-    if absent:
-        raise HistoError(f"no patch of class {absent[0]!r} in the predictions table")
-    called = probabilities.argmax(1)
     result: dict[str, Any] = {
         "patches": len(labels),
         "vocab": vocab,
-        "roc_auc": macro_auc(labels, probabilities),
+        "absent": [name for c, name in enumerate(vocab) if not (labels == c).any()],
+    }
+    if len(vocab) == 2:
+        result |= {"positive": vocab[1], **_binary(labels, probabilities[:, 1])}
+    else:
+        result |= _many(labels, probabilities, vocab)
+    return result | {
         "log_loss": log_loss(labels, probabilities),
         "brier": brier(labels, probabilities),
     }
-    if len(vocab) == 2:
-        scores = probabilities[:, 1]
-        result["average_precision"] = float(sk.average_precision_score(labels, scores))
-        result["positive"] = vocab[1]
-        result["at_0.5"] = at_threshold(labels, scores, 0.5)
-        result["at_youden"] = at_threshold(labels, scores, youden_threshold(labels, scores))
-        return result
-    matrix = sk.confusion_matrix(labels, called, labels=range(len(vocab)))
-    recalls = matrix.diagonal() / matrix.sum(1)
+
+
+def _binary(labels: Labels, scores: NDArray[np.float64]) -> dict[str, Any]:
+    """The figures of two classes: areas, and counts at 0.5 and at Youden's threshold."""
+    auc, precision = areas_of(labels == 1, scores)
+    found = {"roc_auc": auc, "average_precision": precision}
+    points = {"at_0.5": 0.5} | (
+        {} if auc is None else {"at_youden": youden_threshold(labels, scores)}
+    )
+    return found | {name: at_threshold(labels, scores, at) for name, at in points.items()}
+
+
+def _many(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, Any]:
+    """The figures of many classes: of each against the rest, and their means."""
+    called = probabilities.argmax(1)
     classes = {}
     for c, name in enumerate(vocab):
         truth = labels == c
-        binary = at_threshold(truth.astype(np.int64), (called == c).astype(float), 0.5)
-        classes[name] = {
-            "roc_auc": auc_of(labels, probabilities, c),
-            "average_precision": float(sk.average_precision_score(truth, probabilities[:, c])),
-            "sensitivity": binary["sensitivity"],
-            "specificity": binary["specificity"],
-            "f1": binary["f1"],
-        }
-    result["average_precision"] = float(np.mean([c["average_precision"] for c in classes.values()]))
-    result["accuracy"] = float((called == labels).mean())
-    result["balanced_accuracy"] = float(recalls.mean())
-    result["f1"] = float(np.mean([c["f1"] for c in classes.values()]))
-    result["confusion_matrix"] = matrix.tolist()
-    result["classes"] = classes
-    return result
+        auc, precision = areas_of(truth, probabilities[:, c])
+        at = at_threshold(truth.astype(np.int64), (called == c).astype(float), 0.5)
+        rates = {key: at[key] for key in ("sensitivity", "specificity", "f1")}
+        classes[name] = {"roc_auc": auc, "average_precision": precision, **rates}
+
+    def mean(key: str) -> Figure:
+        known = [part[key] for part in classes.values() if part[key] is not None]
+        return float(np.mean(known)) if known else None
+
+    matrix = sk.confusion_matrix(labels, called, labels=range(len(vocab)))
+    return {
+        "roc_auc": mean("roc_auc"),
+        "average_precision": mean("average_precision"),
+        "accuracy": float((called == labels).mean()),
+        "balanced_accuracy": mean("sensitivity"),
+        "f1": mean("f1"),
+        "confusion_matrix": matrix.tolist(),
+        "classes": classes,
+    }

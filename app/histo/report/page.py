@@ -18,27 +18,35 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; overflow-wrap: anywhe
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
 .note { border-left: .4rem solid var(--blue); padding: .4rem .8rem; background: #eef5fa; }
 .warning { border-color: #D55E00; background: #fdf1e8; }
-.wide { overflow-x: auto; }
+.summary { font-size: 1.1rem; }
+.wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { text-align: left; }
-td { white-space: nowrap; }
+th, td { padding: .2rem 0 .2rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td { white-space: nowrap; vertical-align: top; }
+small { color: #444; }
 table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
-table.facts td:first-child { overflow-wrap: normal; vertical-align: top; color: #444; }
+table.facts td:first-child { overflow-wrap: normal; color: #444; }
 th { border-bottom: 1px solid var(--line); white-space: nowrap; }
 th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
   cursor: pointer; color: var(--blue); }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); gap: 1rem; }
-.figures.wide { grid-template-columns: minmax(0, 40rem); }
+.figures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); }
+.figures.sheet { grid-template-columns: minmax(0, 1fr); }
 figure { margin: 0; break-inside: avoid; }
 figure img { width: 100%; cursor: zoom-in; }
-figure.large { grid-column: 1 / -1; }
-figure.large img { cursor: zoom-out; }
+.sheet img { max-width: 44rem; }
+figure.large { grid-column: 1 / -1; overflow-x: auto; }
+figure.large img { width: max(100%, 48rem); max-width: none; cursor: zoom-out; }
 figcaption { font-size: .9rem; color: #444; }
 .small { font-size: .85rem; color: #444; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .figures { grid-template-columns: 1fr 1fr; }
+  .sheet img { max-width: 15cm; }
+  figure.large { grid-column: auto; overflow: visible; }
+  figure.large img { width: 100%; }
+  .wide { overflow: visible; }
   h2, th { break-after: avoid; } tr { break-inside: avoid; }
 }
 """
@@ -54,11 +62,12 @@ for (const button of document.querySelectorAll("th button")) {
     const up = head.getAttribute("aria-sort") !== "ascending";
     for (const th of table.querySelectorAll("th")) th.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const value = (row) => row.cells[head.cellIndex].textContent.replaceAll(",", "");
+    // the value alone, without its interval; what is not defined comes last either way
+    const value = (row) => row.cells[head.cellIndex].firstChild?.textContent ?? "";
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
-      const x = value(a), y = value(b);
-      const order = isNaN(parseFloat(x)) || isNaN(parseFloat(y))
-        ? x.localeCompare(y) : parseFloat(x) - parseFloat(y);
+      const [x, y] = [value(a), value(b)], [p, q] = [Number(x), Number(y)];
+      if ((x === "–") !== (y === "–")) return x === "–" ? 1 : -1;
+      const order = isNaN(p) || isNaN(q) ? x.localeCompare(y, "en", { numeric: true }) : p - q;
       return up ? order : -order;
     });
     table.tBodies[0].append(...rows);
@@ -74,7 +83,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
-    """A table whose first row is the head."""
+    """A table whose first row is the head; a cell's second line is small, its interval say."""
     head, *body = rows
 
     def title(name: str) -> str:
@@ -82,12 +91,17 @@ def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
 
     heads = "".join(f'<th scope="col">{title(name)}</th>' for name in head)
     lines = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row) + "</tr>" for row in body
+        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in body
     )
     return (
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>{lines}</tbody></table></div>"
     )
+
+
+def _cell(text: str) -> str:
+    value, _, below = text.partition("\n")
+    return escape(value) + (f"<br><small>{escape(below)}</small>" if below else "")
 
 
 def facts(pairs: Mapping[str, str]) -> str:
@@ -98,10 +112,13 @@ def facts(pairs: Mapping[str, str]) -> str:
     return f'<table class="facts"><tbody>{lines}</tbody></table>'
 
 
-def figures(images: Sequence[tuple[Path, str]], wide: bool = False) -> str:
-    """Images with captions, those files that are there, held in the page itself."""
+def figures(images: Sequence[tuple[Path, str]], sheet: bool = False) -> str:
+    """Images with captions, those files that are there, held in the page itself.
+
+    They stand side by side as the page has room; a sheet of patches stands alone.
+    """
     shown = "\n".join(_figure(path, caption) for path, caption in images if path.is_file())
-    kind = "figures wide" if wide else "figures"
+    kind = "figures sheet" if sheet else "figures"
     return f'<div class="{kind}">{shown}</div>'
 
 

@@ -14,11 +14,12 @@ import numpy as np
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from histo.report.calibration import Reliability
-from histo.report.metrics import Labels, Table, auc_of, macro_auc
+from histo.report.metrics import Labels, Table, macro_auc, told_apart
 from histo.run import written
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -50,11 +51,6 @@ def _save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def _shown(vocab: Sequence[str]) -> list[int]:
-    """The classes that get a curve: the positive one of two, else the first of many."""
-    return [1] if len(vocab) == 2 else list(range(min(len(vocab), len(COLOURS))))
-
-
 def short(name: str, most: int = 18) -> str:
     """A class name that fits beside an axis."""
     return name if len(name) <= most else name[: most - 1] + "…"
@@ -64,10 +60,10 @@ def draw_roc(path: Path, labels: Labels, probabilities: Table, vocab: list[str])
     """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
     figure, ax = _figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
-    for c in _shown(vocab):
+    for c in told_apart(labels, len(vocab))[: len(COLOURS)]:
         fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
-        name = f"class {short(vocab[c])}, AUC {auc_of(labels, probabilities, c):.3f}"
-        ax.plot(fpr, tpr, linewidth=2, label=name)
+        value = sk.roc_auc_score(labels == c, probabilities[:, c])
+        ax.plot(fpr, tpr, linewidth=2, label=f"class {short(vocab[c])}, AUC {value:.3f}")
     title = "" if len(vocab) == 2 else f", macro AUC {macro_auc(labels, probabilities):.3f}"
     ax.set(
         xlabel="1 - specificity (false positive rate)",
@@ -86,7 +82,7 @@ def draw_precision_recall(
 ) -> None:
     """Precision against recall, with the share of positives as the line of chance."""
     figure, ax = _figure()
-    for n, c in enumerate(_shown(vocab)):
+    for n, c in enumerate(told_apart(labels, len(vocab))[: len(COLOURS)]):
         precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
         value = sk.average_precision_score(labels == c, probabilities[:, c])
         name = f"class {short(vocab[c])}, average precision {value:.3f}"
@@ -148,7 +144,7 @@ def draw_scores(
         ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
         ax.set(xlabel=f"probability of class {short(vocab[1])}")
     else:
-        for n, c in enumerate(_shown(vocab)):
+        for n, c in enumerate(range(min(len(vocab), len(COLOURS)))):
             ax.hist(
                 probabilities[labels == c, c],
                 bins=bins,
@@ -213,6 +209,40 @@ def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], titl
         ax.set_title(caption, fontsize=9)
     figure.suptitle(title)
     _save(figure, path)
+
+
+def draw_attention(
+    path: Path, patches: Sequence[Any], maps: Any, captions: Sequence[str], centre: int
+) -> None:
+    """A sheet of patches, each beside itself with its map [S, S] over it, the centre outlined.
+
+    What is bright is what spoke for the class called; the rest is dimmed, so that no colour of the
+    map is taken for one of the stain.
+    """
+    rows = max(1, -(-len(patches) // 3))
+    figure, axes = _figure(9.6, 1.95 * rows + 0.2, nrows=rows, ncols=6, squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    pairs = axes.reshape(-1, 2)
+    for (left, right), patch, heat, caption in zip(pairs, patches, maps, captions, strict=False):
+        left.imshow(patch, interpolation="nearest")
+        lit = patch / 255 * (0.25 + 0.75 * heat[..., None])
+        right.imshow(lit, interpolation="nearest")
+        right.contour(heat, levels=[0.5], colors=COLOURS[4], linewidths=1.2)
+        left.set_title(caption, fontsize=8, loc="left")
+        for ax in (left, right):
+            _outline(ax, len(patch), centre)
+    _save(figure, path)
+
+
+def _outline(ax: Any, side: int, centre: int) -> None:
+    """The square of `centre` px in the middle of a patch of `side` px."""
+    if centre:
+        first = (side - centre) // 2 - 0.5
+        for width, colour in ((2.4, "black"), (1.2, "white")):
+            square = Rectangle((first, first), centre, centre, fill=False)
+            square.set(linewidth=width, edgecolor=colour)
+            ax.add_patch(square)
 
 
 def draw_learning_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:

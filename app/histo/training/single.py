@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Patches
 from histo.errors import HistoError
@@ -128,6 +130,7 @@ def start_model(
 def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> None:
     """Train in a run folder that this process holds."""
     from histo.model import learner as engine
+    from histo.model.attention import write_attention
     from histo.model.fit import Watch, fit
 
     config, learn = job.config, job.learn
@@ -148,6 +151,15 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
             raise engine.out_of_memory(error, learn.dls.train.bs) or error from None
+    write_attention(
+        run,
+        learn.model,
+        job.card,
+        job.patches.store.pixels,
+        np.flatnonzero(job.patches.valid),
+        learn.dls.train.bs,
+        screen,
+    )
     recording.finish()
 
 
