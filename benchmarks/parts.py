@@ -17,9 +17,10 @@ import rivals
 from common import CPU, QUIET, Bench, Data, Tables, card_of, one_core, rate
 from histo.commands.predict import predict
 from histo.data.patches import read_patch
-from histo.model.bundle import Bundle, make_model, write_bundle
+from histo.model.bundle import Bundle, write_bundle
 from histo.model.card import ONNX, read_card
 from histo.model.learner import Epoch, Watch, default_lr, fit, seed_everything
+from histo.model.network import make_model
 from histo.model.onnx import OnnxModel
 from histo.report.metrics import macro_auc
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from pathlib import Path
 
 import atheris
@@ -55,6 +56,18 @@ def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def mutate(data: bytes, most: int, seed: int) -> bytes:
+    """A change of bytes; the checksums of every second PNG are mended, else libpng reads no further."""
+    changed = bytearray(atheris.Mutate(data, most))
+    at = 8
+    while seed % 2 and changed[:4] == b"\x89PNG" and at + 12 <= len(changed):
+        end = at + 8 + int.from_bytes(changed[at : at + 4], "big")
+        if end + 4 <= len(changed):
+            changed[end : end + 4] = zlib.crc32(changed[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(changed)
+
+
 def decode(data: bytes) -> None:
     """One input."""
     try:
@@ -71,5 +84,5 @@ if __name__ == "__main__":
     CORPUS.mkdir(parents=True, exist_ok=True)
     for name, data in seeds().items():
         (CORPUS / name).write_bytes(data)
-    atheris.Setup([sys.argv[0], str(CORPUS), *FLAGS, *sys.argv[1:]], decode)
+    atheris.Setup([sys.argv[0], str(CORPUS), *FLAGS, *sys.argv[1:]], decode, custom_mutator=mutate)
     atheris.Fuzz()

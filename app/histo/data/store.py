@@ -147,12 +147,21 @@ def open_store(
         ) from None
     index_path = _index_path(folder, paths[0].parent, crop, size)
     names = np.array([path.name for path in paths])
-    stamps = np.array([(info.st_size, info.st_mtime_ns) for info in map(Path.stat, paths)])
+    stamps = np.array([stamp_of(path) for path in paths])
     old = _read(index_path)
     rows = old.find(names, stamps, screen) if old else np.full(len(paths), -1)
     if old and np.array_equal(rows, np.arange(len(old.pixels))):
         return Store(old.pixels, old.sha1, index_path)
     return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """What says whether a file has changed: its size and time; HistoError for a link to nowhere."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
+    return info.st_size, info.st_mtime_ns
 
 
 def _first(paths: Sequence[Path], crop: int | None, size: int | None) -> int:
