@@ -33,6 +33,10 @@ test *ARGS:
 # what CI runs
 check: lint types test
 
+# look for bytes that break a reader: `just fuzz decoder 1200`, or card; findings are files here
+fuzz TARGET SECONDS="1200" *FLAGS:
+    uv run --group fuzz python tests/fuzz/fuzz_{{TARGET}}.py -max_total_time={{SECONDS}} {{FLAGS}}
+
 # the measurements of benchmarks/README.md
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}

@@ -15,7 +15,8 @@ import time
 
 from common import Bench, Tables, card_of
 from histo.data.labels import read_labels
-from histo.model.bundle import make_model, write_bundle
+from histo.model.bundle import write_bundle
+from histo.model.network import make_model
 
 STORE = """
 import sys

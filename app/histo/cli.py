@@ -268,11 +268,14 @@ def export(
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/export]")] = None,
     sensitivity: Sensitivity = None,
     specificity: Specificity = None,
+    no_pickle: Annotated[
+        bool, typer.Option("--no-pickle", help="Leave learner.pkl, fastai's own, out.")
+    ] = False,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
 
-    folder = write(run, out, Screen(), operating_point(sensitivity, specificity))
+    folder = write(run, out, Screen(), operating_point(sensitivity, specificity), no_pickle)
     typer.echo(f"bundle: {folder} (next: histo predict {folder} IMAGES)")
 
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+MOST = 1000
+"""Characters of a message: what a file holds is named in it, not poured out."""
+
+
+def plain(text: str) -> str:
+    """The text as one line that a terminal shows and does not obey: control characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class HistoError(Exception):
     """An expected problem: the message names what is wrong, where, and the way out."""
@@ -9,6 +19,9 @@ class HistoError(Exception):
     exit_status = 1
 
     def __init__(self, message: str) -> None:
+        message = plain(message)
+        if len(message) > MOST:
+            message = f"{message[: MOST - 2]} …"
         super().__init__(message)
         self.message = message
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from histo.errors import HistoError
+from histo.limits import CLASSES, JSON_BYTES, Limit, read_bytes
+from histo.rows import read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,13 +69,13 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; HistoError names a missing or damaged one."""
+def read_json(path: Path, limit: Limit = JSON_BYTES) -> Any:
+    """Read a JSON file; HistoError names a missing, damaged or overlong one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, limit).decode())
     except FileNotFoundError:
         raise HistoError(f"no file {path}") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         raise HistoError(f"{path} is not readable JSON") from None
 
 
@@ -128,15 +129,17 @@ def read_predictions(path: Path) -> Predictions:
     import numpy as np
 
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+        rows = [values for _, values in read_table(path)]
     except FileNotFoundError:
         raise HistoError(f"no predictions table {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise HistoError(f"{path} is not a readable CSV") from None
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not a predictions table") from None
     header = rows[0] if rows else []
     vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
-    if header != ["id", "label", *prediction_columns(vocab)] or len(set(vocab)) < 2:
+    distinct = 2 <= len(set(vocab)) == len(vocab)
+    if header != ["id", "label", *prediction_columns(vocab)] or not distinct:
         raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
+    CLASSES.check(len(vocab), str(path))
     if len(rows) == 1:
         raise HistoError(f"{path} has no rows")
     index = {name: i for i, name in enumerate(vocab)}

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from histo.errors import plain
+
 T = TypeVar("T")
 Advance = Callable[..., None]
 PLAIN_SECONDS = 30.0
@@ -25,9 +27,13 @@ class Screen:
         self.terminal = sys.stdout.isatty() and not quiet
 
     def say(self, line: str = "") -> None:
-        """One line, as it is, above the bar where one runs."""
+        """A line, or several, as they are, above the bar where one runs.
+
+        Names from files are among them: what a terminal would obey is escaped.
+        """
         if self.quiet:
             return
+        line = "\n".join(plain(part) for part in line.split("\n"))
         if self.terminal:
             from rich import get_console
 

@@ -12,10 +12,17 @@ from histo.run import Predictions, Run, read_json, read_predictions
 from histo.screen import Screen
 
 
-def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | None = None) -> Path:
+def export(
+    run_path: Path,
+    out: Path | None,
+    screen: Screen,
+    wanted: Wanted | None = None,
+    no_pickle: bool = False,
+) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches what is `wanted`, here or in the run's report; else 0.5.
+    `no_pickle` leaves fastai's learner out.
     """
     run = Run.open(run_path)
     if not run.predictions.is_file():
@@ -26,9 +33,10 @@ def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | No
     table = read_predictions(run.predictions)
     screen.say(f"exporting {run_path}")
 
-    from histo.model.bundle import make_model, write_bundle
+    from histo.model.bundle import write_bundle
     from histo.model.card import CARD, parse_card
     from histo.model.checkpoint import load_best
+    from histo.model.network import make_model
     from histo.report.metrics import judge
 
     wanted = wanted or wanted_in_report(run)
@@ -41,16 +49,19 @@ def export(run_path: Path, out: Path | None, screen: Screen, wanted: Wanted | No
     for number, part in enumerate(parts):
         load_best(run.checkpoint if folds == 1 else Run(run.fold(number)).checkpoint, part)
     environment: dict[str, Any] = read_json(run.environment)
+    metrics = judge(table.labels, table.probabilities, table.vocab)
+    metrics.pop("confusion_matrix", None)  # of many classes it would be most of the card
     has_onnx = write_bundle(
         folder,
         model,
         card,
         {
-            "metrics": judge(table.labels, table.probabilities, table.vocab),
+            "metrics": metrics,
             "trained": environment.get("started"),
             "fingerprint": environment.get("fingerprint"),
         },
         [row["sha1"] for row in run.read_split() if row.get("sha1")],
+        pickled=not no_pickle,
     )
     if not has_onnx:
         screen.say(

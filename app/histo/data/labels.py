@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import overload
 
 from histo.errors import HistoError
+from histo.limits import CLASSES, NAME, is_name
+from histo.rows import read_table
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 GROUP_COLUMNS = ("slide", "patient", "group", "wsi", "hospital")
@@ -36,43 +37,36 @@ def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
     UTF-8 with or without a byte-order mark, any line ends. Blank lines are skipped.
     Raises HistoError, naming the file and the line, where that cannot be done.
     """
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""))
     rows: list[tuple[int, list[str]]] = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if not any(header):
-            raise HistoError(f"{path} is empty")
-        for column in columns:
-            if column not in header:
-                raise HistoError(
-                    f"{path} has no column {column!r}: it has {', '.join(header[:20])}"
-                )
-        places = [header.index(column) for column in columns]
-        for values in reader:
-            if not any(value.strip() for value in values):
-                continue
-            if len(values) != len(header):
-                raise HistoError(
-                    f"{path.name}, line {reader.line_num}: {len(values)} values "
-                    f"where the header has {len(header)}"
-                )
-            rows.append((reader.line_num, [values[i].strip() for i in places]))
-    except csv.Error as error:
-        raise HistoError(f"{path.name}, line {reader.line_num}: not a CSV row ({error})") from None
+    table = _read_table(path)
+    header = [name.strip() for name in next(table, (0, []))[1]]
+    if not any(header):
+        raise HistoError(f"{path} is empty")
+    for column in columns:
+        if column not in header:
+            raise HistoError(f"{path} has no column {column!r}: it has {', '.join(header[:20])}")
+    places = [header.index(column) for column in columns]
+    for line, values in table:
+        if not any(value.strip() for value in values):
+            continue
+        if len(values) != len(header):
+            raise HistoError(
+                f"{path.name}, line {line}: {len(values)} values where the header has {len(header)}"
+            )
+        rows.append((line, [values[i].strip() for i in places]))
     if not rows:
         raise HistoError(f"{path} has a header and no rows")
     return rows
 
 
-def _read_text(path: Path) -> str:
+def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, and the ways out where there is none."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        yield from read_table(path)
     except FileNotFoundError:
         raise HistoError(f"no label CSV {path} (give --labels if it is elsewhere)") from None
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not a CSV") from None
-    except UnicodeDecodeError:
-        raise HistoError(f"{path} is not UTF-8 text (save it as CSV UTF-8)") from None
 
 
 def check_id(name: str, where: str) -> None:
@@ -91,7 +85,8 @@ def read_labels(
     Labels stay strings; where all are whole numbers, `1.0` is read as `1`.
     """
     columns = [id_column, label_column, *([split_column] if split_column else [])]
-    rows = []
+    rows: list[Row] = []
+    first: dict[str, str] = {}
     for line, (name, label, *split) in read_rows(path, columns):
         where = f"{path.name}, line {line}"
         check_id(name, where)
@@ -100,7 +95,14 @@ def read_labels(
         if split and split[0].lower() not in SPLITS:
             raise HistoError(f"{where}: {split_column} is {split[0]!r}, not train or valid")
         side = SPLITS[split[0].lower()] if split else ""
+        first.setdefault(label, where)
         rows.append(Row(name, sys.intern(label), line, side))
+    for label, where in first.items():
+        if not is_name(label):
+            raise HistoError(
+                f"{where}: the label {label[:NAME]!r} is no name: up to {NAME} plain characters are"
+            )
+    CLASSES.check(len(first), f"{path}, column {label_column}")
     whole = [re.fullmatch(r"([+-]?\d+)(?:\.0*)?", row.label) for row in rows]
     if all(whole):
         rows = [
@@ -137,7 +139,7 @@ def read_groups(given: str, id_column: str) -> tuple[str, dict[str, str]]:
 
 def _group_column(table: Path, id_column: str) -> str:
     """The column of a groups table that names the group, where the user did not."""
-    header = [name.strip() for name in next(csv.reader(io.StringIO(_read_text(table))), [])]
+    header = [name.strip() for name in next(_read_table(table), (0, []))[1]]
     known = [name for name in GROUP_COLUMNS if name in header]
     others = [name for name in header if name != id_column]
     if known or len(others) == 1:
@@ -164,11 +166,12 @@ def _stem(name: str) -> str:
 
 def make_vocab(labels: list[str]) -> list[str]:
     """The classes, numbers by value and names by alphabet."""
-    names = set(labels)
+    names = sorted(set(labels))
     try:
-        return sorted(names, key=float)
+        values = {name: float(name) for name in names}
     except ValueError:
-        return sorted(names)
+        return names
+    return sorted(names, key=values.__getitem__) if all(map(isfinite, values.values())) else names
 
 
 def without_repeats(rows: list[Row], path: Path) -> tuple[list[Row], int]:
@@ -212,6 +215,9 @@ def list_patches(folder: Path) -> Files:
         raise HistoError(
             f"no images folder {folder} (give --images if the patches are elsewhere)"
         ) from None
+    for name in names:
+        if not name.isprintable() and any("\udc80" <= c <= "\udcff" for c in name):
+            raise HistoError(f"{folder} holds {name!r}, whose name is not UTF-8: rename it")
     return Files(folder, sorted(name for name in names if not name.startswith(".")))
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.data.header import check_header
 from histo.errors import HistoError
-
-MAX_PIXELS = 50_000_000
-"""A larger image is refused before it is decoded; OPENCV_IO_MAX_IMAGE_PIXELS raises the bound."""
+from histo.limits import IMAGE_PIXELS, MB, Limit, read_bytes
 
 # OpenCV reads both when it is first imported, and would fill stderr with patients' file names.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+os.environ.setdefault(IMAGE_PIXELS.name, str(IMAGE_PIXELS.default))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 try:
@@ -29,6 +28,8 @@ except ImportError as error:  # a machine without libGL
     ) from None
 
 Pixels = NDArray[np.uint8]
+FILE_BYTES = Limit("HISTO_MAX_IMAGE_BYTES", 8 * IMAGE_PIXELS.default + MB, "bytes")
+"""Room for the largest image there may be, of 16 bits and four channels, as it is."""
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,41 +39,52 @@ def read_patch(path: Path) -> Pixels:
     The rule: 16-bit samples are scaled by 1/257 and rounded, so that full range stays full range;
     grey is repeated to three channels; a palette is looked up; alpha is dropped, as Pillow and
     fastai do; the first page of several is read; an EXIF rotation is ignored.
-    Raises HistoError, naming the file, for anything else.
+    Raises HistoError, naming the file, for anything else, and for what is beyond histo.limits.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, FILE_BYTES)
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not an image") from None
     except FileNotFoundError:
         raise HistoError(f"no image {path}") from None
+    return decode_patch(data, path)
+
+
+def decode_patch(data: bytes, path: Path) -> Pixels:
+    """The patch in the bytes of a file, as `read_patch` has it; `path` is for its errors."""
     if not data:
         raise HistoError(f"{path} is empty")
+    check_header(data, path)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "MAX_IMAGE" in str(error):
             raise HistoError(
-                f"{path} is larger than {os.environ['OPENCV_IO_MAX_IMAGE_PIXELS']} pixels "
-                "(cut it into patches, or set OPENCV_IO_MAX_IMAGE_PIXELS)"
+                f"{path} is larger than {os.environ[IMAGE_PIXELS.name]} pixels "
+                f"(cut it into patches, or set {IMAGE_PIXELS.name})"
             ) from None
         image = None
     if image is None or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]):
-        known = data[:4] in (b"II*\0", b"MM\0*", b"\x89PNG") or data[:2] == b"\xff\xd8"
-        what = "is truncated or damaged" if known else "is not a TIF, PNG or JPEG image"
-        raise HistoError(f"{path} {what}")
+        raise HistoError(f"{path} is truncated or damaged")
     if image.ndim == 3 and image.shape[2] == 4 and data[:2] in (b"II", b"MM"):
-        # libtiff multiplies the colours of a TIF by its alpha; Pillow gives them as they are
-        from PIL import Image
-
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        return _without_alpha(data, path)
     return _to_rgb(image, path)
+
+
+def _without_alpha(data: bytes, path: Path) -> Pixels:
+    """The colours of a TIF with alpha: libtiff multiplies them by it, Pillow lets them be."""
+    from PIL import Image
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except Exception:  # libtiff has read it; what Pillow makes of it can be anything
+        raise HistoError(f"{path} has an alpha channel that cannot be read") from None
 
 
 def _to_rgb(image: Any, path: Path) -> Pixels:
     """OpenCV's grey, BGR or BGRA of 8 or 16 bits to RGB of 8 bits."""
     if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        image = cv2.convertScaleAbs(image, alpha=1 / 257)
     if image.dtype != np.uint8:
         raise HistoError(
             f"{path} holds {image.dtype} samples; only 8- and 16-bit images can be read"

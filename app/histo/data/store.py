@@ -170,6 +170,15 @@ def open_store(
     return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
 
 
+def stamp_of(path: Path) -> tuple[int, int]:
+    """What says whether a file has changed: its size and time; HistoError for a link to nowhere."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
+    return info.st_size, info.st_mtime_ns
+
+
 def _first(paths: Sequence[Path], crop: int | None, size: int | None) -> int:
     return check_size(fit_patch(read_patch(paths[0]), crop, size, paths[0]), None, paths[0])
 

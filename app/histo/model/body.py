@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,11 +11,10 @@ from typing import Any
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from histo.errors import HistoError
+from histo.model.weights import read_weights
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
@@ -123,28 +121,6 @@ class Loaded:
 
 def _some(names: list[str]) -> str:
     return f" ({', '.join(names[:2])}{', …' if len(names) > 2 else ''})" if names else ""
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file, by name; no code in it is ever run."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise HistoError(f"no weights file {path} (--weights imagenet|none|FILE)") from None
-    except pickle.UnpicklingError:
-        raise HistoError(
-            f"{path} holds more than tensors, and is refused: it could run code"
-        ) from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError):
-        raise HistoError(f"{path} is not a readable .safetensors or .pth state dict") from None
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping):
-        raise HistoError(f"{path} is not a state dict: it holds a {type(found).__name__}")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def load_weights(body: nn.Module, path: Path) -> Loaded:

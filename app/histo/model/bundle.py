@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -23,52 +23,29 @@ from torch import Tensor, nn
 from histo import d4
 from histo.config import ModelCard
 from histo.errors import HistoError
-from histo.model.body import features_of, make_body
 from histo.model.card import (
     CARD,
+    FILES,
     FORMAT,
     LEARNER,
     ONNX,
     TRAINED,
     WEIGHTS,
     Onnx,
+    check_files,
+    member,
     read_card,
     sha256,
     short_digests,
     vouched,
 )
 from histo.model.checkpoint import on_cpu
-from histo.model.learner import make_head
+from histo.model.network import make_model, shapes_of
 from histo.model.onnx import OnnxModel
+from histo.model.weights import check_shapes
 from histo.run import write_json, written
 
 OPSET = 18
-
-
-class Mean(nn.Module):
-    """Several models whose probabilities are averaged: [B, 3, S, S] to the log of the mean."""
-
-    def __init__(self, models: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.models = nn.ModuleList(models)
-
-    def forward(self, batch: Tensor) -> Tensor:
-        """Logits [B, C] whose softmax is the mean of the models' softmaxes."""
-        each = torch.stack([torch.log_softmax(model(batch), 1) for model in self.models])
-        return torch.logsumexp(each, 0)
-
-
-def make_model(card: ModelCard) -> nn.Module:
-    """The architecture of a card, untrained: normalised [B, 3, S, S] to logits [B, C]."""
-    return Mean(make_one(card) for _ in range(card.models)) if card.models > 1 else make_one(card)
-
-
-def make_one(card: ModelCard) -> nn.Sequential:
-    """One model of a card: body and head."""
-    body = make_body(card.arch)
-    features = features_of(body, card.patch_size, card.arch)
-    head = make_head(features, card.head, len(card.vocab))
-    return nn.Sequential(nn.Sequential(body), head)  # as vision_learner nests them
 
 
 def write_bundle(
@@ -77,24 +54,28 @@ def write_bundle(
     card: ModelCard,
     facts: dict[str, Any],
     trained_on: Sequence[str] = (),
+    pickled: bool = True,
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card that vouches for them by SHA-256.
 
-    `trained_on` are the SHA-1s of the patches behind the model, to tell later who is new to it.
+    `trained_on` are the SHA-1s of the patches behind the model, to tell later who is new to it;
+    `pickled=False` leaves fastai's learner out.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
         file.write(save(on_cpu(model.state_dict())))
-    if isinstance(model, nn.Sequential):
+    if pickled and isinstance(model, nn.Sequential):
         write_learner(folder / LEARNER, model, card)
     else:
         (folder / LEARNER).unlink(missing_ok=True)
     onnx = write_onnx(folder / ONNX, model, card)
+    if onnx is None:
+        (folder / ONNX).unlink(missing_ok=True)
     with written(folder / TRAINED) as file:
         np.save(file, np.sort(short_digests(trained_on)))
-    names = [WEIGHTS, TRAINED, *([LEARNER] if card.models == 1 else []), *([ONNX] if onnx else [])]
+    there = [name for name in FILES if (folder / name).is_file()]
     write_json(
         folder / CARD,
         {
@@ -104,7 +85,8 @@ def write_bundle(
             "versions": {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")},
             **facts,
             **({"onnx": asdict(onnx)} if onnx else {}),
-            "files": {name: sha256(folder / name) for name in names},
+            "files": {name: sha256(folder / name) for name in there},
+            "bytes": {name: (folder / name).stat().st_size for name in there},
         },
     )
     return onnx is not None
@@ -147,6 +129,9 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
                 verbose=False,
             )
             assert program is not None
+            program.model.graph.metadata_props.clear()
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # stack traces, with paths of this machine
             with tempfile.TemporaryDirectory() as folder:
                 program.save(str(Path(folder, ONNX)))
                 data = Path(folder, ONNX).read_bytes()
@@ -213,8 +198,13 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> Bundle:
-        """Load a bundle after checking its format and SHA-256; no pickle is read."""
+        """Load a bundle once its files are those of its card, and its weights fit the model.
+
+        No pickle is read, and nothing is made room for before that.
+        """
         card, facts = read_card(folder)
+        check_files(folder, facts)
+        check_shapes(member(folder, WEIGHTS), shapes_of(card))
         data = vouched(folder, WEIGHTS, facts)
         model = make_model(card)
         try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from histo.config import ModelCard
 from histo.errors import HistoError
+from histo.limits import CARD_BYTES, CLASSES, MODEL_BYTES, check_regular, is_name, read_bytes
 from histo.run import read_json
 
 FORMAT = 1
@@ -24,6 +25,9 @@ ONNX = "model.onnx"
 LEARNER = "learner.pkl"
 TRAINED = "trained.npy"
 """The first 8 bytes of the SHA-1 of every patch the model was trained or chosen on, uint64 sorted."""
+
+FILES = (WEIGHTS, ONNX, LEARNER, TRAINED)
+"""Every file that a card vouches for; a learner is hashed, never opened."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +48,46 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def member(folder: Path, name: str) -> Path:
+    """The path of a file of a bundle; HistoError where a link leads out of the bundle."""
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a ring of links
+        inside = False
+    if not inside:
+        raise HistoError(f"{path} is a link that leads out of the bundle")
+    return path
+
+
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     """The card of a bundle and all its facts; HistoError where it is none or of a later format."""
     if not folder.is_dir():
         raise HistoError(f"no bundle {folder}")
-    path = folder / CARD
-    facts = read_json(path)
+    path = member(folder, CARD)
+    facts = read_json(path, CARD_BYTES)
     if not isinstance(facts, dict) or not isinstance(facts.get("files"), dict):
         raise HistoError(f"{path} is not the card of a bundle (histo export RUN writes one)")
-    if facts.get("format") != FORMAT:
-        raise HistoError(
-            f"{path} is of format {facts.get('format')!r}; this histo reads {FORMAT} (update histo)"
-        )
+    found = facts.get("format")
+    if type(found) is int and found > FORMAT:
+        raise HistoError(f"{path} is of format {found}; this histo reads {FORMAT} (update histo)")
+    sizes = facts.get("bytes", {})
+    if (
+        found != FORMAT
+        or not all(_is_plain(name) and _is_sha256(x) for name, x in facts["files"].items())
+        or not isinstance(sizes, dict)
+        or not all(type(x) is int for x in sizes.values())
+    ):
+        raise HistoError(f"{path} is damaged: a value is missing or out of bounds")
     return parse_card(facts, path), facts
+
+
+def _is_plain(name: str) -> bool:
+    return re.fullmatch(r"[\w\-][\w.\-]{0,99}", name, re.ASCII) is not None
+
+
+def _is_sha256(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch(r"[0-9a-f]{64}", text, re.ASCII) is not None
 
 
 def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
@@ -65,23 +96,7 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
         needed = {f.name for f in fields(ModelCard) if f.default is MISSING}
         known = {f.name for f in fields(ModelCard) if f.name in facts}
         card = ModelCard(**{name: facts[name] for name in needed | known})
-        sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
-        good = (
-            bool(re.fullmatch(r"[\w.\-/]{1,100}", card.arch))
-            and len(card.vocab) == len(set(card.vocab)) >= 2
-            and all(isinstance(name, str) for name in card.vocab)
-            and all(type(side) is int and 1 <= side <= 8192 for side in sides)
-            and all(
-                len(x) == 3 and all(isinstance(v, float) for v in x) for x in (card.mean, card.std)
-            )
-            and min(card.std) > 0
-            and type(card.models) is int
-            and 1 <= card.models <= 100
-            and isinstance(card.temperature, float)
-            and 0.01 <= card.temperature <= 100
-            and isinstance(card.threshold, float)
-            and 0 <= card.threshold <= 1.1
-        )
+        good = _is_sound(card)
     except (KeyError, TypeError):
         good = False
     if not good:
@@ -89,11 +104,50 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
     return card
 
 
+def _is_sound(card: ModelCard) -> bool:
+    """Whether each value of a card is of its type and within reason; TypeError also says no."""
+    sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
+    return (
+        _is_plain(card.arch)
+        and isinstance(card.vocab, list)
+        and all(is_name(name) for name in card.vocab)
+        and 2 <= len(card.vocab) == len(set(card.vocab)) <= CLASSES.value
+        and all(type(side) is int and 1 <= side <= 8192 for side in sides)
+        and _are_three(card.mean, -100, 100)
+        and _are_three(card.std, 1e-3, 100)
+        and type(card.models) is int
+        and 1 <= card.models <= 100
+        and _is_between(card.temperature, 0.01, 100)
+        and _is_between(card.threshold, 0, 1.1)
+    )
+
+
+def _are_three(values: Any, low: float, high: float) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(_is_between(v, low, high) for v in values)
+    )
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    """Whether a value is a float in the range; nan is not."""
+    return isinstance(value, float) and low <= value <= high
+
+
 def check_files(folder: Path, facts: dict[str, Any]) -> None:
     """Refuse a bundle of which any file that is there is not the one its card vouches for."""
-    for name in (WEIGHTS, ONNX, LEARNER, TRAINED):
-        path = folder / name
-        if path.exists() and sha256(path) != facts["files"].get(name):
+    for name in FILES:
+        path = member(folder, name)
+        if not path.exists():
+            continue
+        kind = path.stat()
+        check_regular(kind, path)
+        MODEL_BYTES.check(kind.st_size, str(path))
+        expected = facts.get("bytes", {}).get(name, kind.st_size)
+        if kind.st_size != expected:
+            raise HistoError(f"{path} has {kind.st_size:,} bytes; its card says {expected:,}")
+        if sha256(path) != facts["files"].get(name):
             raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
 
 
@@ -107,20 +161,32 @@ def read_trained(folder: Path) -> NDArray[np.uint64] | None:
     _, facts = read_card(folder)
     if TRAINED not in facts["files"]:
         return None
+    path = member(folder, TRAINED)
+    return parse_trained(vouched(folder, TRAINED, facts), path)
+
+
+def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
+    """The uint64 [N] of a .npy file, if that is all it holds: its header alone asks for no memory."""
+    file = io.BytesIO(data)
     try:
-        found = np.load(io.BytesIO(vouched(folder, TRAINED, facts)), allow_pickle=False)
-    except (ValueError, EOFError):
-        raise HistoError(f"{folder / TRAINED} is damaged") from None
-    return np.asarray(found, np.uint64)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception:  # numpy reads a header as Python would: it can raise anything
+        raise HistoError(f"{path} is damaged") from None
+    rest = data[file.tell() :]
+    if dtype != np.uint64 or len(rest) % 8 or shape != (len(rest) // 8,):
+        raise HistoError(f"{path} is damaged")
+    return np.frombuffer(rest, np.uint64)
 
 
 def vouched(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
     """The bytes of a bundle's file, once the whole bundle is known to be what its card says."""
     check_files(folder, facts)
+    path = member(folder, name)
     try:
-        data = (folder / name).read_bytes()
+        data = read_bytes(path, MODEL_BYTES)
     except OSError:
         raise HistoError(f"{folder} has no readable {name}") from None
     if hashlib.sha256(data).hexdigest() != facts["files"].get(name):  # changed since
-        raise HistoError(f"{folder / name} is not the file its card vouches for (SHA-256)")
+        raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
     return data

@@ -24,7 +24,8 @@ class OnnxModel:
     def __init__(self, card: ModelCard, data: bytes, name: Onnx, place: str = ONNX) -> None:
         import onnxruntime
 
-        self.card, self._name = card, name
+        check_whole(data, place)
+        self.card, self._name, self._place = card, name, place
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are for those who convert models
         try:
@@ -33,6 +34,14 @@ class OnnxModel:
             )
         except Exception as error:  # ONNX Runtime has its own exceptions, all of them plain
             raise HistoError(f"{place} does not load ({type(error).__name__})") from None
+        ends = [*self._session.get_inputs(), *self._session.get_outputs()]
+        found = [(end.name, end.type, end.shape[1:]) for end in ends]
+        side, classes = card.patch_size, len(card.vocab)
+        if found != [
+            (name.input, "tensor(uint8)", [side, side, 3]),
+            (name.output, "tensor(float)", [classes]),
+        ]:
+            raise HistoError(f"{place} does not fit its card")
 
     @classmethod
     def open(cls, folder: Path, card: ModelCard, facts: dict[str, Any]) -> OnnxModel:
@@ -56,7 +65,22 @@ class OnnxModel:
 
     def _one_view(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         feed = {self._name.input: np.ascontiguousarray(patches)}
-        return np.asarray(self._session.run([self._name.output], feed)[0])
+        try:
+            found = np.asarray(self._session.run([self._name.output], feed)[0])
+        except Exception as error:  # likewise
+            raise HistoError(f"{self._place} fails at work ({type(error).__name__})") from None
+        if found.shape != (len(patches), len(self.card.vocab)):
+            raise HistoError(f"{self._place} does not fit its card")
+        return found
+
+
+def check_whole(data: bytes, place: str) -> None:
+    """Refuse a model whose tensors are in other files: ONNX Runtime would open whatever it names.
+
+    The name of such a file stands beside the word `location`, nowhere else in a model of histo's.
+    """
+    if b"location" in data or data[4:8] == b"ORTM":  # that other format has its own such places
+        raise HistoError(f"{place} is refused: it is not all in one file, or not plain ONNX")
 
 
 def gpu_is_there() -> bool:

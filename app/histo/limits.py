@@ -1,0 +1,91 @@
+"""How much histo reads of what others wrote: every bound, once, and the way to raise it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from histo.errors import HistoError
+
+MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on what is read; the environment variable of its name raises it."""
+
+    name: str
+    default: int
+    unit: str
+
+    @property
+    def value(self) -> int:
+        """The bound in force; HistoError where the variable holds no positive whole number."""
+        given = os.environ.get(self.name, "")
+        if not given:
+            return self.default
+        if not given.isascii() or not given.isdecimal() or not 0 < len(given) < 16:
+            raise HistoError(f"{self.name}={given!r} is not a positive whole number")
+        return int(given)
+
+    def check(self, n: int, what: str) -> None:
+        """Refuse `n` where it is over the bound; `what` names who has so many."""
+        if n > self.value:
+            raise HistoError(
+                f"{what}: more than {self.value:,} {self.unit} (the variable {self.name} raises that)"
+            )
+
+
+IMAGE_PIXELS = Limit("OPENCV_IO_MAX_IMAGE_PIXELS", 50_000_000, "pixels")
+"""The name is OpenCV's own, which holds the same bound."""
+TABLE_BYTES = Limit("HISTO_MAX_TABLE_BYTES", 256 * MB, "bytes")
+ROWS = Limit("HISTO_MAX_ROWS", 2_000_000, "rows")
+CLASSES = Limit("HISTO_MAX_CLASSES", 1000, "classes")
+JSON_BYTES = Limit("HISTO_MAX_JSON_BYTES", 16 * MB, "bytes")
+CARD_BYTES = Limit("HISTO_MAX_CARD_BYTES", 4 * MB, "bytes")
+MODEL_BYTES = Limit("HISTO_MAX_MODEL_BYTES", 8192 * MB, "bytes")
+NAME = 200
+"""Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
+
+
+def read_bytes(path: Path, limit: Limit) -> bytes:
+    """A whole file, if it is a regular one within the limit: neither a pipe nor a device hangs.
+
+    FileNotFoundError and IsADirectoryError pass, for the caller knows the way out of those.
+    """
+    try:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            kind = os.fstat(file.fileno())
+            check_regular(kind, path)
+            limit.check(kind.st_size, str(path))
+            data = file.read(kind.st_size + 1)
+    except (FileNotFoundError, IsADirectoryError):
+        raise
+    except OSError as error:
+        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > kind.st_size:
+        raise HistoError(f"{path} grows while it is read")
+    return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to, too, without waiting."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def check_regular(kind: os.stat_result, path: Path) -> None:
+    """Refuse a pipe, a socket or a device, which have no end."""
+    if not stat.S_ISREG(kind.st_mode):
+        raise HistoError(f"{path} is a pipe or a device, not a file")
+
+
+def is_name(text: object) -> bool:
+    """Whether something may be the name of a class: some text that fits in a cell and a line."""
+    return (
+        isinstance(text, str)
+        and 0 < len(text) <= NAME
+        and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+    )

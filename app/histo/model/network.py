@@ -1,0 +1,71 @@
+"""The network of a card: made, and before that known by the shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from histo.config import ModelCard
+from histo.model.body import features_of, make_body
+from histo.model.learner import make_head
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Mean(nn.Module):
+    """Several models whose probabilities are averaged: [B, 3, S, S] to the log of the mean."""
+
+    def __init__(self, models: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Logits [B, C] whose softmax is the mean of the models' softmaxes."""
+        each = torch.stack([torch.log_softmax(model(batch), 1) for model in self.models])
+        return torch.logsumexp(each, 0)
+
+
+def make_model(card: ModelCard) -> nn.Module:
+    """The architecture of a card, untrained: normalised [B, 3, S, S] to logits [B, C]."""
+    return Mean(make_one(card) for _ in range(card.models)) if card.models > 1 else make_one(card)
+
+
+def make_one(card: ModelCard) -> nn.Sequential:
+    """One model of a card: body and head."""
+    body = make_body(card.arch)
+    features = features_of(body, card.patch_size, card.arch)
+    head = make_head(features, card.head, len(card.vocab))
+    return nn.Sequential(nn.Sequential(body), head)  # as vision_learner nests them
+
+
+class _RealNumbers(TorchFunctionMode):
+    """torchvision's RegNets reckon their widths with little tensors: those are made for real."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a torch function; `arange` and `tensor` on the CPU."""
+        real = {"device": "cpu"} if func in (torch.arange, torch.tensor) else {}
+        return func(*args, **{**real, **(kwargs or {})})
+
+
+def shapes_of(card: ModelCard) -> Shapes:
+    """The tensors of a card's model by name, found without memory for any of them."""
+    for numbers in (nullcontext(), _RealNumbers()):
+        try:
+            with torch.device("meta"), numbers:
+                state = make_one(card).state_dict()
+        except NotImplementedError:  # what needs a value of a tensor that has none
+            continue
+        parts = [f"models.{i}." for i in range(card.models)] if card.models > 1 else [""]
+        return {f"{part}{name}": tuple(t.shape) for part in parts for name, t in state.items()}
+    raise AssertionError(f"{card.arch} cannot be made without memory")
