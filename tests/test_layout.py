@@ -14,7 +14,20 @@ from histo.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
-BASE = {"run", "config", "errors", "screen", "d4", "ahead", "temperature", "__init__"}
+BASE = {
+    "run",
+    "config",
+    "errors",
+    "screen",
+    "d4",
+    "ahead",
+    "temperature",
+    "ranks",
+    "shard",
+    "parts",
+    "table",
+    "__init__",
+}
 ALLOWED = {
     "cli": {"commands", "BASE"},
     "__main__": {"cli"},
@@ -24,7 +37,7 @@ ALLOWED = {
     "report": {"report", "BASE"},
     "BASE": {"BASE"},
 }
-ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second"}
+ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "parts"}
 """No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 

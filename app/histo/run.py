@@ -39,6 +39,23 @@ def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         raise
 
 
+def check_folders(*paths: Path | None) -> None:
+    """Each file's folder must be there: better said before the work than after it."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")
+
+
+def check_new(out: Path) -> None:
+    """A run folder must not be there yet."""
+    if out.exists():
+        raise _taken(out)
+
+
+def _taken(out: Path) -> HistoError:
+    return HistoError(f"{out} exists, and a run is never overwritten (give another --out)")
+
+
 def _umask() -> int:
     """The process's umask: mkstemp makes private files, and a run is there to be shared."""
     mask = os.umask(0)
@@ -94,6 +111,18 @@ def write_predictions(
         rows.writerow(["id", "label", *prediction_columns(vocab)])
         for name, label, values in zip(ids, labels, probabilities, strict=True):
             rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
+
+
+def write_submission(table: Path, out: Path) -> None:
+    """Write Kaggle's `id,label`, the probability of class 1, from a table of `histo predict`."""
+    with table.open(encoding="utf-8", newline="") as source, written(out, "w") as file:
+        rows = csv.reader(source)
+        header = next(rows)
+        if len(header) != 4:
+            raise HistoError(f"--submission needs two classes; {table} has {len(header) - 2}")
+        kaggle = csv.writer(file, lineterminator="\n")
+        kaggle.writerow(["id", "label"])
+        kaggle.writerows((row[0], row[3]) for row in rows)
 
 
 def write_split(
@@ -178,9 +207,7 @@ class Run:
             try:
                 out.mkdir(parents=True)
             except FileExistsError:
-                raise HistoError(
-                    f"{out} exists, and a run is never overwritten (give another --out)"
-                ) from None
+                raise _taken(out) from None
             return cls(out)
         runs = Path("runs")
         runs.mkdir(exist_ok=True)

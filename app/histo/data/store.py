@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
 from histo.errors import HistoError
@@ -99,7 +100,7 @@ def decode_all(
         pixels = read_patch(path)
         return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
 
-    return map_ahead(decode, paths, AHEAD, os.cpu_count() or 1)
+    return map_ahead(decode, paths, AHEAD, ranks.cores())
 
 
 def decode_batches(
