@@ -28,7 +28,7 @@ ALLOWED = {
     "report": {"report", "BASE"},
     "BASE": {"BASE"},
 }
-ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "h5dir"}
+ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "h5dir", "parts"}
 """No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 

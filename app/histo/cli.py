@@ -11,10 +11,12 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from histo import __version__
+from histo import __version__, ranks
 from histo.config import DataConfig, TrainConfig, Wanted
 from histo.errors import HistoError, Stopped
+from histo.parts import Part, gather
 from histo.screen import Screen
+from histo.shard import Shard, whole_path
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -96,6 +98,12 @@ Sensitivity = Annotated[
 ]
 Specificity = Annotated[
     Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
+]
+ShardOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--shard", metavar="I/N", help="Only share I of N, counted from 1; then histo merge."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 
@@ -302,26 +310,34 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
     from histo.commands.predict import find_images
     from histo.commands.predict import predict as run
 
+    share, screen = share_of(shard), Screen()
+    if share and submission:
+        raise typer.BadParameter("one share makes no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
     count = run(
         bundle,
         find_images(images, folder, id_column),
         out,
-        Screen(),
+        screen,
         submission=submission,
         tta=tta,
         trust_pickle=trust_pickle,
         device=device,
         batch_size=batch_size,
         raw=raw,
+        shard=share,
     )
-    typer.echo(f"predictions: {out} ({count:,} patches)")
+    if share:
+        screen.say(f"part: {share.path(out)} ({count:,} patches; next, when all are there: merge)")
+    else:
+        screen.say(f"predictions: {out} ({count:,} patches)")
 
 
 @app.command()
@@ -337,24 +353,68 @@ def evaluate(
     tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    shard: ShardOption = None,
 ) -> None:
     """Judge a bundle on labelled patches it never saw."""
     from histo.commands.evaluate import evaluate as run
     from histo.commands.interpret import interpret as judge
 
-    config = DataConfig(data, labels, images, id_column, label_column)
+    config, screen = DataConfig(data, labels, images, id_column, label_column), Screen()
     done = run(
         bundle,
         config,
         out,
-        Screen(),
+        screen,
         groups=groups,
         tta=tta,
         device=device,
         batch_size=batch_size,
+        shard=share_of(shard),
     )
-    folder, _ = judge(done.path, None, None, Screen())
-    typer.echo(f"report: {folder / 'report.html'}")
+    if isinstance(done, Part):
+        screen.say(f"part: {done.path} ({done.owed:,} patches; next, when all are there: merge)")
+    elif done is not None:
+        folder, _ = judge(done.path, None, None, screen)
+        screen.say(f"report: {folder / 'report.html'}")
+
+
+def share_of(given: str | None) -> Shard | None:
+    """The share of `--shard I/N`, where one was asked for."""
+    if given is None:
+        return None
+    if ranks.world() > 1:
+        raise typer.BadParameter("a launcher's processes divide the work: leave --shard out")
+    try:
+        return Shard.parse(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from None
+
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="The parts, or a folder of them.")],
+    out: Annotated[
+        Optional[Path], typer.Option(help="The table or run.  [default: the parts' own name]")
+    ] = None,
+    submission: Annotated[
+        Optional[Path], typer.Option(help="Also write Kaggle's id,label here.")
+    ] = None,
+) -> None:
+    """Join the parts of predict --shard or evaluate --shard, once all are there."""
+    from histo.commands.evaluate import write_run
+    from histo.commands.interpret import interpret as judge
+    from histo.commands.merge import merge as run
+
+    found = gather(parts)
+    rows = found[0].facts.patches
+    if found[0].facts.command == "evaluate":
+        if submission:
+            raise typer.BadParameter("an evaluation makes no submission")
+        done = write_run(found, out or whole_path(found[0].path).with_suffix(""))
+        folder, _ = judge(done.path, None, None, Screen())
+        typer.echo(f"report: {folder / 'report.html'}")
+    else:
+        typer.echo(f"predictions: {run(found, out, submission)} ({rows:,} patches)")
 
 
 @app.command()

@@ -51,6 +51,19 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def check_folders(*paths: Path | None) -> None:
+    """Each file's folder must be there: better said before the work than after it."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")
+
+
+def check_new(out: Path) -> None:
+    """A run folder must not be there yet."""
+    if out.exists():
+        raise HistoError(f"{out} exists, and a run is never overwritten (give another --out)")
+
+
 def _umask() -> int:
     """The process's umask: mkstemp makes private files, and a run is there to be shared."""
     mask = os.umask(0)
@@ -106,6 +119,18 @@ def write_predictions(
         rows.writerow(["id", "label", *prediction_columns(vocab)])
         for name, label, values in zip(ids, labels, probabilities, strict=True):
             rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
+
+
+def write_submission(table: Path, out: Path) -> None:
+    """Write Kaggle's `id,label`, the probability of class 1, from a table of `histo predict`."""
+    with table.open(encoding="utf-8", newline="") as source, written(out, "w") as file:
+        rows = csv.reader(source)
+        header = next(rows)
+        if len(header) != 4:
+            raise HistoError(f"--submission needs two classes; {table} has {len(header) - 2}")
+        kaggle = csv.writer(file, lineterminator="\n")
+        kaggle.writerow(["id", "label"])
+        kaggle.writerows((row[0], row[3]) for row in rows)
 
 
 def write_split(

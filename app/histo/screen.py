@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from histo import ranks
 from histo.errors import plain
 
 T = TypeVar("T")
@@ -20,11 +21,14 @@ PLAIN_SECONDS = 30.0
 
 
 class Screen:
-    """Standard output as a person or a log reads it; `quiet=True` shows nothing."""
+    """Standard output as a person or a log reads it; `quiet=True` shows nothing.
+
+    Of the processes of a launcher the first one speaks.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.terminal = sys.stdout.isatty() and not quiet
+        self.quiet = quiet or ranks.rank() > 0
+        self.terminal = sys.stdout.isatty() and not self.quiet
 
     def say(self, line: str = "") -> None:
         """A line, or several, as they are, above the bar where one runs.

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
 from histo.data.store import decode_batches
 from histo.errors import HistoError
-from histo.run import prediction_columns, written
+from histo.model.card import CARD, sha256
+from histo.parts import Facts, Part, fingerprint, gather, join
+from histo.run import check_folders, prediction_columns, write_submission
 from histo.screen import Screen
+from histo.shard import Shard
+from histo.table import open_table
 from histo.temperature import apply_temperature
 
 Predicted = Iterator[tuple[Sequence[Path], NDArray[np.float32]]]
@@ -51,36 +54,77 @@ def predict(
     device: str = "auto",
     batch_size: int = 256,
     raw: bool = False,
+    shard: Shard | None = None,
 ) -> int:
     """Write `id, predicted, p_CLASS…` for each patch to `out`; returns how many.
 
     Memory does not grow with the number of patches. `submission` also gets Kaggle's `id,label`.
     Probabilities are scaled by the bundle's temperature unless `raw`; the class is the one that the
-    bundle's threshold says.
+    bundle's threshold says. `shard` predicts its share alone, into a part for `histo merge`. The
+    processes of a launcher take a share each, and the first joins them.
     """
-    opened = open_model(bundle, paths, tta, trust_pickle, device, batch_size)
-    vocab, temperature = opened.vocab, 1.0 if raw else opened.temperature
-    if submission is not None and len(vocab) != 2:
-        raise HistoError(f"--submission needs two classes; this model has {len(vocab)}")
-    with ExitStack() as stack:
-        table = csv.writer(stack.enter_context(written(out, "w")), lineterminator="\n")
-        table.writerow(["id", "predicted", *prediction_columns(vocab)])
-        kaggle = None
-        if submission is not None:
-            kaggle = csv.writer(stack.enter_context(written(submission, "w")), lineterminator="\n")
-            kaggle.writerow(["id", "label"])
-        advance = stack.enter_context(screen.bar("predicting", len(paths)))
-        for files, probabilities in opened.batches:
+    check_folders(out, submission)
+    opened = open_model(bundle, tta, trust_pickle, device, batch_size)
+    if submission is not None and len(opened.vocab) != 2:
+        raise HistoError(f"--submission needs two classes; this model has {len(opened.vocab)}")
+    mine = shard or Shard(ranks.rank() + 1, ranks.world())
+    part = Part(
+        mine.path(out) if mine.of > 1 else out,
+        Facts(
+            command="predict",
+            bundle=sha256(bundle if bundle.is_file() else bundle / CARD),
+            patches=len(paths),
+            names=fingerprint(path.name for path in paths),
+            columns=["id", "predicted", *prediction_columns(opened.vocab)],
+            batch_size=batch_size,
+            tta=tta,
+            raw=raw,
+            engine=opened.engine,
+        ),
+        mine,
+    )
+    write_part(part, opened, paths[part.block], screen)
+    if shard is None:
+        finish(part, out, submission)
+    return part.owed if shard else len(paths)
+
+
+def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen) -> None:
+    """Write the rows of a part that are not there yet."""
+    temperature = 1.0 if part.facts.raw else opened.temperature
+    with (
+        open_table(part, paths, screen) as table,
+        screen.bar("predicting", len(paths)) as advance,
+    ):
+        advance(table.rows)
+        for files, probabilities in opened.predict(paths[table.rows :]):
             called = probabilities.argmax(1)
-            if len(vocab) == 2:
+            if len(opened.vocab) == 2:
                 called = (probabilities[:, 1] >= opened.threshold).astype(np.int64)
             scaled = apply_temperature(probabilities, temperature)
-            for file, c, row in zip(files, called, scaled, strict=True):
-                table.writerow([file.stem, vocab[c], *(f"{p:.9g}" for p in row)])
-                if kaggle is not None:
-                    kaggle.writerow([file.stem, f"{row[1]:.9g}"])
+            table.add(
+                [
+                    [file.stem, opened.vocab[c], *(f"{p:.9g}" for p in row)]
+                    for file, c, row in zip(files, called, scaled, strict=True)
+                ]
+            )
             advance(len(files))
-    return len(paths)
+
+
+def finish(part: Part, out: Path, submission: Path | None) -> None:
+    """Make the parts of all processes, when they are there, the table."""
+    ranks.meet()
+    if ranks.rank() > 0:
+        return
+    if part.shard.of == 1:
+        part.json.unlink()
+    else:
+        parts = gather(part.shard.paths(out))
+        join(parts, out)
+        for one in parts:
+            one.remove()
+    if submission is not None:
+        write_submission(out, submission)
 
 
 @dataclass(frozen=True)
@@ -88,29 +132,31 @@ class Opened:
     """A model at work: its classes, its predictions batch by batch, and how to read them."""
 
     vocab: list[str]
-    batches: Predicted
+    predict: Callable[[Sequence[Path]], Predicted]
+    """its predictions for files, batch by batch"""
+    engine: str
+    """what computes them"""
     temperature: float = 1.0
     threshold: float = 0.5
 
 
-def open_model(
-    bundle: Path, paths: Sequence[Path], tta: bool, trust_pickle: bool, device: str, batch_size: int
-) -> Opened:
-    """A bundle, or a trusted pickle, at work on the patches of `paths`."""
+def open_model(bundle: Path, tta: bool, trust_pickle: bool, device: str, batch_size: int) -> Opened:
+    """A bundle, or a trusted pickle."""
     if bundle.suffix == ".pkl":
-        return _open_pickle(bundle, paths, tta, trust_pickle, device, batch_size)
+        return _open_pickle(bundle, tta, trust_pickle, device, batch_size)
 
     from histo.model.opened import open_bundle
 
     card, model = open_bundle(bundle, device)
-    parts = decode_batches(paths, card.crop, card.size, card.patch_size, batch_size)
-    batches = map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
-    return Opened(card.vocab, batches, card.temperature, card.threshold)
+
+    def predict_files(paths: Sequence[Path]) -> Predicted:
+        parts = decode_batches(paths, card.crop, card.size, card.patch_size, batch_size)
+        return map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+
+    return Opened(card.vocab, predict_files, model.engine, card.temperature, card.threshold)
 
 
-def _open_pickle(
-    path: Path, paths: Sequence[Path], tta: bool, trust: bool, device: str, batch_size: int
-) -> Opened:
+def _open_pickle(path: Path, tta: bool, trust: bool, device: str, batch_size: int) -> Opened:
     if not trust:
         raise HistoError(
             f"{path} is a pickle, and loading one runs whatever code it holds: give the bundle's "
@@ -122,6 +168,11 @@ def _open_pickle(
     from histo.model.bundle import open_pickle
     from histo.model.learner import resolve_device
 
-    vocab, predict_files = open_pickle(path, resolve_device(device))
-    parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-    return Opened(vocab, ((part, predict_files(list(part))) for part in parts))
+    found = resolve_device(device)
+    vocab, predict_list = open_pickle(path, found)
+
+    def predict_files(paths: Sequence[Path]) -> Predicted:
+        parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
+        return ((part, predict_list(list(part))) for part in parts)
+
+    return Opened(vocab, predict_files, f"fastai, {found.type}")

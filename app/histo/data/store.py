@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
 from histo.errors import HistoError
@@ -62,12 +63,6 @@ class StoreRow(NamedTuple):
     patch: Pixels
     sha1: bytes
     stamp: tuple[int, int] | NDArray[np.int64]
-
-
-def stamp_of(path: Path) -> tuple[int, int]:
-    """What says whether a file has changed: its size and its time in nanoseconds."""
-    info = path.stat()
-    return info.st_size, info.st_mtime_ns
 
 
 def release(pixels: NDArray[np.uint8]) -> None:
@@ -114,7 +109,7 @@ def decode_all(
         pixels = read_patch(path)
         return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
 
-    return map_ahead(decode, paths, AHEAD, os.cpu_count() or 1)
+    return map_ahead(decode, paths, AHEAD, ranks.cores())
 
 
 def decode_batches(

@@ -196,6 +196,11 @@ class Bundle:
         self.model = Whole(model, card).eval().to(device)
         self.model = self.model.to(memory_format=torch.channels_last)
 
+    @property
+    def engine(self) -> str:
+        """What computes, whichever of a machine's GPUs it is."""
+        return f"PyTorch, {self.device.type}"
+
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> Bundle:
         """Load a bundle once its files are those of its card, and its weights fit the model.

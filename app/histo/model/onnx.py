@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import d4
+from histo import d4, ranks
 from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.card import ONNX, Onnx, vouched
@@ -21,6 +21,8 @@ from histo.model.card import ONNX, Onnx, vouched
 class OnnxModel:
     """A loaded model.onnx: `predict` takes whole decoded patches to probabilities."""
 
+    engine = "ONNX Runtime, cpu"
+
     def __init__(self, card: ModelCard, data: bytes, name: Onnx, place: str = ONNX) -> None:
         import onnxruntime
 
@@ -28,6 +30,8 @@ class OnnxModel:
         self.card, self._name, self._place = card, name, place
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are for those who convert models
+        if ranks.local_world() > 1:  # else each process would take every core
+            options.intra_op_num_threads = ranks.cores()
         try:
             self._session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]

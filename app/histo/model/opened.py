@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.config import ModelCard
 from histo.model.card import ONNX, read_card
 
 
 class Model(Protocol):
     """What a loaded model can do."""
+
+    @property
+    def engine(self) -> str:
+        """What computes: another gives other last digits."""
 
     def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
         """Probabilities [B, C] of uint8 RGB patches [B, S, S, 3]; `tta` averages the D4 views."""
@@ -31,4 +37,11 @@ def open_bundle(folder: Path, device: str = "auto") -> tuple[ModelCard, Model]:
     from histo.model.bundle import Bundle
     from histo.model.learner import resolve_device
 
-    return card, Bundle.open(folder, resolve_device(device))
+    return card, Bundle.open(folder, resolve_device(device if on_cpu else own_gpu(device)))
+
+
+def own_gpu(device: str) -> str:
+    """The device of this process: the processes of a launcher take a CUDA device each."""
+    if ranks.world() > 1 and device in ("auto", "cuda") and sys.platform != "darwin":
+        return f"cuda:{ranks.local_rank()}"
+    return device

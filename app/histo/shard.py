@@ -1,0 +1,54 @@
+"""One share of the patches, for one of several processes that know nothing of each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, order=True)
+class Shard:
+    """Share `number` of `of`, counted from 1."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/4` is the second of four; ValueError says what is wrong."""
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        if match is None:
+            raise ValueError(f"{text!r} is not I/N, such as 2/4")
+        shard = cls(int(match[1]), int(match[2]))
+        if not 1 <= shard.number <= shard.of:
+            raise ValueError(
+                f"{text} is none of 1/{shard.of} to {shard.of}/{shard.of}: count from 1"
+            )
+        return shard
+
+    def block(self, count: int, batch_size: int) -> slice:
+        """Its rows of `count`: whole batches of the undivided list, in its order.
+
+        The last digits of a prediction depend on the batch it is made in. With the batches of the
+        undivided list, the parts hold what one process would have written, byte for byte.
+        """
+        batches = -(-count // batch_size)
+        first, last = (batches * n // self.of for n in (self.number - 1, self.number))
+        return slice(first * batch_size, min(last * batch_size, count))
+
+    def path(self, out: Path) -> Path:
+        """Where its part of the table `out` lies: `table.2-of-4.csv` for `table.csv`."""
+        return out.with_name(f"{out.stem}.{self.number}-of-{self.of}{out.suffix}")
+
+    def paths(self, out: Path) -> list[Path]:
+        """Where all parts of the table `out` lie."""
+        return [Shard(number + 1, self.of).path(out) for number in range(self.of)]
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+def whole_path(part: Path) -> Path:
+    """The table that a part is of: `table.csv` for `table.2-of-4.csv`."""
+    return part.with_name(re.sub(r"\.[0-9]+-of-[0-9]+(\.[^.]*)?$", r"\1", part.name))
