@@ -38,7 +38,7 @@ def resume(path: Path, asked: TrainConfig, screen: Screen) -> Run:
     differ from what the run was started with.
     """
     run = Run.open(path)
-    if run.finished and (run.predictions.is_file() or not run.settings().get("folds")):
+    if run.predictions.is_file() if run.settings().get("folds") else run.finished:
         raise HistoError(f"{path} is finished (next: histo interpret {path})")
     with run.lock():
         config = read_settings(run, asked)
