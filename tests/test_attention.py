@@ -19,7 +19,7 @@ from histo.commands.interpret import read_attention
 from histo.config import ModelCard
 from histo.model.attention import SAMPLE, SHEET, choose, grad_cam, last_map, write_attention
 from histo.model.body import make_body
-from histo.model.checkpoint import save_best
+from histo.model.checkpoint import on_cpu, save_best
 from histo.report.attention import centre_of, enlarge, judge_attention, share_inside
 from histo.run import Predictions, Run, read_predictions, write_predictions
 from histo.screen import Screen
@@ -145,7 +145,7 @@ class Tokens(nn.Module):
 def test_a_model_without_a_last_map_is_said_to_have_none(tmp_path, capsys):
     model = nn.Sequential(nn.Sequential(Tokens()), nn.Linear(8, 2))
     run = Run.create(tmp_path / "run", "tiny")
-    save_best(run.checkpoint, model)
+    save_best(run.checkpoint, on_cpu(model.state_dict()))
     write_attention(
         run, model, CARD, np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), 8, Screen()
     )
