@@ -55,7 +55,6 @@ def test_interpret_reads_a_table_of_any_other_system(tmp_path):
         ("id,label,p_0,p_1\na,2,0.5,0.5\n", "row 1: label '2' has no column"),
         ("id,label,p_0,p_1\na,0,x,0.5\n", "row 1: a probability is not a number"),
         ("id,label,p_0,p_1\na,0,nan,0.5\n", "row 1: the probabilities do not add up"),
-        ("id,label,p_0,p_1\na,0,0.5,0.5\n", "no patch of class '1'"),
     ],
 )
 def test_a_bad_predictions_table_is_one_line(tmp_path, text, said):

@@ -45,6 +45,35 @@ def test_a_bundle_is_judged_on_a_set_it_never_saw(tiny_run, elsewhere, tmp_path)
     assert (out / "report" / "report.html").is_file()
 
 
+def test_a_set_of_one_class_is_judged(tiny_run, elsewhere, tmp_path):
+    """As PatchCamelyon's normal slides: no positive patch, and still a specificity to know."""
+    rows = (elsewhere / "train_labels.csv").read_text().splitlines()
+    normal = [rows[0], *(row for row in rows if row.endswith(",0"))]
+    (tmp_path / "l.csv").write_text("\n".join(normal) + "\n")
+    out = tmp_path / "run"
+    words = ("--labels", tmp_path / "l.csv", "--out", out)
+    result = run_histo("evaluate", tiny_run / "export", elsewhere, *words)
+    assert result.exit_code == 0, result.output
+    found = evaluated(out)
+    assert found["patches"] == len(normal) - 1
+    assert found["roc_auc"] is None
+    table = read_predictions(out / "predictions.csv")
+    assert found["at_0.5"]["specificity"] == pytest.approx((table.probabilities[:, 1] < 0.5).mean())
+
+
+def test_two_tables_of_one_class_are_compared_as_far_as_they_go(tmp_path):
+    _, table = two_classes(40)
+    for name in "ab":
+        write_table(tmp_path, np.zeros(40, int), table, f"{name}.csv")
+    out = tmp_path / "c.json"
+    result = run_histo("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--out", out)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert found["A"]["roc_auc"] is None
+    assert found["difference"]["roc_auc"] == {"value": None, "interval": None}
+    assert found["difference"]["specificity"] == {"value": 0, "interval": [0, 0]}
+
+
 def test_patches_it_was_trained_on_are_found_by_their_pixels(tiny_run, dataset, tmp_path):
     """Renamed or not: what counts is the pixels."""
     shutil.copytree(dataset / "train", tmp_path / "train")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
-from histo.errors import HistoError
+from histo.report.intervals import all_figures
 from histo.report.metrics import at_threshold, judge, log_loss, macro_auc, youden_threshold
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -56,6 +57,60 @@ def test_many_classes_are_judged_one_against_the_rest():
     )
 
 
-def test_a_class_without_a_patch_is_refused():
-    with pytest.raises(HistoError, match="no patch of class 'tumour'"):
-        judge(np.zeros(4, np.int64), TABLE[:4], ["normal", "tumour"])
+def simulate(classes: int, present: int, ties: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the first `present` of some classes, and probabilities that know them a little."""
+    rng = np.random.default_rng(classes + 10 * present)
+    labels = rng.integers(present, size=120)
+    table = rng.dirichlet(np.ones(classes), 120) + 0.5 * np.eye(classes)[labels]
+    table /= table.sum(1, keepdims=True)
+    return labels, np.round(table * 4) / 4 if ties and classes == 2 else table
+
+
+CASES = [(2, 2, False), (2, 2, True), (2, 1, False), (5, 5, False), (5, 4, False), (5, 1, False)]
+
+
+@pytest.mark.parametrize(("classes", "present", "ties"), CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_the_figures_are_scikit_learns_to_rounding(classes, present, ties):
+    """On ties, on tables of one class, of many, and of many where some have no patch."""
+    labels, table = simulate(classes, present, ties)
+    found = judge(labels, table, [f"c{c}" for c in range(classes)])
+    called = (table[:, 1] >= 0.5).astype(int) if classes == 2 else table.argmax(1)
+    every, truth = range(classes), np.eye(classes)[labels]
+    square = ((table - truth) ** 2).sum(1).mean() / (2 if classes == 2 else 1)
+    average = "binary" if classes == 2 else "macro"
+    expected = {
+        "log_loss": sk.log_loss(labels, np.clip(table, 1e-15, 1), labels=every),
+        "brier": square,
+        "accuracy": sk.accuracy_score(labels, called),
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, called),
+        "f1": sk.f1_score(labels, called, average=average),
+    }
+    if classes == 2:
+        assert found["brier"] == pytest.approx(sk.brier_score_loss(labels, table[:, 1]))
+    told = [1] if classes == 2 else range(present)
+    for name, area in (
+        ("roc_auc", sk.roc_auc_score),
+        ("average_precision", sk.average_precision_score),
+    ):
+        areas = [area(labels == c, table[:, c]) for c in told]
+        expected[name] = np.mean(areas) if present > 1 else np.nan
+    at = found | (found["at_0.5"] if classes == 2 else {})
+    assert at["confusion_matrix"] == sk.confusion_matrix(labels, called, labels=every).tolist()
+    known = {name: np.nan if value is None else value for name, value in at.items()}
+    ours = {name: known[name] for name in expected}
+    assert ours == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    resampled = all_figures(labels, table)(np.ones(len(labels)))
+    assert {name: known[name] for name in resampled} == pytest.approx(resampled, nan_ok=True)
+
+
+def test_what_one_class_does_not_define_is_none_and_the_rest_is_there():
+    found = judge(np.zeros(4, np.int64), TABLE[:4], ["normal", "tumour"])
+    assert found["absent"] == ["tumour"]
+    assert found["roc_auc"] is found["average_precision"] is None
+    assert "at_youden" not in found
+    assert found["at_0.5"]["sensitivity"] is None
+    assert found["at_0.5"]["specificity"] == 0.75
+    assert found["brier"] == pytest.approx(np.mean(SCORES[:4] ** 2))
+    none_called = at_threshold(np.zeros(4, np.int64), SCORES[:4], 0.9)
+    assert none_called["f1"] is None

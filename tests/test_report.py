@@ -100,6 +100,70 @@ def test_groups_get_a_row_each_the_worst_first_and_widen_the_interval(tmp_path):
     assert "worst slides: s7" in page
 
 
+def one_class(folder: Path) -> Path:
+    """A table of 40 patches, all of class 0, as the normal slides of PatchCamelyon give it."""
+    _, table = two_classes(40)
+    return write_table(folder, np.zeros(40, int), table)
+
+
+def test_patches_of_one_class_are_judged_as_far_as_they_go(tmp_path):
+    """The figures that exist, null and a dash for the others, no curve that would need both."""
+    write_table(tmp_path, *two_classes())
+    report_of(tmp_path)
+    assert (tmp_path / "report" / "roc.svg").is_file()
+    table = one_class(tmp_path)
+    result = run_histo("interpret", table)
+    assert result.exit_code == 0, result.output
+    assert "note: No patch is of class 1: figures that compare classes (AUC" in result.stdout
+    assert re.search(r"^AUC +–$", result.stdout, re.MULTILINE)
+    metrics = json.loads(
+        (tmp_path / "report" / "metrics.json").read_text(), parse_constant=pytest.fail
+    )
+    assert metrics["roc_auc"] is metrics["average_precision"] is None
+    assert metrics["calibration"]["temperature"] == 1
+    assert metrics["calibration"]["after"] is None
+    low, high = metrics["at_0.5"]["intervals"]["specificity"]
+    assert low < metrics["at_0.5"]["specificity"] < high
+    assert metrics["at_0.5"]["intervals"]["sensitivity"] is None
+    assert metrics["intervals"]["brier"]
+    assert not (tmp_path / "report" / "roc.svg").exists()  # the older report's
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "No patch is of class 1" in page
+    assert "Sensitivity against false positive rate" not in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_a_threshold_cannot_be_found_for_a_class_without_patches(tmp_path):
+    table = one_class(tmp_path)
+    result = run_histo("interpret", table, "--sensitivity", 0.9)
+    assert_one_line_error(result, "--sensitivity needs patches of class 1")
+    assert run_histo("interpret", table, "--specificity", 0.9).exit_code == 0
+
+
+def test_many_classes_of_which_one_has_no_patch_are_judged_over_the_others(tmp_path):
+    rng = np.random.default_rng(2)
+    labels = rng.integers(3, size=150)
+    write_table(tmp_path, labels, rng.dirichlet(np.ones(4), 150))
+    metrics = report_of(tmp_path)
+    assert metrics["absent"] == ["3"]
+    assert metrics["classes"]["3"]["roc_auc"] is None
+    known = [metrics["classes"][name]["roc_auc"] for name in "012"]
+    assert metrics["roc_auc"] == pytest.approx(np.mean(known))
+    assert (
+        "means over classes are of the others" in (tmp_path / "report" / "report.html").read_text()
+    )
+
+
+def test_the_first_sentence_counts_as_a_person_would(tmp_path):
+    labels = np.repeat([0, 1], [80, 20])
+    scores = np.where(np.arange(100) % 20 < np.where(labels, 15, 2), 0.9, 0.1)
+    write_table(tmp_path, labels, np.stack([1 - scores, scores], 1))
+    report_of(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    said = "it finds 75 of 100 patches of class &#x27;1&#x27;, and calls 10 of 100 others"
+    assert said in page
+
+
 def test_the_page_needs_nothing_but_itself(tiny_run):
     page = (tiny_run / "report" / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)

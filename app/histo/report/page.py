@@ -40,6 +40,10 @@ figure.large { grid-column: 1 / -1; overflow-x: auto; }
 figure.large img { width: max(100%, 48rem); max-width: none; cursor: zoom-out; }
 figcaption { font-size: .9rem; color: #444; }
 .small { font-size: .85rem; color: #444; }
+@media (max-width: 30rem) {
+  table { font-size: .85rem; }
+  th, td { padding-left: .5rem; }
+}
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
   .figures { grid-template-columns: 1fr 1fr; }
