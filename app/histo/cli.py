@@ -335,7 +335,7 @@ def predict(
         shard=share,
     )
     if share:
-        screen.say(f"part: {share.path(out)} ({count:,} patches; next, when all are there: merge)")
+        screen.say(part_line(share, out, count))
     else:
         screen.say(f"predictions: {out} ({count:,} patches)")
 
@@ -372,7 +372,7 @@ def evaluate(
         shard=share_of(shard),
     )
     if isinstance(done, Part):
-        screen.say(f"part: {done.path} ({done.owed:,} patches; next, when all are there: merge)")
+        screen.say(part_line(done.shard, whole_path(done.path), done.owed))
     elif done is not None:
         folder, _ = judge(done.path, None, None, screen)
         screen.say(f"report: {folder / 'report.html'}")
@@ -388,6 +388,12 @@ def share_of(given: str | None) -> Shard | None:
         return Shard.parse(given)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
+
+
+def part_line(share: Shard, table: Path, count: int) -> str:
+    """Where a part is, and what joins it to the others."""
+    then = f"when all {share.of} are there: histo merge {share.pattern(table)}"
+    return f"part: {share.path(table)} ({count:,} patches; {then})"
 
 
 @app.command()

@@ -30,7 +30,7 @@ class Shard:
     def block(self, count: int, batch_size: int) -> slice:
         """Its rows of `count`: whole batches of the undivided list, in its order.
 
-        The last digits of a prediction depend on the batch it is made in. With the batches of the
+        The last digits of a prediction may depend on the batch it is made in. With the batches of the
         undivided list, the parts hold what one process would have written, byte for byte.
         """
         batches = -(-count // batch_size)
@@ -44,6 +44,10 @@ class Shard:
     def paths(self, out: Path) -> list[Path]:
         """Where all parts of the table `out` lie."""
         return [Shard(number + 1, self.of).path(out) for number in range(self.of)]
+
+    def pattern(self, out: Path) -> Path:
+        """What names all parts of the table `out` in a shell."""
+        return out.with_name(f"{out.stem}.*-of-{self.of}{out.suffix}")
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"

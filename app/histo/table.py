@@ -90,7 +90,8 @@ def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[Ta
     with _alone(part.path):
         table = Table(part, files)
         if table.rows:
-            screen.say(f"{table.rows:,} of {len(files):,} patches are done: going on after them")
+            done = f"{table.rows:,} of {len(files):,} patches of {part.path} are done already"
+            screen.say(done + (": going on after them" if table.rows < len(files) else ""))
         elif part.json.is_file():
             screen.say(f"what {part.json} tells of is not to be gone on with: starting anew")
         if table.rows and table.part.finished:
