@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from histo.cli import app
 from histo.data.patches import cv2  # histo's import of it sets its limits first
 from histo.data.synth import write_dataset
 from histo.model.body import make_body
+from histo.model.card import CARD, SEAL, seal_of
 from histo.screen import Screen
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -51,6 +53,40 @@ def write_image(path: Path, pixels: np.ndarray) -> Path:
     """Write RGB or grey pixels as the suffix says."""
     assert cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels)
     return path
+
+
+class Memory:
+    """The most memory that this process takes from here on, above what it has now."""
+
+    def __init__(self) -> None:
+        self._known = os.access("/proc/self/clear_refs", os.W_OK)
+        if self._known:
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        self._start = self._peak()
+
+    def _peak(self) -> int:
+        if not self._known:
+            return 0
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+    @property
+    def taken(self) -> int:
+        """In bytes."""
+        return self._peak() - self._start
+
+
+def edit_card(bundle: Path, **changes: Any) -> None:
+    """Change facts of a card, or with ... take them out, and seal it as histo would."""
+    card = {**json.loads((bundle / CARD).read_text()), **changes}
+    card = {name: value for name, value in card.items() if value is not ... and name != SEAL}
+    replace_file(bundle / CARD, json.dumps({**card, SEAL: seal_of(card)}).encode())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file: the sound one may be linked from elsewhere."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 @pytest.fixture(scope="session")

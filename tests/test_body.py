@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from histo.errors import HistoError
 from histo.model.body import features_of, load_weights, make_body
-from tests.conftest import SHARED
+from histo.model.weights import read_weights
+from tests.conftest import SHARED, TINY, Memory, histo_process
 
 REAL = SHARED / "weights" / "squeezenet1_1-imagenet.safetensors"
 
@@ -133,3 +136,47 @@ def test_the_real_weights_fit_whole():
     loaded = load_weights(body, REAL)
     assert (len(loaded.matched), loaded.new, loaded.left_over) == (50, [], [])
     assert torch.equal(body.features[0].weight, load_file(REAL)["features.0.weight"])
+
+
+def test_an_evil_file_of_weights_says_one_line(dataset, tmp_path):
+    """Given to --weights: torch's own warnings about it stay away."""
+    torch.save({"weight": Evil(tmp_path / "owned")}, tmp_path / "evil.pth")
+    words = ("--weights", tmp_path / "evil.pth", "--out", tmp_path / "run")
+    done = histo_process("train", dataset, *TINY, *words)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "it could run code" in done.stderr
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("header", [2**31, 2**63, 2**64 - 1, 100_000_000])
+def test_a_vast_header_is_refused_before_it_is_read(tmp_path, header):
+    path = tmp_path / "w.safetensors"
+    with path.open("wb") as file:
+        file.write(header.to_bytes(8, "little") + b"{}")
+        file.truncate(min(header, 3 * 2**30) + 8)  # sparse: the file is there, and large
+    memory = Memory()
+    with pytest.raises(HistoError, match=f"claims a header of {header:,} bytes"):
+        read_weights(path)
+    assert memory.taken < 2**24
+
+
+def test_a_zip_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    """A .pth is a zip, and torch packs nothing tighter: a megabyte could be a gigabyte."""
+    torch.save(make_body("squeezenet1_1").state_dict(), tmp_path / "w.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as stored,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, bytes(len(stored.read(name))))
+    with pytest.raises(HistoError, match="would unpack to"):
+        read_weights(tmp_path / "bomb.pth")
+    assert read_weights(tmp_path / "w.pth").keys() == make_body("squeezenet1_1").state_dict().keys()
+
+
+def test_weights_from_a_pipe_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(HistoError, match="is a pipe or a device"):
+        read_weights(tmp_path / "w.pth")

@@ -17,7 +17,7 @@ from histo.data.labels import list_patches
 from histo.data.store import open_store
 from histo.run import read_predictions, write_predictions
 from histo.screen import Screen
-from tests.conftest import assert_one_line_error, run_histo, write_image
+from tests.conftest import assert_one_line_error, edit_card, run_histo, write_image
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -209,8 +209,7 @@ def test_a_bundle_with_a_changed_byte_is_refused(tiny_run, dataset, tmp_path, na
 def test_a_bad_card_is_refused(tiny_run, dataset, tmp_path, change, said):
     bundle = tmp_path / "bundle"
     shutil.copytree(tiny_run / "export", bundle)
-    card = json.loads((bundle / "model.json").read_text())
-    (bundle / "model.json").write_text(json.dumps({**card, **change}))
+    edit_card(bundle, **change)
     assert_one_line_error(run_histo("predict", bundle, dataset / "test"), said)
 
 

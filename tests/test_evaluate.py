@@ -13,7 +13,7 @@ import pytest
 from histo.data.synth import write_dataset
 from histo.run import read_predictions, write_predictions
 from histo.screen import Screen
-from tests.conftest import assert_one_line_error, run_histo
+from tests.conftest import assert_one_line_error, edit_card, run_histo
 from tests.test_report import two_classes, write_table
 
 
@@ -109,8 +109,7 @@ def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_p
     table = read_predictions(tiny_run / "predictions.csv")
     called = table.probabilities[:, 1] >= card["threshold"]
     assert called[table.labels == 1].mean() >= 0.9
-    card["temperature"] = 2.0
-    (bundle / "model.json").write_text(json.dumps(card))
+    edit_card(bundle, temperature=2.0)
     found = {}
     for name, more in (("scaled", ()), ("raw", ("--raw",))):
         out = tmp_path / f"{name}.csv"
@@ -129,10 +128,10 @@ def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_p
 
 
 def test_a_bundle_without_these_facts_still_loads(tiny_run, elsewhere, tmp_path):
-    """A card made before temperature and threshold were kept."""
+    """A card made before temperature, threshold, sizes and its own SHA-256 were kept."""
     bundle = shutil.copytree(tiny_run / "export", tmp_path / "old")
     card = json.loads((bundle / "model.json").read_text())
-    for name in ("temperature", "threshold"):
+    for name in ("temperature", "threshold", "bytes", "sha256"):
         del card[name]
     del card["files"]["trained.npy"]
     (bundle / "trained.npy").unlink()

@@ -465,6 +465,17 @@ def import_pcam(
 
 
 @app.command()
+def doctor() -> None:
+    """Say what this machine has for histo, and the fix for each thing that is wrong."""
+    from histo.commands.doctor import doctor as run
+
+    findings = run(Screen())
+    if any(finding.fatal for finding in findings):
+        raise HistoError("training cannot work here: see each fix above")
+    typer.echo("training can work here")
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:

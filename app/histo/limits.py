@@ -41,6 +41,8 @@ class Limit:
 
 IMAGE_PIXELS = Limit("OPENCV_IO_MAX_IMAGE_PIXELS", 50_000_000, "pixels")
 """The name is OpenCV's own, which holds the same bound."""
+IMAGE_BYTES = Limit("HISTO_MAX_IMAGE_BYTES", 8 * IMAGE_PIXELS.default + MB, "bytes")
+"""Room for the largest image there may be, of 16 bits and four channels, as it is."""
 TABLE_BYTES = Limit("HISTO_MAX_TABLE_BYTES", 256 * MB, "bytes")
 ROWS = Limit("HISTO_MAX_ROWS", 2_000_000, "rows")
 CLASSES = Limit("HISTO_MAX_CLASSES", 1000, "classes")

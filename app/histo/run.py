@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -153,37 +154,40 @@ def read_predictions(path: Path) -> Predictions:
     """Read and check a predictions table; HistoError names the line that is wrong."""
     import numpy as np
 
+    rows = read_table(path)
     try:
-        rows = [values for _, values in read_table(path)]
+        header = next(rows, (0, []))[1]
     except FileNotFoundError:
         raise HistoError(f"no predictions table {path}") from None
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not a predictions table") from None
-    header = rows[0] if rows else []
     vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
     distinct = 2 <= len(set(vocab)) == len(vocab)
     if header != ["id", "label", *prediction_columns(vocab)] or not distinct:
         raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
     CLASSES.check(len(vocab), str(path))
-    if len(rows) == 1:
-        raise HistoError(f"{path} has no rows")
     index = {name: i for i, name in enumerate(vocab)}
-    labels = np.empty(len(rows) - 1, dtype=np.int64)
-    table = np.empty((len(rows) - 1, len(vocab)))
-    for i, row in enumerate(rows[1:]):
+    ids: list[str] = []
+    labels: list[int] = []
+    table = array("d")
+    for i, (_, row) in enumerate(rows):
         where = f"{path.name}, row {i + 1}"
         if len(row) != len(header):
             raise HistoError(f"{where}: {len(row)} values where the header has {len(header)}")
         if row[1] not in index:
             raise HistoError(f"{where}: label {row[1]!r} has no column {PROBABILITY}{row[1]}")
-        labels[i] = index[row[1]]
         try:
-            table[i] = [float(value) for value in row[2:]]
+            values = [float(value) for value in row[2:]]
         except ValueError:
             raise HistoError(f"{where}: a probability is not a number") from None
-        if not (np.all(table[i] >= 0) and abs(table[i].sum() - 1) < 1e-3):
+        if not (all(value >= 0 for value in values) and abs(sum(values) - 1) < 1e-3):
             raise HistoError(f"{where}: the probabilities do not add up to 1")
-    return Predictions([row[0] for row in rows[1:]], labels, table, vocab)
+        ids.append(row[0])
+        labels.append(index[row[1]])
+        table.extend(values)
+    if not ids:
+        raise HistoError(f"{path} has no rows")
+    return Predictions(ids, np.array(labels), np.array(table).reshape(-1, len(vocab)), vocab)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,8 @@ def read_labels(
     for label, where in first.items():
         if not is_name(label):
             raise HistoError(
-                f"{where}: the label {label[:NAME]!r} is no name: up to {NAME} plain characters are"
+                f"{where}: the label {label[:NAME]!r} cannot be a class's name "
+                f"(up to {NAME} characters on one line)"
             )
     CLASSES.check(len(first), f"{path}, column {label_column}")
     whole = [re.fullmatch(r"([+-]?\d+)(?:\.0*)?", row.label) for row in rows]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from histo.data.header import check_header
 from histo.errors import HistoError
-from histo.limits import IMAGE_PIXELS, MB, Limit, read_bytes
+from histo.limits import IMAGE_BYTES, IMAGE_PIXELS, read_bytes
 
 # OpenCV reads both when it is first imported, and would fill stderr with patients' file names.
 os.environ.setdefault(IMAGE_PIXELS.name, str(IMAGE_PIXELS.default))
@@ -28,8 +28,6 @@ except ImportError as error:  # a machine without libGL
     ) from None
 
 Pixels = NDArray[np.uint8]
-FILE_BYTES = Limit("HISTO_MAX_IMAGE_BYTES", 8 * IMAGE_PIXELS.default + MB, "bytes")
-"""Room for the largest image there may be, of 16 bits and four channels, as it is."""
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -42,7 +40,7 @@ def read_patch(path: Path) -> Pixels:
     Raises HistoError, naming the file, for anything else, and for what is beyond histo.limits.
     """
     try:
-        data = read_bytes(path, FILE_BYTES)
+        data = read_bytes(path, IMAGE_BYTES)
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not an image") from None
     except FileNotFoundError:

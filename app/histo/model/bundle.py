@@ -29,12 +29,14 @@ from histo.model.card import (
     FORMAT,
     LEARNER,
     ONNX,
+    SEAL,
     TRAINED,
     WEIGHTS,
     Onnx,
     check_files,
     member,
     read_card,
+    seal_of,
     sha256,
     short_digests,
     vouched,
@@ -76,19 +78,17 @@ def write_bundle(
     with written(folder / TRAINED) as file:
         np.save(file, np.sort(short_digests(trained_on)))
     there = [name for name in FILES if (folder / name).is_file()]
-    write_json(
-        folder / CARD,
-        {
-            "format": FORMAT,
-            **card.as_dict(),
-            "channel_order": "RGB",
-            "versions": {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")},
-            **facts,
-            **({"onnx": asdict(onnx)} if onnx else {}),
-            "files": {name: sha256(folder / name) for name in there},
-            "bytes": {name: (folder / name).stat().st_size for name in there},
-        },
-    )
+    all_facts = {
+        "format": FORMAT,
+        **card.as_dict(),
+        "channel_order": "RGB",
+        "versions": {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")},
+        **facts,
+        **({"onnx": asdict(onnx)} if onnx else {}),
+        "files": {name: sha256(folder / name) for name in there},
+        "bytes": {name: (folder / name).stat().st_size for name in there},
+    }
+    write_json(folder / CARD, {**all_facts, SEAL: seal_of(all_facts)})
     return onnx is not None
 
 

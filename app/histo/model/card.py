@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -28,6 +29,9 @@ TRAINED = "trained.npy"
 
 FILES = (WEIGHTS, ONNX, LEARNER, TRAINED)
 """Every file that a card vouches for; a learner is hashed, never opened."""
+
+SEAL = "sha256"
+"""The card's own, as `seal_of` has it; the first cards had none, nor `bytes`."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     if type(found) is int and found > FORMAT:
         raise HistoError(f"{path} is of format {found}; this histo reads {FORMAT} (update histo)")
     sizes = facts.get("bytes", {})
+    if facts.keys() & {SEAL, "bytes"} and facts.get(SEAL) != seal_of(facts):
+        raise HistoError(f"{path} has changed since it was written: its own SHA-256 is another")
     if (
         found != FORMAT
         or not all(_is_plain(name) and _is_sha256(x) for name, x in facts["files"].items())
@@ -80,6 +86,12 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     ):
         raise HistoError(f"{path} is damaged: a value is missing or out of bounds")
     return parse_card(facts, path), facts
+
+
+def seal_of(facts: dict[str, Any]) -> str:
+    """SHA-256 of all the other facts of a card, by which a changed one is known."""
+    others = {name: value for name, value in facts.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _is_plain(name: str) -> bool:

@@ -1,0 +1,257 @@
+"""`histo doctor`: what this machine has for histo, and the fix for each thing that is wrong.
+
+Nothing here is imported that may be broken: a process of its own tries each package. The output is
+what a bug report pastes: it names no user, no host and no folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from histo import __version__
+from histo.ahead import map_ahead
+from histo.screen import Screen
+
+HOST = "download.pytorch.org"
+SECONDS = 300
+"""After this long a package that is still loading counts as broken."""
+LITTLE_MEMORY = 4e9
+LITTLE_DISK = 2e9
+BOTH = "install the two together, from one index: pip install --force-reinstall torch torchvision"
+LIBGL = "apt install libgl1 libglib2.0-0, or pip install opencv-python-headless for opencv-python"
+PACKAGES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "fastai.vision.learner": "fastai",
+    "cv2": "opencv-python",
+    "onnxruntime": "onnxruntime",
+    "onnx": "onnx",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "pandas": "pandas",
+    "matplotlib.pyplot": "matplotlib",
+    "PIL.Image": "pillow",
+    "h5py": "h5py",
+}
+"""What histo imports, and how pip calls it."""
+LOADS = (
+    "import json, sys, {0}\nfacts = {{'version': sys.modules['{0}'.split('.')[0]].__version__}}\n"
+)
+MORE = {
+    "torch": """
+facts["built_for"] = torch.version.cuda or torch.version.hip or ""
+facts["mps"] = torch.backends.mps.is_available()
+there = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+gpus = [torch.cuda.get_device_properties(i) for i in there]
+facts["gpus"] = [[g.name, g.total_memory, f"{g.major}.{g.minor}"] for g in gpus]
+""",
+    "torchvision": """
+import os, torch
+file = torchvision.models.get_model_weights("resnet50").DEFAULT.url.rpartition("/")[2]
+facts["cached"] = os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints", file))
+""",
+}
+"""Run after the import, to learn more than the version."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the output, the fix where it tells of a fault, and whether training fails by it."""
+
+    name: str
+    found: str
+    fix: str = ""
+    fatal: bool = False
+
+
+Facts = dict[str, Any]
+"""What a package says of itself: `version` and more, or `error` where it does not load."""
+
+
+def doctor(screen: Screen) -> list[Finding]:
+    """Look at the machine, say what is there, and return it."""
+    tried = map_ahead(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
+    seen = screen.track(zip(PACKAGES, tried, strict=True), "loading packages", len(PACKAGES))
+    packages = dict(seen)
+    findings = [
+        *machine(),
+        *(package(module, facts) for module, facts in packages.items()),
+        *match(packages),
+        device(packages["torch"]),
+        weights(packages["torchvision"]),
+    ]
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        screen.say(f"{finding.name:<{width}}  {finding.found}")
+        if finding.fix:
+            screen.say(f"{'':<{width}}  fix: {finding.fix}")
+    return findings
+
+
+def try_package(module: str) -> Facts:
+    """What a package says of itself when a process of its own imports it."""
+    code = LOADS.format(module) + MORE.get(module, "") + "print(json.dumps(facts))"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=SECONDS,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},  # no torch.py of the current folder
+        )
+        facts = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return {"error": f"no answer in {SECONDS} s, or none that can be read"}
+    if facts is None:
+        lines = done.stderr.strip().splitlines() or [f"it ends with status {done.returncode}"]
+        return {"error": public(lines[-1])}
+    return dict(facts)
+
+
+def public(text: str) -> str:
+    """The text without folders, which may hold the name of a user or of a study."""
+    for folder in (str(Path.home()), sys.prefix, os.getcwd()):  # noqa: PTH109  (as it is written)
+        if len(folder) > 1:
+            text = text.replace(folder, "…")
+    return re.sub(r"(?:\b[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+", "…/", text)[:300]
+
+
+def machine() -> Iterator[Finding]:
+    """Python, memory, disk, and whether a run folder could be made here."""
+    yield Finding("histo", __version__)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield Finding("Python", f"{platform.python_version()}, {system}, {cores} cores")
+    total, free = memory()
+    few = "train with a smaller --batch-size, or close what else runs"
+    told = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB free" if total else "unknown"
+    yield Finding("memory", told, few if total and free < LITTLE_MEMORY else "")
+    yield writable()
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory in all and free, the container's bound observed; zeros where it isn't told."""
+    found = {}
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            found[name] = 1024 * int(value.split()[0])
+    total, free = found.get("MemTotal", 0), found.get("MemAvailable", 0)
+    with suppress(OSError, ValueError):
+        most = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        total, free = min(total, most), min(free, most - used)
+    return total, free
+
+
+def writable() -> Finding:
+    """Whether the current folder takes a file, and how much more."""
+    try:
+        with tempfile.TemporaryFile(dir=Path()):
+            free = shutil.disk_usage(Path()).free
+    except OSError as error:
+        fix = "go to a folder that you may write to: a run is made in runs/ there"
+        return Finding("this folder", f"cannot be written to ({error.strerror})", fix, fatal=True)
+    fix = "make room: runs and decoded patches are kept on disk" if free < LITTLE_DISK else ""
+    return Finding("this folder", f"can be written to, {free / 1e9:.1f} GB free", fix)
+
+
+def package(module: str, facts: Facts) -> Finding:
+    """A package and its version, or why it does not load."""
+    name, error = PACKAGES[module], facts.get("error", "")
+    if not error:
+        return Finding(name, facts["version"])
+    if "libGL" in error or "libgthread" in error or "libglib" in error:
+        fix = LIBGL
+    elif "torchvision::" in error or name in ("torch", "torchvision"):
+        fix = BOTH
+    elif "No module named" in error:
+        missing = error.rpartition("No module named")[2].strip(" '\"").partition(".")[0]
+        fix = f"pip install {PACKAGES.get(missing, name if missing == module else missing)}"
+    else:
+        fix = f"pip install --force-reinstall {name}"
+    return Finding(name, f"does not load: {error}", fix, fatal=True)
+
+
+def match(packages: dict[str, Facts]) -> Iterator[Finding]:
+    """Whether torch and torchvision are of one make, by their versions."""
+    torch, vision = (packages[name].get("version", "") for name in ("torch", "torchvision"))
+    wanted = ""
+    with suppress(metadata.PackageNotFoundError):
+        pins = [
+            re.match(r"torch\s*\(?==([\d.]+)", x) for x in metadata.requires("torchvision") or []
+        ]
+        wanted = next((pin[1] for pin in pins if pin), "")
+    if wanted and torch and torch.partition("+")[0] != wanted:
+        found = f"this torchvision is made for torch {wanted}, not {torch}"
+        yield Finding("the two", found, BOTH, fatal=True)
+    elif torch and vision and torch.partition("+")[2] != vision.partition("+")[2]:
+        yield Finding("the two", "are of different builds", BOTH)
+
+
+def device(torch: Facts) -> Finding:
+    """What training would run on, and whether a GPU lies idle beside it."""
+    if "error" in torch:
+        return Finding("device", "unknown without torch")
+    drivers = nvidia()
+    if torch["gpus"]:
+        told = [f"{name}, {m / 1e9:.0f} GB, compute {c}" for name, m, c in torch["gpus"]]
+        return Finding("device", f"cuda {torch['built_for']}: {'; '.join(told)} ({drivers})")
+    if torch["mps"]:
+        return Finding("device", "mps")
+    if not drivers:
+        return Finding("device", "cpu: no NVIDIA driver answers")
+    fix = (
+        f"update the driver: this torch needs one for CUDA {torch['built_for']}"
+        if torch["built_for"]
+        else "this torch is built for CPUs only: install one for CUDA (pytorch.org/get-started)"
+    )
+    return Finding("device", f"cpu, though there is a GPU ({drivers})", fix)
+
+
+def nvidia() -> str:
+    """The NVIDIA driver's version, as its own tool says; nothing where there is none."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+        if done.returncode == 0 and done.stdout.strip():
+            return f"driver {done.stdout.split()[0]}"
+    return ""
+
+
+def weights(torchvision: Facts) -> Finding:
+    """Whether `--weights imagenet` would find its file."""
+    if torchvision.get("cached"):
+        return Finding("weights", "resnet50's are in the cache")
+    if reachable():
+        return Finding("weights", f"resnet50's are not in the cache; {HOST} can be reached")
+    fix = "train with --weights FILE, a file carried over, or with --weights none"
+    return Finding("weights", f"not in the cache, and {HOST} cannot be reached", fix)
+
+
+def reachable() -> bool:
+    """Whether the host of the weights answers, be it with an error page."""
+    try:
+        with urlopen(Request(f"https://{HOST}/", method="HEAD"), timeout=5):
+            return True
+    except HTTPError:
+        return True
+    except Exception:  # no name, no route, a proxy that says no: all one here
+        return False
