@@ -14,7 +14,7 @@ from histo.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
-BASE = {"run", "config", "errors", "screen", "d4", "ahead", "temperature", "__init__"}
+BASE = {"run", "config", "errors", "finding", "screen", "d4", "ahead", "temperature", "__init__"}
 ALLOWED = {
     "cli": {"commands", "BASE"},
     "__main__": {"cli"},

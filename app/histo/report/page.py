@@ -90,6 +90,11 @@ def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
     )
 
 
+def link(path: str, text: str) -> str:
+    """A paragraph that leads to a file beside the page."""
+    return f'<p><a href="{escape(path, quote=True)}">{escape(text)}</a></p>'
+
+
 def facts(pairs: Mapping[str, str]) -> str:
     """Names and values, to be read and not compared."""
     lines = "\n".join(

@@ -1,0 +1,157 @@
+"""What `histo check` leaves behind: a CSV and a sheet a finding, findings.json, report.html."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histo.errors import HistoError
+from histo.finding import Finding
+from histo.report import page
+from histo.run import read_json, write_json, written
+from histo.screen import Screen
+
+INDEX = "findings.json"
+PAGE = "report.html"
+SHEET = 24
+COLUMNS = 4
+"""Patches on a sheet, and in a row of it: two sets of duplicates, or four patches."""
+ROWS = 12
+"""Rows of a finding's table on the page; the CSV has all."""
+GROUPS = 500
+"""Rows of the table of groups on the page."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """All that a check has to say beside its findings."""
+
+    title: str
+    verdict: str
+    facts: Mapping[str, str]
+    channels: Sequence[Sequence[str]]
+    """a table of colours, its head first"""
+    colours: Sequence[str]
+    """what looks mixed up in them"""
+    judged: Mapping[str, str]
+    """how patches were judged: names and thresholds in words"""
+    groups: Sequence[Sequence[str]] = field(default_factory=list)
+    """class balance by group, its head first"""
+    groups_line: str = ""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """more for findings.json"""
+
+
+def open_folder(path: Path) -> None:
+    """Make a check's folder; HistoError where another's files are in it."""
+    if path.exists() and not path.is_dir():
+        raise HistoError(f"{path} is a file (give --out FOLDER)")
+    if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
+        raise HistoError(f"{path} holds other files than a check's (give another --out)")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def write_findings(
+    folder: Path,
+    findings: Sequence[Finding],
+    checked: Checked,
+    read: Callable[[str], Any],
+    screen: Screen,
+) -> Path:
+    """Write all of a check into its folder in place of an earlier one's; returns the page.
+
+    `read` gives the pixels of a file by name, uint8 [H, W, 3].
+    """
+    remove_earlier(folder)
+    index = {
+        "findings": {f.name: {"count": f.count, "fatal": f.fatal} for f in findings},
+        **checked.figures,
+    }
+    names = [f"{f.name}.csv" for f in findings]
+    names += [f"{f.name}.{kind}" for f in findings if f.pictures for kind in ("png", "svg")]
+    names += ["by_group.csv"] * bool(checked.groups)
+    write_json(folder / INDEX, index | {"files": [*names, PAGE]})
+    for finding in findings:
+        write_table(folder / f"{finding.name}.csv", [finding.columns, *finding.rows])
+    if checked.groups:
+        write_table(folder / "by_group.csv", checked.groups)
+    shown = [finding for finding in findings if finding.pictures]
+    for finding in screen.track(shown, "drawing", len(shown)):
+        draw(folder / finding.name, finding, read)
+    sections = [section(folder, finding) for finding in findings]
+    page.write_page(folder / PAGE, checked.title, [*opening(findings, checked), *sections])
+    return folder / PAGE
+
+
+def remove_earlier(folder: Path) -> None:
+    """Remove the files that an earlier check says it wrote, and no others."""
+    if not (folder / INDEX).is_file():
+        return
+    names = read_json(folder / INDEX).get("files", [])
+    for name in names:
+        if isinstance(name, str) and Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+
+
+def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write rows, the first of them the head, whole or not at all."""
+    with written(path, "w") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def draw(path: Path, finding: Finding, read: Callable[[str], Any]) -> None:
+    """The sheet of a finding."""
+    from histo.report.plots import draw_sheet  # matplotlib and scikit-learn, only where needed
+
+    pictures = finding.pictures[:SHEET]
+    title = f"{finding.count:,} {finding.what}"
+    if len(pictures) < len(finding.pictures):
+        title += ": some of them"
+    patches = [read(name) for name, _ in pictures]
+    draw_sheet(path, patches, [caption for _, caption in pictures], title, COLUMNS)
+
+
+# ---------------------------------------------------------------- the page
+
+
+def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, list[str]]]:
+    """The page up to the findings: verdict, facts, what was found, colours, groups."""
+    fatal = any(finding.fatal for finding in findings)
+    top = [
+        page.paragraph(checked.verdict, "warning" if fatal else "note"),
+        page.facts(checked.facts),
+    ]
+    rows = [["finding", "count", "kind", "all of them"]] + [
+        [f.what, f"{f.count:,}", "error" if f.fatal else "note", f"{f.name}.csv"] for f in findings
+    ]
+    found = page.table(rows, sortable=True) if findings else page.paragraph("Nothing.")
+    colours = [page.paragraph(line, "warning") for line in checked.colours]
+    parts = [
+        ("", top),
+        ("Found", [found]),
+        ("Colours", [*colours, page.table(checked.channels)]),
+    ]
+    if checked.groups:
+        head, *body = checked.groups
+        pieces = [page.paragraph(checked.groups_line)]
+        pieces.append(page.table([head, *body[:GROUPS]], sortable=True))
+        pieces.append(page.link("by_group.csv", f"by_group.csv: all {len(body):,}"))
+        parts.append((f"Classes by {head[0]}", pieces))
+    parts.append(("How it was judged", [page.facts(checked.judged)]))
+    return parts
+
+
+def section(folder: Path, finding: Finding) -> tuple[str, list[str]]:
+    """One finding on the page: what to do, its sheet, its first rows, the way to all of them."""
+    pieces = [page.paragraph(finding.advice)] if finding.advice else []
+    sheet = folder / f"{finding.name}.png"
+    if finding.pictures:
+        caption = f"The first {min(SHEET, len(finding.pictures))} patches of {finding.name}.csv."
+        pieces.append(page.figures([(sheet, caption)], wide=True))
+    pieces.append(page.table([list(finding.columns), *map(list, finding.rows[:ROWS])]))
+    more = f"all {len(finding.rows):,} rows" if len(finding.rows) > ROWS else "the same rows"
+    pieces.append(page.link(f"{finding.name}.csv", f"{finding.name}.csv: {more}"))
+    return f"{finding.count:,} {finding.what}", pieces
