@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding; `rows` become its CSV, `pictures` its sheet, `excluded` lines of the exclusions."""
+    """A finding; `rows` become its CSV, `pictures` its sheet, `excluded` goes to the exclusions."""
 
     name: str
-    """of its CSV and its sheet"""
+    """of its CSV"""
     what: str
     """what was counted, to be read after the number"""
     columns: Sequence[str]
@@ -24,8 +24,8 @@ class Finding:
     """how many, where rows are not what is counted"""
     examples: Sequence[str] = ()
     """some, for the terminal; the first value of each row where none are given"""
-    pictures: Sequence[tuple[str, str]] = ()
-    """files and captions, as many as a sheet may hold or more"""
+    pictures: Sequence[Sequence[tuple[str, str]]] = ()
+    """sets of files and captions, for the sheet"""
     excluded: dict[str, str] = field(default_factory=dict)
     """ids to leave out, and why"""
 

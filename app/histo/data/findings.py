@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from histo.config import CheckConfig
 from histo.data.inspect import Known, Seen
-from histo.data.labels import Row
+from histo.data.labels import Row, stem_of
 from histo.data.patches import SHA1
 from histo.finding import Finding
+
+SHOWN = 24
+"""Patches or sets on the sheet of a finding."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,9 @@ class Files:
         return self.seen.paths.names[row]
 
     def caption(self, row: int, value: str) -> tuple[str, str]:
-        """A file for a sheet, with the start of its name and a value."""
+        """A file for a sheet, with the start of its name and what there is to say."""
         name = self.name(row)
-        short = name if len(name) <= 14 else f"{name[:10]}…"
-        return name, f"{short}\n{value}"
+        return name, f"{name if len(name) <= 16 else name[:12] + '…'} {value}"
 
     def left_out(self, rows: Iterable[int], why: str) -> dict[str, str]:
         """Exclusions of the files that have a label."""
@@ -192,18 +194,25 @@ def usual_size(files: Files) -> tuple[int, int]:
     return sizes.most_common(1)[0][0] if sizes else (0, 0)
 
 
-def of_ids(files: Files) -> tuple[list[Finding], int]:
-    """Files whose name is a SHA-1 but not that of their pixels; how many names are a SHA-1."""
-    stems = [name.rpartition(".")[0] for name in files.seen.paths.names]
-    named = [int(row) for row in files.seen.readable if SHA1.fullmatch(stems[row])]
-    changed = [row for row in named if files.seen.sha1[row].decode() != stems[row]]
-    finding = Finding(
-        "changed_ids",
-        f"of {len(named):,} files named by a SHA-1 that is not of their pixels",
-        [*files.columns, "sha1"],
-        [[*files.line(row), files.seen.sha1[row].decode()] for row in changed],
-        advice="The pixels are not those that were published under these names.",
-        examples=[files.name(row) for row in changed[:9]],
-        pictures=[files.caption(row, "not its SHA-1") for row in changed[:48]],
-    )
-    return [finding], len(named)
+def named_by_sha1(seen: Seen) -> list[int]:
+    """The rows of readable files whose name looks like a SHA-1."""
+    names = seen.paths.names
+    return [row for row in seen.readable.tolist() if SHA1.fullmatch(stem_of(names[row]))]
+
+
+def of_ids(files: Files) -> list[Finding]:
+    """Files whose name is a SHA-1, but not that of their pixels."""
+    named = named_by_sha1(files.seen)
+    sha1 = {row: files.seen.sha1[row].decode() for row in named}
+    changed = [row for row in named if sha1[row] != stem_of(files.name(row))]
+    return [
+        Finding(
+            "changed_ids",
+            f"of {len(named):,} files named by a SHA-1 that is not of their pixels",
+            [*files.columns, "sha1"],
+            [[*files.line(row), sha1[row]] for row in changed],
+            advice="The pixels are not those that were published under these names.",
+            examples=[files.name(row) for row in changed[:9]],
+            pictures=[[files.caption(row, "")] for row in changed[:SHOWN]],
+        )
+    ]

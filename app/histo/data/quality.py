@@ -28,9 +28,9 @@ STATISTICS = np.dtype(
 )
 """One row a patch. Sums of `mean` and `products` over patches give mean and covariance of a set."""
 
-BLANK = 4.0
+BLANK = 3.0
 """A patch whose grey has a smaller standard deviation shows nothing. In PatchCamelyon empty glass
-comes to 0.7 to 3.0, and the faintest patch with something on it has 5.3."""
+comes to 0.7 to 2.5, and the faintest patches with something on them have 3.0 and 5.3."""
 BLACK = 40.0
 """A blank patch of a darker grey (0..255) is black: the black one has 25, empty glass over 200."""
 ABSORBS = 180
@@ -40,8 +40,8 @@ TISSUE = 0.01
 """A patch with a smaller share of tissue is poor in it: specks, and the walls of single fat cells."""
 SOFT = 1 / 3
 """A patch is blurred below this share of the set's median sharpness. A blur of sigma 1 px brought
-all of 800 patches below it, and 8 of 4,000 unblurred ones are: to the eye, they are out of focus.
-A share, since sharpness is a matter of scanner and magnification: what is sharp at 40x is soft at
+all of 800 patches below it (one of 0.7 px, 6 of 100). Of 4,000 as they are, four lie below: to the
+eye three are out of focus and one is soft. A share, since sharpness is a matter of scanner and magnification: what is sharp at 40x is soft at
 10x. A set that is blurred throughout is therefore not found."""
 DARK = 80
 """A pixel darker in red or in blue than this (0..255) is the nucleus of a haematoxylin stain."""
@@ -70,7 +70,7 @@ def measure(pixels: Pixels) -> tuple[Any, ...]:
     )
 
 
-def sharpness(grey: NDArray[np.uint8], edges: float) -> float:
+def sharpness(grey: NDArray[Any], edges: float) -> float:
     """The mean squared spatial frequency: energy of the Laplacian (`edges`) over that of the slope.
 
     A blur takes high frequencies first, whatever the contrast. The variance of the Laplacian alone

@@ -8,13 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.findings import Files
+from histo.data.findings import SHOWN, Files
 from histo.data.inspect import Known
 from histo.data.quality import faults
 from histo.finding import Finding
-
-SHOWN = 48
-"""Patches that are named for a sheet; it may show fewer."""
 
 
 def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Finding]:
@@ -51,11 +48,8 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
             number=len(sets),
             examples=[", ".join(files.name(r) for r in rows[:3]) for rows in sets[:9]],
             pictures=[
-                files.caption(
-                    r, f"set {n + 1}, label {label[r] or 'none'}" + f" {split[r]}".rstrip()
-                )
-                for n, rows in enumerate(sets[: SHOWN // 2])
-                for r in rows[:2]
+                [files.caption(r, f"label {label[r] or 'none'} {split[r]}") for r in rows[:4]]
+                for rows in sets[:SHOWN]
             ],
             excluded={} if ending else left_out,
         )
@@ -69,7 +63,8 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
 
 def _excluded_of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> dict[str, str]:
     """All but the first labelled patch of each set; all of them where labels disagree."""
-    known, left_out = files.known, {}
+    known = files.known
+    left_out: dict[str, str] = {}
     what = "near-duplicate of" if near else "same pixels as"
     for rows in sets:
         ours = [int(r) for r in rows if known.id[r]]
@@ -126,7 +121,7 @@ def of_quality(files: Files) -> list[Finding]:
                 advice=advice,
                 examples=[f"{files.name(row)} ({statistic} {value})" for row, value in worst[:9]],
                 pictures=[
-                    files.caption(row, f"{statistic} {value}") for row, value in worst[:SHOWN]
+                    [files.caption(row, f"{statistic} {value}")] for row, value in worst[:SHOWN]
                 ],
                 excluded=files.left_out([row for row, _ in worst], name) if out else {},
             )

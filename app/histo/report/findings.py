@@ -1,24 +1,19 @@
-"""What `histo check` leaves behind: a CSV and a sheet a finding, findings.json, report.html."""
+"""What `histo check` leaves behind: a CSV a finding, findings.json, report.html with the sheets."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from histo.errors import HistoError
 from histo.finding import Finding
 from histo.report import page
 from histo.run import read_json, write_json, written
-from histo.screen import Screen
 
 INDEX = "findings.json"
 PAGE = "report.html"
-SHEET = 24
-COLUMNS = 4
-"""Patches on a sheet, and in a row of it: two sets of duplicates, or four patches."""
 ROWS = 12
 """Rows of a finding's table on the page; the CSV has all."""
 GROUPS = 500
@@ -34,15 +29,14 @@ class Checked:
     facts: Mapping[str, str]
     channels: Sequence[Sequence[str]]
     """a table of colours, its head first"""
-    colours: Sequence[str]
-    """what looks mixed up in them"""
+    colours_line: str
+    notes: Sequence[str]
+    """what looks mixed up in the colours"""
     judged: Mapping[str, str]
-    """how patches were judged: names and thresholds in words"""
-    groups: Sequence[Sequence[str]] = field(default_factory=list)
-    """class balance by group, its head first"""
-    groups_line: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    """more for findings.json"""
+    """how patches were judged: names, and thresholds in words"""
+    groups: Sequence[Sequence[str]]
+    """class balance by group, its head first, nothing else where no groups are known"""
+    groups_line: str
 
 
 def open_folder(path: Path) -> None:
@@ -58,30 +52,25 @@ def write_findings(
     folder: Path,
     findings: Sequence[Finding],
     checked: Checked,
-    read: Callable[[str], Any],
-    screen: Screen,
+    read: Callable[[str], bytes],
 ) -> Path:
     """Write all of a check into its folder in place of an earlier one's; returns the page.
 
-    `read` gives the pixels of a file by name, uint8 [H, W, 3].
+    `read` gives a file by name as a small JPEG.
     """
     remove_earlier(folder)
+    tables = {f"{f.name}.csv": [f.columns, *f.rows] for f in findings}
+    if len(checked.groups) > 1:
+        tables["by_group.csv"] = list(checked.groups)
     index = {
         "findings": {f.name: {"count": f.count, "fatal": f.fatal} for f in findings},
-        **checked.figures,
+        "notes": list(checked.notes),
+        "files": [*tables, PAGE],
     }
-    names = [f"{f.name}.csv" for f in findings]
-    names += [f"{f.name}.{kind}" for f in findings if f.pictures for kind in ("png", "svg")]
-    names += ["by_group.csv"] * bool(checked.groups)
-    write_json(folder / INDEX, index | {"files": [*names, PAGE]})
-    for finding in findings:
-        write_table(folder / f"{finding.name}.csv", [finding.columns, *finding.rows])
-    if checked.groups:
-        write_table(folder / "by_group.csv", checked.groups)
-    shown = [finding for finding in findings if finding.pictures]
-    for finding in screen.track(shown, "drawing", len(shown)):
-        draw(folder / finding.name, finding, read)
-    sections = [section(folder, finding) for finding in findings]
+    write_json(folder / INDEX, index)
+    for name, rows in tables.items():
+        write_table(folder / name, rows)
+    sections = [section(finding, read) for finding in findings]
     page.write_page(folder / PAGE, checked.title, [*opening(findings, checked), *sections])
     return folder / PAGE
 
@@ -102,18 +91,6 @@ def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def draw(path: Path, finding: Finding, read: Callable[[str], Any]) -> None:
-    """The sheet of a finding."""
-    from histo.report.plots import draw_sheet  # matplotlib and scikit-learn, only where needed
-
-    pictures = finding.pictures[:SHEET]
-    title = f"{finding.count:,} {finding.what}"
-    if len(pictures) < len(finding.pictures):
-        title += ": some of them"
-    patches = [read(name) for name, _ in pictures]
-    draw_sheet(path, patches, [caption for _, caption in pictures], title, COLUMNS)
-
-
 # ---------------------------------------------------------------- the page
 
 
@@ -128,14 +105,15 @@ def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, li
         [f.what, f"{f.count:,}", "error" if f.fatal else "note", f"{f.name}.csv"] for f in findings
     ]
     found = page.table(rows, sortable=True) if findings else page.paragraph("Nothing.")
-    colours = [page.paragraph(line, "warning") for line in checked.colours]
+    colours = [page.paragraph(f"{checked.colours_line.capitalize()}.", "small")]
+    colours += [page.paragraph(line, "warning") for line in checked.notes]
     parts = [
         ("", top),
         ("Found", [found]),
         ("Colours", [*colours, page.table(checked.channels)]),
     ]
-    if checked.groups:
-        head, *body = checked.groups
+    head, *body = checked.groups
+    if body:
         pieces = [page.paragraph(checked.groups_line)]
         pieces.append(page.table([head, *body[:GROUPS]], sortable=True))
         pieces.append(page.link("by_group.csv", f"by_group.csv: all {len(body):,}"))
@@ -144,13 +122,12 @@ def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, li
     return parts
 
 
-def section(folder: Path, finding: Finding) -> tuple[str, list[str]]:
+def section(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[str]]:
     """One finding on the page: what to do, its sheet, its first rows, the way to all of them."""
     pieces = [page.paragraph(finding.advice)] if finding.advice else []
-    sheet = folder / f"{finding.name}.png"
     if finding.pictures:
-        caption = f"The first {min(SHEET, len(finding.pictures))} patches of {finding.name}.csv."
-        pieces.append(page.figures([(sheet, caption)], wide=True))
+        sets = [[(read(name), text) for name, text in part] for part in finding.pictures]
+        pieces.append(page.sheet(sets))
     pieces.append(page.table([list(finding.columns), *map(list, finding.rows[:ROWS])]))
     more = f"all {len(finding.rows):,} rows" if len(finding.rows) > ROWS else "the same rows"
     pieces.append(page.link(f"{finding.name}.csv", f"{finding.name}.csv: {more}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from histo.run import write_text
 
-KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 STYLE = """
 :root { color-scheme: light; --line: #ccc; --blue: #0072B2; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -35,6 +35,13 @@ figure img { width: 100%; cursor: zoom-in; }
 figure.large { grid-column: 1 / -1; }
 figure.large img { cursor: zoom-out; }
 figcaption { font-size: .9rem; color: #444; }
+.sheet { display: flex; flex-wrap: wrap; gap: .6rem; align-items: start; margin: 1rem 0; }
+.set { display: flex; flex-wrap: wrap; gap: .4rem; }
+.set:has(figure + figure) { border: 1px solid var(--line); padding: .4rem; }
+.sheet figure { width: 7rem; overflow-wrap: anywhere; line-height: 1.25; }
+.sheet figure.large { width: 30rem; max-width: 100%; }
+.sheet img { image-rendering: pixelated; }
+.sheet figcaption { font-size: .75rem; }
 .small { font-size: .85rem; color: #444; }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
@@ -110,9 +117,23 @@ def figures(images: Sequence[tuple[Path, str]], wide: bool = False) -> str:
     return f'<div class="{kind}">{shown}</div>'
 
 
+def sheet(sets: Sequence[Sequence[tuple[bytes, str]]]) -> str:
+    """Small pictures (JPEG files) with captions; those of one set in a frame."""
+    shown = "\n".join(
+        '<div class="set">'
+        + "".join(_picture(data, ".jpg", text) for data, text in pictures)
+        + "</div>"
+        for pictures in sets
+    )
+    return f'<div class="sheet">{shown}</div>'
+
+
 def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    source = f"data:{KINDS[path.suffix]};base64,{data}"
+    return _picture(path.read_bytes(), path.suffix, caption)
+
+
+def _picture(data: bytes, suffix: str, caption: str) -> str:
+    source = f"data:{KINDS[suffix]};base64,{base64.b64encode(data).decode()}"
     text = escape(caption, quote=True)
     return (
         f'<figure><img src="{source}" alt="{text}" tabindex="0">'

@@ -202,14 +202,10 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
     _save(figure, path)
 
 
-def draw_sheet(
-    path: Path, patches: Sequence[Any], captions: Sequence[str], title: str, columns: int = 3
-) -> None:
-    """A sheet of patches, `columns` in a row, a caption over each; uint8 [S, S, 3] each."""
-    rows = max(1, -(-len(patches) // columns))
-    lines = max((caption.count("\n") for caption in captions), default=0)
-    height = 6.6 / columns + 0.15 + 0.17 * lines
-    figure, axes = _figure(6.6, height * rows + 0.5, nrows=rows, ncols=columns, squeeze=False)
+def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
+    """A sheet of patches, three in a row, a caption over each; uint8 [S, S, 3] each."""
+    rows = max(1, -(-len(patches) // 3))
+    figure, axes = _figure(6.6, 2.35 * rows + 0.5, nrows=rows, ncols=3, squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
