@@ -26,6 +26,7 @@ from histo.data.labels import PatchIndex, Row, make_vocab, read_groups, read_lab
 from histo.data.patches import read_patch, thumbnail_jpeg
 from histo.data.store import store_bytes, store_folder
 from histo.data.suspects import balance, of_groups, of_quality, of_sets
+from histo.errors import HistoError
 from histo.finding import Finding
 from histo.report.findings import Checked, open_folder, write_findings
 from histo.run import written
@@ -60,6 +61,8 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     unit, groups = read_groups(config.groups, config.id_column) if config.groups else ("", None)
     index = PatchIndex(config.images_folder)
     open_folder(config.out)
+    if config.write_exclusions and not config.write_exclusions.parent.is_dir():
+        raise HistoError(f"no folder {config.write_exclusions.parent} to write the exclusions in")
     known = know(index, rows, groups, unit)
     files = Files(look_at(index.paths, screen), known, config)
     tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]

@@ -47,6 +47,8 @@ class Colours:
 
 def judge_colours(rows: NDArray[Any]) -> Colours:
     """The colours of a set from its STATISTICS, each patch counted alike."""
+    if not len(rows):
+        return Colours(np.zeros(3), np.zeros(3), np.eye(3), [])
     mean = rows["mean"].mean(0, dtype=np.float64)
     covariance = rows["products"].mean(0, dtype=np.float64) - np.outer(mean, mean)
     sd = np.sqrt(np.maximum(np.diag(covariance), 0))

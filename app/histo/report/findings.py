@@ -79,8 +79,8 @@ def remove_earlier(folder: Path) -> None:
     """Remove the files that an earlier check says it wrote, and no others."""
     if not (folder / INDEX).is_file():
         return
-    names = read_json(folder / INDEX).get("files", [])
-    for name in names:
+    index = read_json(folder / INDEX)
+    for name in index.get("files", []) if isinstance(index, dict) else []:
         if isinstance(name, str) and Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
 
