@@ -362,7 +362,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(h5, tmp_path, monkeypat
 def test_where_there_is_no_room_nothing_is_begun(h5, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 10_000))
     result = run_histo("import-pcam", h5, tmp_path / "data")
-    assert_one_line_error(result, "no room in", "0.0 GB are needed", "it goes on")
+    assert_one_line_error(result, "no room in", "2 MB are needed and 0 MB free", "it goes on")
     assert not list((tmp_path / "data" / ".import-pcam" / "train").iterdir())
 
 

@@ -244,8 +244,8 @@ def check_room(paths: Files, stored: bool) -> None:
     free = shutil.disk_usage(paths.folder).free
     if need > free:
         raise HistoError(
-            f"no room in {paths.folder.parent.parent}: {need / 1e9:.1f} GB are needed and "
-            f"{free / 1e9:.1f} GB free (make room and run the same again: it goes on)"
+            f"no room in {paths.folder.parent.parent}: {need / 1e6:,.0f} MB are needed and "
+            f"{free / 1e6:,.0f} MB free (make room and run the same again: it goes on)"
         )
 
 
