@@ -240,6 +240,14 @@ def test_more_shards_than_batches_leave_some_empty(bundle, dataset, tmp_path):
     assert out.read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
+def test_one_shard_of_one_is_a_part_too(bundle, dataset, whole, tmp_path):
+    out = tmp_path / "p.csv"
+    words = ("predict", bundle, dataset / "train", "--out", out, *BATCH, "--shard", "1/1")
+    assert "p.1-of-1.csv" in run_histo(*words).stdout
+    assert run_histo("merge", tmp_path / "p.1-of-1.csv").exit_code == 0
+    assert out.read_bytes() == whole
+
+
 def test_merge_takes_a_folder_and_writes_kaggles_submission(
     bundle, dataset, parts, whole, tmp_path
 ):

@@ -69,7 +69,7 @@ def predict(
         raise HistoError(f"--submission needs two classes; this model has {len(opened.vocab)}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world())
     part = Part(
-        mine.path(out) if mine.of > 1 else out,
+        mine.path(out) if shard or mine.of > 1 else out,
         Facts(
             command="predict",
             bundle=sha256(bundle if bundle.is_file() else bundle / CARD),
