@@ -124,7 +124,7 @@ def test_four_shards_one_killed_and_repeated_make_the_table_of_one_process(
     for path in files[35 : 35 + rows - 1]:
         damage(path)
     with (tmp_path / "p.2-of-4.csv.part").open("ab") as file:
-        file.write(b"torn,0,0.1")
+        file.write(b"torn,0,0.1\n" * 1000)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{rows} of 42 patches" in done.stdout
