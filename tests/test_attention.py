@@ -231,19 +231,24 @@ def test_a_run_keeps_maps_of_its_validation_patches(tiny_run, looked):
     assert looked.called == [table.vocab[called[name]] for name in looked.ids]
 
 
-def test_the_report_shows_where_the_model_looked(tiny_run, tmp_path):
+def test_the_report_shows_where_the_model_looked(tiny_run, looked, tmp_path):
     """Without a centre by itself, for patches of 48 px; with one where it is given."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
     page = (tiny_run / "report" / "report.html").read_text()
     assert "Why: where the model looked" in page
     assert "inside the centre" not in page
-    result = run_histo("interpret", tiny_run, "--centre", 16, "--out", tmp_path)
+    said = "2x2 cells, too few to tell a centre from the rest"
+    assert_one_line_error(run_histo("interpret", run, "--centre", 16), said)
+    finer = np.random.default_rng(0).random((len(looked.ids), 3, 3))
+    write_attention_file(run / ATTENTION, replace(looked, maps=finer))
+    result = run_histo("interpret", run, "--centre", 16)
     assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "metrics.json").read_text())["attention"]
+    found = json.loads((run / "report" / "metrics.json").read_text())["attention"]
     assert found["even"] == pytest.approx(1 / 9)
     assert sum(part["patches"] for part in found["classes"].values()) == found["patches"]
     assert "Attention that falls inside the centre 16x16 px" in result.stdout
-    assert "Even attention would give 11.1 %" in (tmp_path / "report.html").read_text()
-    assert_one_line_error(run_histo("interpret", tiny_run, "--centre", 64), "48x48 px")
+    assert "Even attention would give 11.1 %" in (run / "report" / "report.html").read_text()
+    assert_one_line_error(run_histo("interpret", run, "--centre", 64), "48x48 px")
 
 
 def test_the_maps_of_folds_are_joined(tiny_run, looked, tmp_path):

@@ -73,9 +73,15 @@ def test_a_resample_of_one_class_has_no_auc_but_an_accuracy():
 
 
 def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
-    rng = np.random.default_rng(3)
+    """Every figure but the calibration error; its truth is known, or that of a million patches.
+
+    Of 1,500 tables the intervals of the nine figures hold it in 94.5 to 95.9 of 100; 200 tables
+    alone scatter by 1.5.
+    """
+    rng = np.random.default_rng(5)
     shift, tables = 1.5, 200
-    truth = {
+    many = simulate(np.random.default_rng(0), 1_000_000, shift)
+    truth = all_figures(*many)(np.ones(1_000_000)) | {
         "roc_auc": norm.cdf(shift / 2**0.5),
         "accuracy": norm.cdf(shift / 2),
         "sensitivity": norm.cdf(shift / 2),
@@ -87,26 +93,32 @@ def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
         found = intervals(all_figures(labels, table), len(labels), None, 400, seed)
         for name, value in truth.items():
             held[name] += found[name][0] <= value <= found[name][1]
+    assert len(held) == 9
     assert all(0.92 <= count / tables <= 0.98 for count in held.values()), held
 
 
 def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_not():
+    """A slide has one label, as PatchCamelyon's normal slides, and a stain that shifts its scores."""
     rng = np.random.default_rng(4)
-    slides, per, tables = 60, 20, 200
-    held = {"plain": 0, "grouped": 0}
+    slides, per, tables, shift = 60, 10, 200, 2.0
+    groups = np.repeat(np.arange(slides), per).astype(str)
+    labels = np.repeat(np.arange(slides) % 2, per)
+    truth = {
+        "roc_auc": norm.cdf(shift / 2),  # two slides and two patches, of variance 1 each
+        "accuracy": norm.cdf(shift / 2 / 2**0.5),
+    }
+    held = {(by, name): 0 for by in ("plain", "grouped") for name in truth}
     for seed in range(tables):
-        easy = rng.beta(2, 1, slides)  # each slide's own accuracy; 2/3 over all slides
-        groups = np.repeat(np.arange(slides), per).astype(str)
-        labels = rng.integers(2, size=slides * per)
-        right = rng.random(slides * per) < np.repeat(easy, per)
-        scores = np.where(right == (labels == 1), 0.9, 0.1)
-        table = np.stack([1 - scores, scores], 1)
-        figures = all_figures(labels, table)
-        for name, by in (("plain", None), ("grouped", groups)):
-            low, high = intervals(figures, len(labels), by, 200, seed)["accuracy"]
-            held[name] += low <= 2 / 3 <= high
-    assert 0.92 <= held["grouped"] / tables <= 0.98, held
-    assert held["plain"] / tables < 0.8, held
+        stain = np.repeat(rng.normal(size=slides), per)
+        scores = norm.cdf(rng.normal(size=slides * per) + stain + shift * (labels - 0.5))
+        figures = all_figures(labels, np.stack([1 - scores, scores], 1))
+        for by, names in (("plain", None), ("grouped", groups)):
+            found = intervals(figures, len(labels), names, 200, seed)
+            for name, value in truth.items():
+                held[by, name] += found[name][0] <= value <= found[name][1]
+    for name in truth:
+        assert 0.92 <= held["grouped", name] / tables <= 0.98, held
+        assert held["plain", name] / tables < 0.8, held
 
 
 def test_a_perfect_figure_is_not_certain():

@@ -230,6 +230,7 @@ def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path):
     for name, words in (("random", ()), ("grouped", ("--groups", groups))):
         run = tmp_path / name
         training = ("--weights", "none", "--epochs", 8, "--augment", "d4", "--valid-pct", 40)
+        training += ("--seed", 3)
         result = run_histo("train", data, *TINY, *training, *words, "--out", run)
         assert result.exit_code == 0, result.output
         result = run_histo("interpret", run)
@@ -244,3 +245,4 @@ def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path):
             assert "none of 20 is on both sides" in said
     assert found["random"][0] > 0.95
     assert found["grouped"][1] <= 0.5 <= found["grouped"][2], found
+    assert found["grouped"][0] < 0.75 < found["random"][1], found

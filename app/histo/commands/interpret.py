@@ -68,7 +68,7 @@ def interpret(
     read = patch_reader(run, images)
     attention = read_attention(run) if run else None
     if run and attention:
-        centre = choose_centre(centre, attention.side, run.settings().get("size") is not None)
+        centre = choose_centre(centre, attention, run.settings().get("size") is not None)
     return folder, write_report(
         folder,
         table,
@@ -91,13 +91,24 @@ def read_attention(run: Run) -> Attention | None:
     return joined(found) if found else None
 
 
-def choose_centre(given: int | None, side: int, resized: bool) -> int:
-    """The centre as given, else as patches of this side have it; 0 where nobody knows of one."""
+def choose_centre(given: int | None, attention: Attention, resized: bool) -> int:
+    """The centre as given, else as such patches have it; 0 where nobody knows, or maps can't tell.
+
+    A map of 2x2 cells has a quarter of each cell in the centre, whatever it shows.
+    """
     from histo.report.attention import centre_of
 
-    if given is not None and given > side:
+    side, (rows, columns) = attention.side, attention.maps.shape[1:]
+    if given and given > side:
         raise HistoError(f"--centre {given}: the patches are of {side}x{side} px")
-    return centre_of(side, resized) if given is None else given
+    if min(rows, columns) > 2:
+        return centre_of(side, resized) if given is None else given
+    if given:
+        raise HistoError(
+            f"--centre {given}: this model's maps are of {rows}x{columns} cells, too few to tell "
+            "a centre from the rest"
+        )
+    return 0
 
 
 def describe_run(run: Run, table: Predictions) -> Subject:
