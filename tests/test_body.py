@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from histo.errors import HistoError
 from histo.model.body import features_of, load_weights, make_body
 from histo.model.weights import read_weights
-from tests.conftest import SHARED, TINY, Memory, histo_process
+from tests.conftest import SHARED, TINY, Memory, assert_one_line_error, run_histo
 
 REAL = SHARED / "weights" / "squeezenet1_1-imagenet.safetensors"
 
@@ -139,13 +140,14 @@ def test_the_real_weights_fit_whole():
 
 
 def test_an_evil_file_of_weights_says_one_line(dataset, tmp_path):
-    """Given to --weights: torch's own warnings about it stay away."""
+    """Given to --weights: torch's own warnings about it stay away, and no run is made."""
     torch.save({"weight": Evil(tmp_path / "owned")}, tmp_path / "evil.pth")
-    words = ("--weights", tmp_path / "evil.pth", "--out", tmp_path / "run")
-    done = histo_process("train", dataset, *TINY, *words)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "it could run code" in done.stderr
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(Evil(tmp_path / "owned")))
+    for name in ("evil.pth", "raw.pth"):
+        words = ("--weights", tmp_path / name, "--out", tmp_path / "run")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            assert_one_line_error(run_histo("train", dataset, *TINY, *words), name)
     assert not (tmp_path / "owned").exists()
     assert not (tmp_path / "run").exists()
 

@@ -7,7 +7,14 @@ import pytest
 from sklearn import metrics as sk
 
 from histo.report.intervals import all_figures
-from histo.report.metrics import at_threshold, judge, log_loss, macro_auc, youden_threshold
+from histo.report.metrics import (
+    at_threshold,
+    judge,
+    log_loss,
+    macro_auc,
+    selective,
+    youden_threshold,
+)
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 SCORES = np.array([0.1, 0.2, 0.6, 0.3, 0.4, 0.7, 0.8, 0.9])
@@ -24,6 +31,13 @@ def test_log_loss_is_minus_the_mean_log_of_the_true_class():
     assert log_loss(LABELS, TABLE) == pytest.approx(expected)
 
 
+def test_a_sure_and_wrong_answer_costs_much_but_not_all():
+    """As much as a chance of 1e-15, and one of 1e-6 what it is."""
+    table = np.array([[1.0, 0.0], [1 - 1e-6, 1e-6]])
+    expected = (15 + 6) * np.log(10) / 2
+    assert log_loss(np.array([1, 1]), table) == pytest.approx(expected)
+
+
 def test_counts_and_rates_at_a_threshold():
     at = at_threshold(LABELS, SCORES, 0.5)
     assert at["confusion_matrix"] == [[3, 1], [1, 3]]
@@ -34,11 +48,22 @@ def test_a_score_at_the_threshold_is_positive():
     assert at_threshold(LABELS, SCORES, 0.4)["sensitivity"] == 1
 
 
-def test_youden_is_the_best_sum_of_sensitivity_and_specificity():
-    best = youden_threshold(LABELS, SCORES)
-    at = [at_threshold(LABELS, SCORES, t) for t in [best, *SCORES]]
+@pytest.mark.parametrize("seed", range(5))
+def test_youden_is_the_best_sum_of_sensitivity_and_specificity(seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(40) < 0.3).astype(np.int64)
+    scores = np.round(rng.normal(labels), 1)
+    best = youden_threshold(labels, scores)
+    at = [at_threshold(labels, scores, t) for t in [best, *scores]]
     sums = [a["sensitivity"] + a["specificity"] for a in at]
     assert sums[0] == max(sums)
+
+
+def test_the_most_certain_answers_come_first():
+    """Sure and right, surer than not and right, a guess and wrong, a better guess and right."""
+    scores = np.array([0.01, 0.9, 0.45, 0.4])
+    found = selective(np.array([0, 1, 1, 0]), np.stack([1 - scores, scores], 1))
+    assert found == [(0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 0.75)]
 
 
 def test_many_classes_are_judged_one_against_the_rest():

@@ -79,7 +79,9 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def check_regular(kind: os.stat_result, path: Path) -> None:
-    """Refuse a pipe, a socket or a device, which have no end."""
+    """Refuse a folder, and a pipe, a socket or a device, which have no end."""
+    if stat.S_ISDIR(kind.st_mode):
+        raise HistoError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(kind.st_mode):
         raise HistoError(f"{path} is a pipe or a device, not a file")
 

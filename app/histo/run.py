@@ -187,7 +187,9 @@ def read_predictions(path: Path) -> Predictions:
         table.extend(values)
     if not ids:
         raise HistoError(f"{path} has no rows")
-    return Predictions(ids, np.array(labels), np.array(table).reshape(-1, len(vocab)), vocab)
+    return Predictions(
+        ids, np.array(labels, np.int64), np.array(table).reshape(-1, len(vocab)), vocab
+    )
 
 
 @dataclass(frozen=True)
