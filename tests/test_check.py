@@ -15,10 +15,10 @@ import pytest
 from histo.config import TrainConfig
 from histo.d4 import view
 from histo.data.colour import judge_colours
-from histo.data.dataset import read_patches
+from histo.data.dataset import read_patches, without_excluded
 from histo.data.duplicates import equal_sets, hash_thumbs, likeness, near_sets, thumbnail
 from histo.data.inspect import look_at
-from histo.data.labels import Files, list_patches
+from histo.data.labels import Files, list_patches, read_labels
 from histo.data.patches import cv2
 from histo.data.quality import STATISTICS, faults, measure
 from histo.data.synth import synthetic_patches
@@ -90,11 +90,12 @@ class Planted:
         self.add("black0", np.full((64, 64, 3), 3, np.uint8))
         self.add("blank0", np.full((64, 64, 3), 240, np.uint8))
         self.add("blank1", clipped(235 + RNG.normal(0, 1, (64, 64, 3))))
-        self.add("blur0", cv2.GaussianBlur(self.patches[40], (0, 0), 2))
+        others = [pixels for pixels, _ in synthetic_patches(2, 6, 64)]
+        self.add("blur0", cv2.GaussianBlur(others[0], (0, 0), 2))
         specks = np.full((64, 64, 3), 235, np.uint8)
         specks[20:24, 20:28] = 60
         self.add("poor0", specks)
-        self.add("leak0", next(synthetic_patches(1, 6, 64))[0], split="valid", group=3)
+        self.add("leak0", others[1], split="valid", group=3)
         self.add("broken0", self.patches[0])
         (folder / "train" / "broken0.png").write_text("no image")
         self.rows.append(("ghost0", 0, "train", "s20"))
@@ -177,10 +178,10 @@ def test_errors_end_with_status_1_after_the_report_is_written(planted):
     assert "training would fail" in planted.result.stderr
     for said in (
         "error: 1 sets of equal patches on both sides of the split\n  good22.png, valid22.png",
-        "error: 2 of 13 in slide are on both sides of the split\n  s20\n  s3",
+        "error: 2 of 13 groups (slide) are on both sides of the split\n  s20\n  s3",
         "note: 8 sets of near-duplicates",
         "note: 2 blank patches",
-        "2 of 13 in slide have one class only",
+        "2 of 13 groups (slide) have one class only",
         f"report: {planted.out / 'report.html'}",
     ):
         assert said in planted.result.stdout
@@ -224,7 +225,7 @@ def test_the_exclusions_keep_one_of_each_set_and_none_that_disagree(planted):
 
 
 def test_train_leaves_the_excluded_out(planted, weights, tmp_path):
-    """The round trip: a set that cannot be trained on trains once its exclusions are left out."""
+    """The round trip: what cannot be trained on trains once the exclusions are left out."""
     words = ("train", planted.folder, "--arch", "squeezenet1_1", "--weights", weights, "--no-store")
     assert_one_line_error(run_histo(*words), "ghost0")
     config = TrainConfig(planted.folder, no_store=True, exclude=planted.exclusions)
@@ -237,10 +238,22 @@ def test_train_leaves_the_excluded_out(planted, weights, tmp_path):
     assert f"{len(left_out)} patches are left out, as exclusions.csv says" in result.stdout
 
 
-def test_any_findings_table_can_be_excluded(planted):
-    config = TrainConfig(planted.folder, no_store=True, exclude=planted.out / "blurred.csv")
-    with pytest.raises(Exception, match="ghost0"):  # still missing, so only blur0 went
-        read_patches(config, Screen(quiet=True))
+def test_the_table_of_any_finding_can_be_excluded(planted):
+    config = TrainConfig(planted.folder, exclude=planted.out / "blurred.csv")
+    rows = [row for row in read_labels(config.labels_csv) if row.id in ("blur0", "good0")]
+    assert [row.id for row in without_excluded(rows, config, Screen(quiet=True))] == ["good0"]
+
+
+def test_ids_twice_with_two_labels_are_left_out_before_they_are_an_error(dataset, tmp_path):
+    lines = (dataset / "train_labels.csv").read_text().splitlines()
+    first, label = lines[1].split(",")
+    (tmp_path / "l.csv").write_text("\n".join([*lines, f"{first},{1 - int(label)}"]))
+    words = ("--labels", tmp_path / "l.csv", "--out", tmp_path / "c")
+    file = tmp_path / "e.csv"
+    assert run_histo("check", dataset, *words, "--write-exclusions", file).exit_code == 1
+    assert file.read_text() == f'id,reason\n{first},"twice in the table, with different labels"\n'
+    config = TrainConfig(dataset, labels=tmp_path / "l.csv", no_store=True, exclude=file)
+    assert len(read_patches(config, Screen(quiet=True)).ids) == 159
 
 
 def test_good_data_has_no_findings_and_empty_exclusions_that_train_accepts(dataset, tmp_path):

@@ -196,7 +196,7 @@ def groups_line(rows: Sequence[Sequence[str]]) -> str:
     single = sum(sum(count != "0" for count in row[2:]) == 1 for row in body)
     sizes = [int(row[1]) for row in body]
     return (
-        f"{single:,} of {len(body):,} in {head[0]} have one class only "
+        f"{single:,} of {len(body):,} groups ({head[0]}) have one class only "
         f"({min(sizes):,} to {max(sizes):,} patches each)"
     )
 

@@ -49,6 +49,8 @@ class Known:
     label: list[str]
     split: list[str]
     group: list[str]
+    line: list[int]
+    """in the label CSV; 0 where it has none"""
     unit: str
     """what a group is: its column's name; empty where no table was given"""
     missing: list[str]
@@ -89,6 +91,7 @@ def know(
     """What label rows and a table of groups say of each file of a folder."""
     place = {name: i for i, name in enumerate(index.paths.names)}
     ids, labels, splits, units = ([""] * len(place) for _ in range(4))
+    lines = [0] * len(place)
     missing, several, ungrouped = [], [], []
     for row in rows:
         try:
@@ -103,4 +106,5 @@ def know(
             missing.append(row.id)
         elif not ids[i := place[path.name]]:
             ids[i], labels[i], splits[i], units[i] = row.id, row.label, row.split, group
-    return Known(ids, labels, splits, units, unit, missing, several, ungrouped)
+            lines[i] = row.line
+    return Known(ids, labels, splits, units, lines, unit, missing, several, ungrouped)

@@ -27,7 +27,8 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
         else "Counted twice in training, and in the figures. "
     )
     advice = {
-        "": how + "The exclusions keep the first of each set, or none where labels disagree.",
+        "": how
+        + "The exclusions keep the first of each set in the label CSV, or none where labels disagree.",
         "_disagree": "One picture, two labels: nobody but you can say which is right. "
         "The exclusions leave all of them out.",
         "_split": "The model is judged on what it was trained on: figures are too good.",
@@ -62,12 +63,12 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
 
 
 def _excluded_of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> dict[str, str]:
-    """All but the first labelled patch of each set; all of them where labels disagree."""
+    """All but the first of each set in the label CSV; all of them where labels disagree."""
     known = files.known
     left_out: dict[str, str] = {}
     what = "near-duplicate of" if near else "same pixels as"
     for rows in sets:
-        ours = [int(r) for r in rows if known.id[r]]
+        ours = sorted((int(r) for r in rows if known.id[r]), key=lambda r: known.line[r])
         if not ours:
             continue
         first = known.id[ours[0]]
@@ -141,7 +142,7 @@ def of_groups(files: Files) -> list[Finding]:
     return [
         Finding(
             "groups_split",
-            f"of {len(sides):,} in {unit} are on both sides of the split",
+            f"of {len(sides):,} groups ({unit}) are on both sides of the split",
             [unit, "train", "valid"],
             [[g, str(count["train"]), str(count["valid"])] for g, count in sorted(both.items())],
             fatal=True,
