@@ -148,7 +148,11 @@ def check(
     done = run(CheckConfig(*where, out, split_column, groups, write_exclusions), Screen())
     typer.echo(f"report: {done.page}")
     if done.fatal:
-        way = f" (histo train --exclude {write_exclusions} leaves those named out)" if write_exclusions else ""
+        way = (
+            f" (histo train --exclude {write_exclusions} leaves those named out)"
+            if write_exclusions
+            else ""
+        )
         raise HistoError(f"{data}: training would fail, see above{way}")
     typer.echo(f"{data} is ready to train on" + (f" ({done.notes} notes)" * bool(done.notes)))
 

@@ -67,6 +67,7 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     files = Files(look_at(index.paths, screen), known, config)
     tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]
     found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
+    found.sort(key=lambda finding: not finding.fatal)
     colours = judge_colours(files.seen.statistics[files.seen.readable])
     checked = describe(files, rows, colours, any(finding.fatal for finding in found))
     for finding in found:

@@ -71,7 +71,8 @@ def write_findings(
     for name, rows in tables.items():
         write_table(folder / name, rows)
     sections = [section(finding, read) for finding in findings]
-    page.write_page(folder / PAGE, checked.title, [*opening(findings, checked), *sections])
+    parts = [*opening(findings, checked), *sections, *closing(checked)]
+    page.write_page(folder / PAGE, checked.title, parts)
     return folder / PAGE
 
 
@@ -95,26 +96,31 @@ def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 
 def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, list[str]]]:
-    """The page up to the findings: verdict, facts, what was found, colours, groups."""
+    """The page up to the findings: verdict, facts, what was found, colours."""
     fatal = any(finding.fatal for finding in findings)
     top = [
         page.paragraph(checked.verdict, "warning" if fatal else "note"),
         page.facts(checked.facts),
     ]
-    rows = [["finding", "count", "kind", "all of them"]] + [
-        [f.what, f"{f.count:,}", "error" if f.fatal else "note", f"{f.name}.csv"] for f in findings
+    rows = [["found", "kind", "all of them"]] + [
+        [f"{f.count:,} {f.what}", "error" if f.fatal else "note", f"{f.name}.csv"] for f in findings
     ]
     found = page.table(rows, sortable=True) if findings else page.paragraph("Nothing.")
-    colours = [page.paragraph(f"{checked.colours_line.capitalize()}.", "small")]
+    colours = [page.paragraph(f"{checked.colours_line}.", "small")]
     colours += [page.paragraph(line, "warning") for line in checked.notes]
-    parts = [
+    return [
         ("", top),
         ("Found", [found]),
         ("Colours", [*colours, page.table(checked.channels)]),
     ]
+
+
+def closing(checked: Checked) -> list[tuple[str, list[str]]]:
+    """The page after the findings: classes by group, and how patches were judged."""
+    parts = []
     head, *body = checked.groups
     if body:
-        pieces = [page.paragraph(checked.groups_line)]
+        pieces = [page.paragraph(f"{checked.groups_line}.")]
         pieces.append(page.table([head, *body[:GROUPS]], sortable=True))
         pieces.append(page.link("by_group.csv", f"by_group.csv: all {len(body):,}"))
         parts.append((f"Classes by {head[0]}", pieces))
@@ -128,7 +134,10 @@ def section(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[s
     if finding.pictures:
         sets = [[(read(name), text) for name, text in part] for part in finding.pictures]
         pieces.append(page.sheet(sets))
-    pieces.append(page.table([list(finding.columns), *map(list, finding.rows[:ROWS])]))
+    # a file is mostly called as its id is, and two such columns are too wide for the page
+    places = [n for n, name in enumerate(finding.columns) if n == 0 or name != "file"]
+    rows = [[row[n] for n in places] for row in [finding.columns, *finding.rows[:ROWS]]]
+    pieces.append(page.table(rows))
     more = f"all {len(finding.rows):,} rows" if len(finding.rows) > ROWS else "the same rows"
     pieces.append(page.link(f"{finding.name}.csv", f"{finding.name}.csv: {more}"))
     return f"{finding.count:,} {finding.what}", pieces
