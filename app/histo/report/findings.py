@@ -102,10 +102,11 @@ def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, li
         page.paragraph(checked.verdict, "warning" if fatal else "note"),
         page.facts(checked.facts),
     ]
-    rows = [["found", "kind", "all of them"]] + [
-        [f"{f.count:,} {f.what}", "error" if f.fatal else "note", f"{f.name}.csv"] for f in findings
+    rows = [["found", "all of them"]] + [
+        [f"{'error' if f.fatal else 'note'}: {f.count:,} {f.what}", f"{f.name}.csv"]
+        for f in findings
     ]
-    found = page.table(rows, sortable=True) if findings else page.paragraph("Nothing.")
+    found = page.table(rows) if findings else page.paragraph("Nothing.")
     colours = [page.paragraph(f"{checked.colours_line}.", "small")]
     colours += [page.paragraph(line, "warning") for line in checked.notes]
     return [
