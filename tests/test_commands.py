@@ -238,21 +238,22 @@ def test_bad_images_leave_no_table(tiny_run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
-def test_check_of_good_data_ends_well(dataset):
-    result = run_histo("check", dataset)
+def test_check_of_good_data_ends_well(dataset, tmp_path):
+    result = run_histo("check", dataset, "--out", tmp_path / "check")
     assert result.exit_code == 0
     assert "all 160 ids are the SHA-1 of their pixels" in result.stdout
     assert "is ready to train on" in result.stdout
 
 
 def test_check_says_how_large_the_store_is_or_will_be(dataset, tmp_path):
-    before = run_histo("check", dataset, "--store", tmp_path).stdout
+    words = ("check", dataset, "--store", tmp_path / "store", "--out", tmp_path / "check")
+    before = run_histo(*words).stdout
     assert "none yet; training will make one of 1.1 MB" in before
     assert pytest.approx(1.1, abs=0.05) == 160 * 48 * 48 * 3 / 1e6
     paths = list_patches(dataset / "train")
-    open_store(paths, tmp_path, None, None, Screen(quiet=True))
-    on_disk = sum(path.stat().st_size for path in tmp_path.iterdir())
-    said = run_histo("check", dataset, "--store", tmp_path).stdout
+    open_store(paths, tmp_path / "store", None, None, Screen(quiet=True))
+    on_disk = sum(path.stat().st_size for path in (tmp_path / "store").iterdir())
+    said = run_histo(*words).stdout
     assert f"store: {on_disk / 1e6:.1f} MB in " in said
 
 
@@ -268,7 +269,7 @@ def test_check_finds_what_is_wrong_and_names_it(tmp_path):
     (tmp_path / "train_labels.csv").write_text(
         "id,label\na,0\nb,1\nc,0\nd,1\nbig,1\nbad,0\nsame,0\nghost,1\nc,1\nd,1\n"
     )
-    result = run_histo("check", tmp_path)
+    result = run_histo("check", tmp_path, "--out", tmp_path / "check")
     assert result.exit_code == 1
     for said in (
         "1 labels without a patch\n  ghost",

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from histo import __version__, ranks
-from histo.config import DataConfig, TrainConfig, Wanted
+from histo.config import CheckConfig, DataConfig, TrainConfig, Wanted
 from histo.errors import HistoError, Stopped
 from histo.parts import Part, gather
 from histo.screen import Screen
@@ -93,6 +93,7 @@ StoreFolder = Annotated[
 Groups = Annotated[
     Optional[str], typer.Option(help="CSV[:COLUMN] that names each patch's slide or patient.")
 ]
+SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
 Sensitivity = Annotated[
     Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
 ]
@@ -126,10 +127,16 @@ def options(
 @app.command()
 def check(
     data: Data,
+    out: Annotated[Path, typer.Option(help="The report and its CSVs.")] = CheckConfig.out,
     labels: LabelsFile = None,
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    split_column: SplitColumn = None,
+    groups: Groups = None,
+    write_exclusions: Annotated[
+        Optional[Path], typer.Option(help="Write ids to leave out: for train --exclude.")
+    ] = None,
     crop: Crop = None,
     size: Size = None,
     store: StoreFolder = None,
@@ -137,11 +144,17 @@ def check(
     """Read every label and every patch, and say what is wrong with them."""
     from histo.commands.check import check as run
 
-    config = DataConfig(data, labels, images, id_column, label_column, crop, size, store)
-    found = run(config, Screen())
-    if found.fatal:
-        raise HistoError(f"{data}: training would fail, see above")
-    typer.echo(f"{data} is ready to train on" + (f" ({found.notes} notes)" * bool(found.notes)))
+    where = (data, labels, images, id_column, label_column, crop, size, store)
+    done = run(CheckConfig(*where, out, split_column, groups, write_exclusions), Screen())
+    typer.echo(f"report: {done.page}")
+    if done.fatal:
+        way = (
+            f" (histo train --exclude {write_exclusions} leaves those named out)"
+            if write_exclusions
+            else ""
+        )
+        raise HistoError(f"{data}: training would fail, see above{way}")
+    typer.echo(f"{data} is ready to train on" + (f" ({done.notes} notes)" * bool(done.notes)))
 
 
 @app.command()
@@ -160,9 +173,7 @@ def train(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
-    split_column: Annotated[
-        Optional[str], typer.Option(help="Column that says train or valid.")
-    ] = None,
+    split_column: SplitColumn = None,
     groups: Annotated[
         Optional[str],
         typer.Option(help="CSV[:COLUMN] of slides or patients: none is on both sides."),

@@ -40,6 +40,18 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CheckConfig(DataConfig):
+    """What is checked beside labels and patches, and where the report goes."""
+
+    out: Path = Path("check")
+    """the folder of the report and the CSVs; an earlier check's is replaced"""
+    split_column: str | None = None
+    groups: str | None = None
+    write_exclusions: Path | None = None
+    """a CSV of ids to leave out, for `histo train --exclude`"""
+
+
+@dataclass(frozen=True)
 class TrainConfig(DataConfig):
     """All that decides a training run, beside the patches themselves."""
 

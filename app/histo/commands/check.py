@@ -2,142 +2,213 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
+import csv
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from histo.ahead import map_ahead
-from histo.config import DataConfig
-from histo.data.labels import PatchIndex, Row, make_vocab, read_labels
-from histo.data.patches import SHA1, pixel_sha1, read_patch
-from histo.data.store import AHEAD, store_bytes, store_folder
+from histo.config import CheckConfig
+from histo.data import quality
+from histo.data.colour import MEAN, SD, Colours, judge_colours
+from histo.data.duplicates import ALIKE, equal_sets, near_sets
+from histo.data.findings import (
+    Files,
+    named_by_sha1,
+    of_files,
+    of_ids,
+    of_labels,
+    of_sizes,
+    usual_size,
+)
+from histo.data.inspect import know, look_at
+from histo.data.labels import PatchIndex, Row, make_vocab, read_groups, read_labels
+from histo.data.patches import read_patch, thumbnail_jpeg
+from histo.data.store import store_bytes, store_folder
+from histo.data.suspects import balance, of_groups, of_quality, of_sets
 from histo.errors import HistoError
+from histo.finding import Finding
+from histo.report.findings import Checked, open_folder, write_findings
+from histo.run import written
 from histo.screen import Screen
 
 FEW = 5
+JUDGED = {
+    "near-duplicates": "the detail of the grey thumbnails, in the best of the eight views, "
+    f"correlates to {ALIKE} or more",
+    "black, blank": f"standard deviation of grey under {quality.BLANK:g} of 255; "
+    f"black where its mean is under {quality.BLACK:g}",
+    "blurred": "energy of the Laplacian over that of the slope under a third of the set's median",
+    "hardly any tissue": f"under {quality.TISSUE:.0%} of the pixels have a channel below "
+    f"{quality.ABSORBS} of 255 (optical density 0.15)",
+}
 
 
-class Findings:
-    """What was found, said as it is found; `fatal` counts what training would fail at."""
+@dataclass(frozen=True)
+class Result:
+    """The page, and how many kinds of findings are errors and notes."""
 
-    def __init__(self, screen: Screen) -> None:
-        self.screen, self.fatal, self.notes = screen, 0, 0
-
-    def add(self, what: str, items: list[str], fatal: bool) -> None:
-        """Say a count and the first few, where there are any."""
-        if not items:
-            return
-        self.fatal += fatal
-        self.notes += not fatal
-        self.screen.say(f"{'error' if fatal else 'note'}: {len(items):,} {what}")
-        for item in items[:FEW]:
-            self.screen.say(f"  {item}")
-        if len(items) > FEW:
-            self.screen.say(f"  … and {len(items) - FEW:,} more")
+    page: Path
+    fatal: int
+    notes: int
 
 
-def check(config: DataConfig, screen: Screen) -> Findings:
-    """Check labels against patches and decode every patch; says all that it finds."""
-    found = Findings(screen)
-    rows = read_labels(config.labels_csv, config.id_column, config.label_column)
+def check(config: CheckConfig, screen: Screen) -> Result:
+    """Check labels against patches, decode every patch, write the report; says what it finds."""
+    rows = read_labels(
+        config.labels_csv, config.id_column, config.label_column, config.split_column
+    )
+    unit, groups = read_groups(config.groups, config.id_column) if config.groups else ("", None)
     index = PatchIndex(config.images_folder)
-    check_rows(rows, found)
-    pairs = {row.id: index.find(row.id) for row in rows}
-    found.add("labels without a patch", [i for i, path in pairs.items() if path is None], True)
-    used = {path for path in pairs.values() if path is not None}
-    unused = [path.name for path in index.paths if path not in used]
-    found.add("patches without a label", unused, False)
-    check_patches(index.paths, used, config, found)
+    open_folder(config.out)
+    if config.write_exclusions and not config.write_exclusions.parent.is_dir():
+        raise HistoError(f"no folder {config.write_exclusions.parent} to write the exclusions in")
+    known = know(index, rows, groups, unit)
+    files = Files(look_at(index.paths, screen), known, config)
+    tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]
+    found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
+    found.sort(key=lambda finding: not finding.fatal)
+    colours = judge_colours(files.seen.statistics[files.seen.readable])
+    checked = describe(files, rows, colours, any(finding.fatal for finding in found))
+    for finding in found:
+        say(finding, screen)
+    say_rest(checked, rows, screen)
+
+    def read(name: str) -> bytes:
+        return thumbnail_jpeg(read_patch(index.folder / name))
+
+    page = write_findings(config.out, found, checked, read)
+    if config.write_exclusions:
+        write_exclusions(config.write_exclusions, config.id_column, found, screen)
+    fatal = sum(finding.fatal for finding in found)
+    return Result(page, fatal, len(found) - fatal + len(colours.notes))
+
+
+def suspects(files: Files, screen: Screen) -> list[Finding]:
+    """Duplicates, near-duplicates, empty and blurred patches, leaks."""
+    seen = files.seen
+    readable = seen.readable
+    shown = seen.statistics["contrast"][readable] >= quality.BLANK
+    equal = [readable[rows] for rows in equal_sets(seen.sha1[readable])]
+    with screen.bar("looking for near-duplicates", 1) as advance:
+        near = near_sets(seen.thumbs[readable], seen.sha1[readable], shown)
+        advance()
+    return [
+        *of_sets(files, equal, near=False),
+        *of_sets(files, [readable[rows] for rows in near], near=True),
+        *of_quality(files),
+        *of_groups(files),
+    ]
+
+
+def describe(files: Files, rows: Sequence[Row], colours: Colours, fatal: bool) -> Checked:
+    """What a check says beside its findings."""
+    seen, config = files.seen, files.config
+    width, height = usual_size(files)
+    facts = {
+        "patches": f"{len(seen.paths):,} files, {len(seen.readable):,} of them readable",
+        "size": f"{width}x{height} px",
+    }
+    named = len(named_by_sha1(seen))
+    if named and not of_ids(files)[0].count:
+        facts["ids"] = f"all {named:,} ids are the SHA-1 of their pixels"
+    facts |= {f"label {name}": f"{n} ({share})" for name, n, share in class_rows(rows)[1:]}
+    side = config.size or config.crop or width
+    facts["store"] = store_line(config, sum(map(bool, files.known.id)), side)
+    by_group = balance(files.known, make_vocab([row.label for row in rows]))
+    bad = "Training would fail until the errors below are mended or left out."
+    return Checked(
+        title=f"Check of {config.data.resolve().name}",
+        verdict=bad if fatal else "Ready to train on.",
+        facts=facts,
+        channels=channel_rows(colours),
+        colours_line=colours_line(colours),
+        notes=colours.notes,
+        judged=JUDGED,
+        groups=by_group,
+        groups_line=groups_line(by_group),
+    )
+
+
+def say(finding: Finding, screen: Screen) -> None:
+    """A count and the first few."""
+    screen.say(f"{'error' if finding.fatal else 'note'}: {finding.count:,} {finding.what}")
+    for item in finding.some(FEW):
+        screen.say(f"  {item}")
+    if finding.count > FEW:
+        screen.say(f"  … and {finding.count - FEW:,} more")
+
+
+def say_rest(checked: Checked, rows: Sequence[Row], screen: Screen) -> None:
+    """Colours, ids, classes, groups and the store, in the terminal."""
+    for note in checked.notes:
+        screen.say(f"note: {note}")
+    if "ids" in checked.facts:
+        screen.say(checked.facts["ids"])
+    screen.table(class_rows(rows))
+    if checked.groups_line:
+        screen.say(checked.groups_line)
+    screen.say(checked.colours_line)
+    screen.say(f"store: {checked.facts['store']}")
+
+
+def class_rows(rows: Sequence[Row]) -> list[list[str]]:
+    """Patches of each class, forty classes at most."""
     counts = Counter({row.id: row.label for row in rows}.values())
-    screen.table(
-        [["label", "patches", "share"]]
-        + [
-            [name, f"{counts[name]:,}", f"{100 * counts[name] / sum(counts.values()):.1f} %"]
-            for name in make_vocab(list(counts))[:40]
-        ]
-    )
-    return found
+    return [["label", "patches", "share"]] + [
+        [name, f"{counts[name]:,}", f"{100 * counts[name] / counts.total():.1f} %"]
+        for name in make_vocab(list(counts))[:40]
+    ]
 
 
-def check_rows(rows: list[Row], found: Findings) -> None:
-    """Ids that come twice, and tables that cannot be split."""
-    by_id: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_id[row.id].append(row)
-    twice = {name: same for name, same in by_id.items() if len(same) > 1}
-
-    def shown(agree: bool) -> list[str]:
-        return [
-            f"{name} (lines {', '.join(str(row.line) for row in same[:3])})"
-            for name, same in twice.items()
-            if (len({row.label for row in same}) == 1) == agree
-        ]
-
-    found.add("ids twice, with different labels", shown(False), True)
-    found.add("ids twice, with the same label (train keeps one)", shown(True), False)
-    counts = Counter(row.label for row in rows)
-    if len(counts) < 2:
-        found.add("class only: there is nothing to learn", list(counts), True)
-    found.add("classes of one patch", [n for n, c in counts.items() if c == 1], True)
-
-
-def check_patches(
-    paths: Sequence[Path], used: set[Path], config: DataConfig, found: Findings
-) -> None:
-    """Decode every patch: what cannot be read, what is of another size, whose id is not its SHA-1."""
-
-    def look(path: Path) -> tuple[Path, tuple[int, int] | None, str]:
-        try:
-            pixels = read_patch(path)
-        except (HistoError, OSError) as error:
-            return path, None, str(error)
-        return path, (pixels.shape[1], pixels.shape[0]), pixel_sha1(pixels)
-
-    sizes: dict[tuple[int, int], list[Path]] = defaultdict(list)
-    unreadable: list[tuple[Path, str]] = []
-    by_sha1: dict[str, list[Path]] = defaultdict(list)
-    seen = map_ahead(look, paths, AHEAD, os.cpu_count() or 1)
-    for path, size, said in found.screen.track(seen, "reading patches", len(paths)):
-        if size is None:
-            unreadable.append((path, said))
-            continue
-        sizes[size].append(path)
-        by_sha1[said].append(path)
-    found.add("patches that cannot be read", [s for p, s in unreadable if p in used], True)
-    found.add(
-        "unlabelled files that cannot be read", [s for p, s in unreadable if p not in used], False
-    )
-    mixed = Counter({size: sum(p in used for p in files) for size, files in sizes.items()})
-    common = mixed.most_common(1)[0][0] if mixed else (0, 0)
-    fits = config.size is not None or config.crop is not None
-    odd = [f"{p.name}: {w}x{h} px" for (w, h), ps in sizes.items() if (w, h) != common for p in ps]
-    what = f"patches not of {common[0]}x{common[1]} px (train with --size {common[0] or 96})"
-    found.add(what, odd, not fits)
-    if common[0] != common[1] and not fits:
-        found.add(
-            "size for most that is not square (train with --crop or --size)",
-            ["x".join(map(str, common))],
-            True,
-        )
-    double = [", ".join(p.name for p in ps[:3]) for ps in by_sha1.values() if len(ps) > 1]
-    found.add("sets of files with the same pixels", double, False)
-    named = [(p, s) for s, ps in by_sha1.items() for p in ps if SHA1.fullmatch(p.stem)]
-    changed = [p.name for p, s in named if p.stem != s]
-    found.add(
-        f"of {len(named):,} files named by a SHA-1 that is not of their pixels", changed, False
-    )
-    if named and not changed:
-        found.screen.say(f"all {len(named):,} ids are the SHA-1 of their pixels")
-    say_store(config, len(used), config.size or config.crop or common[0], found.screen)
-
-
-def say_store(config: DataConfig, patches: int, side: int, screen: Screen) -> None:
+def store_line(config: CheckConfig, patches: int, side: int) -> str:
     """How large the store of decoded patches is, or will be."""
     folder = store_folder(config.data, config.store)
     there = store_bytes(folder, config.images_folder, config.crop, config.size)
     if there:
-        screen.say(f"store: {there / 1e6:,.1f} MB in {folder}")
-    else:
-        will = patches * side * side * 3 / 1e6
-        screen.say(f"store: none yet; training will make one of {will:,.1f} MB in {folder}")
+        return f"{there / 1e6:,.1f} MB in {folder}"
+    will = patches * side * side * 3 / 1e6
+    return f"none yet; training will make one of {will:,.1f} MB in {folder}"
+
+
+def channel_rows(colours: Colours) -> list[list[str]]:
+    """Mean and standard deviation of each channel, beside those of the reference set."""
+    names = ("red", "green", "blue")
+    return [["channel", "mean", "reference", "standard deviation", "reference"]] + [
+        [name, *(f"{value:.3f}" for value in values)]
+        for name, *values in zip(names, colours.mean, MEAN, colours.sd, SD, strict=True)
+    ]
+
+
+def colours_line(colours: Colours) -> str:
+    """Mean and standard deviation in one line, and how far from the reference they are."""
+    mean, sd = (" ".join(f"{value:.3f}" for value in part) for part in (colours.mean, colours.sd))
+    return (
+        f"colours: mean RGB {mean}, standard deviation {sd} "
+        f"({colours.distance:.3f} from the reference set, PatchCamelyon)"
+    )
+
+
+def groups_line(rows: Sequence[Sequence[str]]) -> str:
+    """How the classes lie over groups, in a sentence."""
+    head, *body = rows
+    if not body:
+        return ""
+    single = sum(sum(count != "0" for count in row[2:]) == 1 for row in body)
+    sizes = [int(row[1]) for row in body]
+    return (
+        f"{single:,} of {len(body):,} groups ({head[0]}) have one class only "
+        f"({min(sizes):,} to {max(sizes):,} patches each)"
+    )
+
+
+def write_exclusions(path: Path, column: str, found: Sequence[Finding], screen: Screen) -> None:
+    """Write the ids to leave out and why, for `histo train --exclude`; the first reason counts."""
+    reasons: dict[str, str] = {}
+    for finding in found:
+        reasons = finding.excluded | reasons
+    with written(path, "w") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([column, "reason"])
+        table.writerows(reasons.items())
+    screen.say(f"exclusions: {path} ({len(reasons):,} ids, for histo train --exclude)")

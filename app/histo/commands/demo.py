@@ -42,7 +42,7 @@ def demo(folder: Path, invoke: Callable[[list[str]], None], screen: Screen) -> N
     screen.say(f"{TRAIN:,} synthetic patches in {data}, drawn by histo, of no patient")
     screen.say(f"by mean colour alone, a logistic regression reaches AUC {colour:.3f} on them")
     for words in (
-        ["check", str(data)],
+        ["check", str(data), "--out", str(folder / "check")],
         ["train", str(data), "--out", str(run), *TRAINING],
         ["interpret", str(run)],
         ["export", str(run)],

@@ -75,10 +75,10 @@ def read_patches(config: TrainConfig, screen: Screen, given: Given | None = None
     """
     table = config.labels_csv
     rows = read_labels(table, config.id_column, config.label_column, config.split_column)
+    rows = without_excluded(rows, config, screen)
     rows, repeats = without_repeats(rows, table)
     if repeats:
         screen.say(f"{repeats} repeated rows of {table.name} are left out")
-    rows = without_excluded(rows, config, screen)
     labels = [row.label for row in rows]
     vocab = make_vocab(labels)
     if len(vocab) < 2:
@@ -174,7 +174,7 @@ def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> li
     """The rows whose ids are not in the table of exclusions."""
     if config.exclude is None:
         return rows
-    listed = {name for _, (name,) in read_rows(config.exclude, [config.id_column])}
+    listed = {name for _, (name,) in read_rows(config.exclude, [config.id_column], True)}
     kept = [row for row in rows if row.id not in listed]
     if not kept:
         raise HistoError(f"{config.exclude} leaves no patch to train on")

@@ -31,7 +31,9 @@ class Row:
     split: str = ""
 
 
-def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
+def read_rows(
+    path: Path, columns: list[str], may_be_empty: bool = False
+) -> list[tuple[int, list[str]]]:
     """The wanted columns of a CSV with a header, as (line number, values).
 
     UTF-8 with or without a byte-order mark, any line ends. Blank lines are skipped.
@@ -54,7 +56,7 @@ def read_rows(path: Path, columns: list[str]) -> list[tuple[int, list[str]]]:
                 f"{path.name}, line {line}: {len(values)} values where the header has {len(header)}"
             )
         rows.append((line, [values[i].strip() for i in places]))
-    if not rows:
+    if not rows and not may_be_empty:
         raise HistoError(f"{path} has a header and no rows")
     return rows
 
@@ -132,7 +134,7 @@ def read_groups(given: str, id_column: str) -> tuple[str, dict[str, str]]:
         check_id(name, where)
         if not group:
             raise HistoError(f"{where}: the {column} of {name} is blank")
-        stem = _stem(name)
+        stem = stem_of(name)
         if groups.setdefault(stem, sys.intern(group)) != group:
             raise HistoError(f"{where}: id {name} is of {group}, but before of {groups[stem]}")
     return column, groups
@@ -153,13 +155,13 @@ def _group_column(table: Path, id_column: str) -> str:
 
 def group_of(groups: dict[str, str], name: str, table: str) -> str:
     """The group of an id; HistoError where the table does not name it."""
-    found = groups.get(_stem(name))
+    found = groups.get(stem_of(name))
     if found is None:
         raise HistoError(f"{table} names no group for the patch {name}")
     return found
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
     """An id without the suffix of an image file."""
     stem, dot, suffix = name.rpartition(".")
     return stem if f"{dot}{suffix}".lower() in SUFFIXES else name

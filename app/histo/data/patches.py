@@ -112,6 +112,17 @@ def fit_patch(pixels: Pixels, crop: int | None, size: int | None, path: Path) ->
     return pixels
 
 
+def thumbnail_jpeg(pixels: Pixels, side: int = 192) -> bytes:
+    """A patch as a JPEG for people to look at, of `side` px at most."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    if scale < 1:
+        fit = (max(1, round(width * scale)), max(1, round(height * scale)))
+        pixels = np.asarray(cv2.resize(pixels, fit, interpolation=cv2.INTER_AREA), np.uint8)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+    return bytes(cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]), quality)[1])
+
+
 def pixel_sha1(pixels: Pixels) -> str:
     """SHA-1 of the RGB bytes in row order: Kaggle's id of a patch."""
     return hashlib.sha1(np.ascontiguousarray(pixels).data, usedforsecurity=False).hexdigest()

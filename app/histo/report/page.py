@@ -9,7 +9,7 @@ from pathlib import Path
 
 from histo.run import write_text
 
-KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
+KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 STYLE = """
 :root { color-scheme: light; --line: #ccc; --blue: #0072B2; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -39,6 +39,13 @@ figure img { width: 100%; cursor: zoom-in; }
 figure.large { grid-column: 1 / -1; overflow-x: auto; }
 figure.large img { width: max(100%, 48rem); max-width: none; cursor: zoom-out; }
 figcaption { font-size: .9rem; color: #444; }
+.patches { display: flex; flex-wrap: wrap; gap: .6rem; align-items: start; margin: 1rem 0; }
+.set { display: flex; flex-wrap: wrap; gap: .4rem; }
+.set:has(figure + figure) { border: 1px solid var(--line); padding: .4rem; }
+.patches figure { width: 7rem; overflow-wrap: anywhere; line-height: 1.25; }
+.patches figure.large { width: 30rem; max-width: 100%; }
+.patches img { image-rendering: pixelated; }
+.patches figcaption { font-size: .75rem; }
 .small { font-size: .85rem; color: #444; }
 @media (max-width: 30rem) {
   table { font-size: .85rem; }
@@ -108,6 +115,11 @@ def _cell(text: str) -> str:
     return escape(value) + (f"<br><small>{escape(below)}</small>" if below else "")
 
 
+def link(path: str, text: str) -> str:
+    """A paragraph that leads to a file beside the page."""
+    return f'<p><a href="{escape(path, quote=True)}">{escape(text)}</a></p>'
+
+
 def facts(pairs: Mapping[str, str]) -> str:
     """Names and values, to be read and not compared."""
     lines = "\n".join(
@@ -126,9 +138,23 @@ def figures(images: Sequence[tuple[Path, str]], sheet: bool = False) -> str:
     return f'<div class="{kind}">{shown}</div>'
 
 
+def sheet(sets: Sequence[Sequence[tuple[bytes, str]]]) -> str:
+    """Small pictures (JPEG files) with captions; those of one set in a frame."""
+    shown = "\n".join(
+        '<div class="set">'
+        + "".join(_picture(data, ".jpg", text) for data, text in pictures)
+        + "</div>"
+        for pictures in sets
+    )
+    return f'<div class="patches">{shown}</div>'
+
+
 def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    source = f"data:{KINDS[path.suffix]};base64,{data}"
+    return _picture(path.read_bytes(), path.suffix, caption)
+
+
+def _picture(data: bytes, suffix: str, caption: str) -> str:
+    source = f"data:{KINDS[suffix]};base64,{base64.b64encode(data).decode()}"
     text = escape(caption, quote=True)
     return (
         f'<figure><img src="{source}" alt="{text}" tabindex="0">'

@@ -1,0 +1,165 @@
+"""What is doubtful about patches, as findings: the same ones twice, empty or blurred ones, leaks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.data.findings import SHOWN, Files
+from histo.data.inspect import Known
+from histo.data.quality import faults
+from histo.finding import Finding
+
+
+def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Finding]:
+    """Sets of equal patches or of near-duplicates; which disagree, which are on both sides."""
+    label, split = files.known.label, files.known.split
+    differ = [rows for rows in sets if len({label[r] for r in rows} - {""}) > 1]
+    both = [rows for rows in sets if len({split[r] for r in rows} - {""}) > 1]
+    name, what = ("near_duplicates", "near-duplicates") if near else ("duplicates", "equal patches")
+    every = "sets of near-duplicates" if near else "sets of files with the same pixels"
+    how = (
+        "The same picture turned, flipped, re-saved, resized or brightened. "
+        if near
+        else "Counted twice in training, and in the figures. "
+    )
+    advice = {
+        "": how
+        + "The exclusions keep the first of each set in the label CSV, or none where labels disagree.",
+        "_disagree": "One picture, two labels: nobody but you can say which is right. "
+        "The exclusions leave all of them out.",
+        "_split": "The model is judged on what it was trained on: figures are too good.",
+    }
+    left_out = _excluded_of_sets(files, sets, near)
+
+    def finding(ending: str, what: str, sets: list[NDArray[np.int64]], fatal: bool) -> Finding:
+        lines = [[str(n + 1), *files.line(r)] for n, rows in enumerate(sets) for r in rows]
+        if lines:  # the id first, as in every table
+            lines = [[line[1], line[0], *line[2:]] for line in lines]
+        return Finding(
+            name + ending,
+            what,
+            [files.columns[0], "set", *files.columns[1:]],
+            lines,
+            fatal,
+            advice[ending],
+            number=len(sets),
+            examples=[", ".join(files.name(r) for r in rows[:3]) for rows in sets[:9]],
+            pictures=[
+                [files.caption(r, f"label {label[r] or 'none'} {split[r]}") for r in rows[:4]]
+                for rows in sets[:SHOWN]
+            ],
+            excluded={} if ending else left_out,
+        )
+
+    return [
+        finding("", every, sets, False),
+        finding("_disagree", f"sets of {what} whose labels disagree", differ, False),
+        finding("_split", f"sets of {what} on both sides of the split", both, not near),
+    ]
+
+
+def _excluded_of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> dict[str, str]:
+    """All but the first of each set in the label CSV; all of them where labels disagree."""
+    known = files.known
+    left_out: dict[str, str] = {}
+    what = "near-duplicate of" if near else "same pixels as"
+    for rows in sets:
+        ours = sorted((int(r) for r in rows if known.id[r]), key=lambda r: known.line[r])
+        if not ours:
+            continue
+        first = known.id[ours[0]]
+        if len({known.label[r] for r in ours}) == 1:
+            left_out |= files.left_out(ours[1:], f"{what} {first}")
+        else:
+            other = known.id[ours[1]]
+            left_out |= {first: f"{what} {other}, labels disagree"}
+            left_out |= files.left_out(ours[1:], f"{what} {first}, labels disagree")
+    return left_out
+
+
+QUALITY = {
+    "black": ("black patches", "contrast", True, "Nothing is on them: a fault of the scanner."),
+    "blank": ("blank patches", "contrast", True, "Empty glass or paper, of one colour."),
+    "blurred": (
+        "blurred patches",
+        "sharpness",
+        False,
+        "Far less sharp than this set mostly is. They stay in unless you leave them out.",
+    ),
+    "tissue_poor": (
+        "patches with hardly any tissue",
+        "tissue",
+        False,
+        "Under 1 % of the pixels absorb light. Often right as negatives: they stay in unless "
+        "you leave them out.",
+    ),
+}
+"""By fault: what it is called, the statistic that tells, whether it is left out, what it means."""
+
+
+def of_quality(files: Files) -> list[Finding]:
+    """Black, blank, blurred and tissue-poor patches, the worst first."""
+    readable, found = files.seen.readable, []
+    table = files.seen.statistics[readable]
+    for name, those in faults(table).items():
+        what, statistic, out, advice = QUALITY[name]
+        values = table[statistic][those]
+        order = np.argsort(values, kind="stable")
+        worst = [
+            (int(row), f"{value:.3g}")
+            for row, value in zip(readable[those][order], values[order], strict=True)
+        ]
+        found.append(
+            Finding(
+                name,
+                what,
+                [*files.columns, statistic],
+                [[*files.line(row), value] for row, value in worst],
+                advice=advice,
+                examples=[f"{files.name(row)} ({statistic} {value})" for row, value in worst[:9]],
+                pictures=[
+                    [files.caption(row, f"{statistic} {value}")] for row, value in worst[:SHOWN]
+                ],
+                excluded=files.left_out([row for row, _ in worst], name) if out else {},
+            )
+        )
+    return found
+
+
+def of_groups(files: Files) -> list[Finding]:
+    """Groups on both sides of a given split."""
+    known = files.known
+    sides: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, split in zip(known.group, known.split, strict=True):
+        if group and split:
+            sides[group][split] += 1
+    both = {group: count for group, count in sides.items() if len(count) > 1}
+    unit = known.unit or "group"
+    return [
+        Finding(
+            "groups_split",
+            f"of {len(sides):,} groups ({unit}) are on both sides of the split",
+            [unit, "train", "valid"],
+            [[g, str(count["train"]), str(count["valid"])] for g, count in sorted(both.items())],
+            fatal=True,
+            advice="Patches of one slide are alike: figures are too good. "
+            "Leave --split-column out, and train splits by --groups itself.",
+        )
+    ]
+
+
+def balance(known: Known, vocab: Sequence[str]) -> list[list[str]]:
+    """Patches of each class by group, the largest first; a head of names."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, label in zip(known.group, known.label, strict=True):
+        if group and label:
+            counts[group][label] += 1
+    order = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    head = [known.unit, "patches", *vocab]
+    return [head] + [
+        [group, str(count.total()), *(str(count[name]) for name in vocab)] for group, count in order
+    ]
