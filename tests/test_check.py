@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -181,7 +182,7 @@ def test_errors_end_with_status_1_after_the_report_is_written(planted):
         "error: 2 of 13 groups (slide) are on both sides of the split\n  s20\n  s3",
         "note: 8 sets of near-duplicates",
         "note: 2 blank patches",
-        "2 of 13 groups (slide) have one class only",
+        "1 of 13 groups (slide) have one class only",
         f"report: {planted.out / 'report.html'}",
     ):
         assert said in planted.result.stdout
@@ -279,6 +280,18 @@ def test_the_id_column_keeps_its_name_in_every_table(tmp_path):
     assert (tmp_path / "e.csv").read_text().splitlines()[0] == "name,reason"
     rows = table(tmp_path / "out" / "duplicates.csv")
     assert [(row["name"], row["class"]) for row in rows] == [("a.png", "x"), ("c.png", "x")]
+
+
+def test_a_file_may_be_called_anything(tmp_path):
+    planted_set(tmp_path, [pixels for pixels, _ in synthetic_patches(4, 3, 48)])
+    for name in (b"two\nlines.png", b"<b>.png"):
+        path = os.fsencode(tmp_path / "train") + b"/" + name
+        Path(os.fsdecode(path)).write_bytes((tmp_path / "train" / "p0.png").read_bytes())
+    result = run_histo("check", tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    names = {row["file"] for row in table(tmp_path / "out" / "duplicates.csv")}
+    assert names == {"p0.png", "two\\nlines.png", "<b>.png"}
+    assert "<b>.png" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_earlier_checks_files_are_replaced_and_no_others(dataset, tmp_path):

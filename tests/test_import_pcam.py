@@ -129,7 +129,8 @@ def test_every_tif_decodes_to_its_id(h5, tmp_path):
     run_histo("import-pcam", h5, tmp_path / "data")
     paths = [*list_patches(tmp_path / "data" / "train"), *list_patches(tmp_path / "data" / "test")]
     assert all(pixel_sha1(read_patch(path)) == path.stem for path in paths)
-    assert "all 28 ids are the SHA-1" in run_histo("check", tmp_path / "data").stdout
+    words = ("check", tmp_path / "data", "--out", tmp_path / "check")
+    assert "all 28 ids are the SHA-1" in run_histo(*words).stdout
 
 
 def test_training_finds_the_store_complete_and_the_official_split(h5, tmp_path):

@@ -86,8 +86,8 @@ def test_check_goes_past_a_pipe_among_the_patches(tmp_path):
         write_image(tmp_path / "train" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
     os.mkfifo(tmp_path / "train" / "c.png")
     (tmp_path / "train_labels.csv").write_text("id,label\na,0\nb,1\nc,1\n")
-    done = []
-    thread = threading.Thread(target=lambda: done.append(run_histo("check", tmp_path)), daemon=True)
+    done, words = [], ("check", tmp_path, "--out", tmp_path / "check")
+    thread = threading.Thread(target=lambda: done.append(run_histo(*words)), daemon=True)
     thread.start()
     thread.join(30)
     assert done, "it hangs"
@@ -143,7 +143,7 @@ def test_an_error_is_one_line_of_plain_text(tmp_path):
     assert error.startswith(r"a\nb\x1b[31mxxx")
     assert (len(error), error[-2:]) == (1000, " …")
     (tmp_path / "l.csv").write_text("id,\x1b]0;title\x07\na,1\n")
-    result = run_histo("check", tmp_path, "--labels", tmp_path / "l.csv")
+    result = run_histo("check", tmp_path, "--labels", tmp_path / "l.csv", "--out", tmp_path / "out")
     assert_one_line_error(result, r"it has id, \x1b]0;title\x07")
 
 

@@ -26,7 +26,7 @@ from histo.data.labels import PatchIndex, Row, make_vocab, read_groups, read_lab
 from histo.data.patches import read_patch, thumbnail_jpeg
 from histo.data.store import store_bytes, store_folder
 from histo.data.suspects import balance, of_groups, of_quality, of_sets
-from histo.errors import HistoError
+from histo.errors import HistoError, plain
 from histo.finding import Finding
 from histo.report.findings import Checked, open_folder, write_findings
 from histo.run import written
@@ -134,7 +134,7 @@ def say(finding: Finding, screen: Screen) -> None:
     """A count and the first few."""
     screen.say(f"{'error' if finding.fatal else 'note'}: {finding.count:,} {finding.what}")
     for item in finding.some(FEW):
-        screen.say(f"  {item}")
+        screen.say(f"  {plain(item)}")
     if finding.count > FEW:
         screen.say(f"  … and {finding.count - FEW:,} more")
 

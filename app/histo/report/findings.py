@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo.errors import HistoError
+from histo.errors import HistoError, plain
 from histo.finding import Finding
 from histo.report import page
 from histo.run import read_json, write_json, written
@@ -87,9 +87,9 @@ def remove_earlier(folder: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write rows, the first of them the head, whole or not at all."""
+    """Write rows, the first of them the head, whole or not at all; names of files may hold anything."""
     with written(path, "w") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows([plain(v) for v in row] for row in rows)
 
 
 # ---------------------------------------------------------------- the page
@@ -133,11 +133,11 @@ def section(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[s
     """One finding on the page: what to do, its sheet, its first rows, the way to all of them."""
     pieces = [page.paragraph(finding.advice)] if finding.advice else []
     if finding.pictures:
-        sets = [[(read(name), text) for name, text in part] for part in finding.pictures]
+        sets = [[(read(name), plain(text)) for name, text in part] for part in finding.pictures]
         pieces.append(page.sheet(sets))
     # a file is mostly called as its id is, and two such columns are too wide for the page
     places = [n for n, name in enumerate(finding.columns) if n == 0 or name != "file"]
-    rows = [[row[n] for n in places] for row in [finding.columns, *finding.rows[:ROWS]]]
+    rows = [[plain(row[n]) for n in places] for row in [finding.columns, *finding.rows[:ROWS]]]
     pieces.append(page.table(rows))
     more = f"all {len(finding.rows):,} rows" if len(finding.rows) > ROWS else "the same rows"
     pieces.append(page.link(f"{finding.name}.csv", f"{finding.name}.csv: {more}"))
