@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from histo.errors import HistoError
 from histo.limits import CLASSES, JSON_BYTES, Limit, read_bytes
+from histo.lock import held
 from histo.rows import read_table
 
 if TYPE_CHECKING:
@@ -219,19 +220,9 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run alone; HistoError where another process does. A dead one holds nothing."""
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise HistoError(
-                f"{self.path} is being trained by another process (wait for it, or stop it)"
-            ) from None
-        try:
+        said = f"{self.path} is being trained by another process (wait for it, or stop it)"
+        with held(self.path / "lock", said):
             yield
-        finally:
-            lock.release()
 
     @classmethod
     def create(cls, out: Path | None, arch: str) -> Run:

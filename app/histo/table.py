@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from histo.errors import HistoError
+from histo.lock import held
 from histo.parts import Part, blocks, csv_bytes
 from histo.screen import Screen
 
@@ -115,19 +116,13 @@ def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[Ta
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Keep a second process, started by mistake, from writing the same rows."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise HistoError(f"another process is writing {path}") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # Windows removes it on release
-            Path(lock.lock_file).unlink()
-        lock.release()
+    lock = path.with_name(f"{path.name}.lock")
+    with held(lock, f"another process is writing {path}"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes it on release
+                lock.unlink()
 
 
 def file_sha256(path: Path) -> str:

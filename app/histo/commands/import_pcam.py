@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from histo.data.labels import Files
@@ -35,6 +34,7 @@ from histo.data.pcam import (
 )
 from histo.data.store import StoreRow, stamp_of, store_folder, write_store
 from histo.errors import HistoError
+from histo.lock import held
 from histo.run import read_json, write_json, written
 from histo.screen import Screen
 
@@ -122,10 +122,8 @@ def begin(data: Path, plan: dict[str, Any], groups_only: bool) -> Path:
 def alone(work: Path, data: Path) -> Iterator[None]:
     """One import into a folder at a time; a full disk becomes one line that says how to go on."""
     try:
-        with FileLock(work / "lock", timeout=0):
+        with held(work / "lock", f"another import into {data} is running"):
             yield
-    except Timeout:
-        raise HistoError(f"another import into {data} is running") from None
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
