@@ -121,10 +121,9 @@ def groups_for(
 ) -> tuple[str, list[str] | None]:
     """What a group is called, and the group of each id: as given, or as either run knows them."""
     if given:
-        from histo.data.labels import group_of, read_groups
+        from histo.data.labels import groups_of
 
-        unit, known = read_groups(given, "id")
-        return unit, [group_of(known, name, given) for name in ids]
+        return groups_of(given, ids)
     for place in places:
         if place.is_dir() and (groups := Run.open(place).groups_of(ids)):
             return Run.open(place).settings().get("group_column") or "group", groups

@@ -20,8 +20,7 @@ from histo.config import DataConfig, ModelCard
 from histo.data.labels import (
     PatchIndex,
     Row,
-    group_of,
-    read_groups,
+    groups_of,
     read_labels,
     without_repeats,
 )
@@ -129,8 +128,9 @@ def read_labelled(config: DataConfig, card: ModelCard, groups: str | None) -> La
         read_labels(config.labels_csv, config.id_column, config.label_column), config.labels_csv
     )
     check_labels(rows, card.vocab, config.labels_csv)
-    column, known = read_groups(groups, config.id_column) if groups else ("", {})
-    names = [group_of(known, row.id, groups) if groups else "" for row in rows]
+    column, names = "", [""] * len(rows)
+    if groups:
+        column, names = groups_of(groups, (row.id for row in rows), config.id_column)
     paths = PatchIndex(config.images_folder).locate(rows, config.labels_csv)
     return Labelled(rows, names, paths, column)
 

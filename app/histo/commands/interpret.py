@@ -152,10 +152,9 @@ def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
     """The subject with the groups that `CSV[:column]` names."""
     from dataclasses import replace
 
-    from histo.data.labels import group_of, read_groups
+    from histo.data.labels import groups_of
 
-    unit, known = read_groups(given, "id")
-    groups = [group_of(known, name, given) for name in table.ids]
+    unit, groups = groups_of(given, table.ids)
     return replace(subject, unit=unit, groups=groups)
 
 

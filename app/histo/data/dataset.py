@@ -13,9 +13,8 @@ from histo.config import TrainConfig
 from histo.data.labels import (
     PatchIndex,
     Row,
-    group_of,
+    groups_of,
     make_vocab,
-    read_groups,
     read_labels,
     read_rows,
     without_repeats,
@@ -140,8 +139,7 @@ def choose_split(config: TrainConfig, rows: list[Row]) -> Split:
     """The split given in a column, else one by group, else a random one."""
     column, groups = "", None
     if config.groups:
-        column, known = read_groups(config.groups, config.id_column)
-        groups = [group_of(known, row.id, config.groups) for row in rows]
+        column, groups = groups_of(config.groups, (row.id for row in rows), config.id_column)
     if config.split_column:
         valid = np.array([row.split == "valid" for row in rows])
         return Split(valid, f"as the column {config.split_column} says", column, groups)
@@ -164,8 +162,7 @@ def given_split(given: Given, config: TrainConfig, rows: list[Row]) -> Split:
         )
     groups = None
     if config.groups:
-        column, known = read_groups(config.groups, config.id_column)
-        groups = [group_of(known, row.id, config.groups) for row in rows]
+        column, groups = groups_of(config.groups, (row.id for row in rows), config.id_column)
     valid = np.array([sides[row.id] == "valid" for row in rows])
     return Split(valid, how, column, groups)
 

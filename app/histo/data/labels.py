@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -159,6 +159,12 @@ def group_of(groups: dict[str, str], name: str, table: str) -> str:
     if found is None:
         raise HistoError(f"{table} names no group for the patch {name}")
     return found
+
+
+def groups_of(given: str, ids: Iterable[str], id_column: str = "id") -> tuple[str, list[str]]:
+    """What a group is called, and the group of each id, from `CSV[:column]`, as `read_groups`."""
+    column, known = read_groups(given, id_column)
+    return column, [group_of(known, name, given) for name in ids]
 
 
 def stem_of(name: str) -> str:
