@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from histo.model.card import CARD, FILES, LEARNER, ONNX, TRAINED, WEIGHTS, sha256
+from histo.digest import sha256
+from histo.model.card import CARD, FILES, LEARNER, ONNX, TRAINED, WEIGHTS
 from tests.conftest import edit_card
 from tests.conftest import replace_file as write
 

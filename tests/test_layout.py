@@ -16,7 +16,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
 BASE = {
     *("run", "config", "errors", "screen", "signals", "d4", "ahead", "temperature", "__init__"),
-    *("attention", "finding", "limits", "lock", "rows", "ranks", "shard", "table", "parts"),
+    *(
+        "attention",
+        "finding",
+        "digest",
+        "limits",
+        "lock",
+        "rows",
+        "ranks",
+        "shard",
+        "table",
+        "parts",
+    ),
 }
 ALLOWED = {
     "cli": {"commands", "BASE"},

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from histo.digest import sha256
 from histo.errors import HistoError
 from histo.lock import held
 from histo.parts import Part, blocks, csv_bytes
@@ -40,7 +41,7 @@ class Table:
             left = Part.read(self.part.path)
             if (left.facts, left.shard) != (self.part.facts, self.part.shard) or not left.rows:
                 return
-            if left.last != file_sha256(self._files[left.rows - 1]):
+            if left.last != sha256(self._files[left.rows - 1]):
                 return
             digest = hashlib.sha256()
             with (left.path if left.finished else left.unfinished).open("rb") as file:
@@ -75,9 +76,9 @@ class Table:
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
-        last = file_sha256(self._files[self.rows - 1]) if self.rows else ""
-        sha256 = self._digest.hexdigest()
-        self.part = replace(self.part, rows=self.rows, size=self._size, sha256=sha256, last=last)
+        last = sha256(self._files[self.rows - 1]) if self.rows else ""
+        all_rows = self._digest.hexdigest()
+        self.part = replace(self.part, rows=self.rows, size=self._size, sha256=all_rows, last=last)
         self.part.save()
         self._saved = time.monotonic()
 
@@ -123,8 +124,3 @@ def _alone(path: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):  # Windows removes it on release
                 lock.unlink()
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

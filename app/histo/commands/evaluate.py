@@ -25,8 +25,9 @@ from histo.data.labels import (
     without_repeats,
 )
 from histo.data.store import decode_batches
+from histo.digest import sha256
 from histo.errors import HistoError
-from histo.model.card import CARD, read_trained, sha256, short_digests
+from histo.model.card import CARD, read_trained, short_digests
 from histo.model.opened import Model, open_bundle
 from histo.parts import Facts, Part, fingerprint, gather, joined
 from histo.run import (

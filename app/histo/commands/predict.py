@@ -13,8 +13,9 @@ from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
 from histo.data.store import decode_batches
+from histo.digest import sha256
 from histo.errors import HistoError
-from histo.model.card import CARD, sha256
+from histo.model.card import CARD
 from histo.parts import Facts, Part, fingerprint, gather, join
 from histo.run import check_folders, prediction_columns, write_submission
 from histo.screen import Screen

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from histo import d4
 from histo.config import ModelCard
+from histo.digest import sha256
 from histo.errors import HistoError
 from histo.model.card import (
     CARD,
@@ -37,7 +38,6 @@ from histo.model.card import (
     member,
     read_card,
     seal_of,
-    sha256,
     short_digests,
     vouched,
 )

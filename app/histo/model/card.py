@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import ModelCard
+from histo.digest import sha256
 from histo.errors import HistoError
 from histo.limits import CARD_BYTES, CLASSES, MODEL_BYTES, check_regular, is_name, read_bytes
 from histo.run import read_json
@@ -41,15 +42,6 @@ class Onnx:
     opset: int
     input: str = "patches"
     output: str = "probabilities"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def member(folder: Path, name: str) -> Path:
