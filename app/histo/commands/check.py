@@ -12,24 +12,16 @@ from histo.config import CheckConfig
 from histo.data import quality
 from histo.data.colour import MEAN, SD, Colours, judge_colours
 from histo.data.duplicates import ALIKE, equal_sets, near_sets
-from histo.data.findings import (
-    Files,
-    named_by_sha1,
-    of_files,
-    of_ids,
-    of_labels,
-    of_sizes,
-    usual_size,
-)
+from histo.data.findings import Files, of_files, of_ids, of_labels, of_sizes
 from histo.data.inspect import know, look_at
 from histo.data.labels import PatchIndex, Row, make_vocab, read_groups, read_labels
 from histo.data.patches import read_patch, thumbnail_jpeg
 from histo.data.store import store_bytes, store_folder
 from histo.data.suspects import balance, of_groups, of_quality, of_sets
-from histo.errors import HistoError, plain
+from histo.errors import plain
 from histo.finding import Finding
 from histo.report.findings import Checked, open_folder, write_findings
-from histo.run import written
+from histo.run import check_folders, written
 from histo.screen import Screen
 
 FEW = 5
@@ -61,18 +53,18 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     unit, groups = read_groups(config.groups, config.id_column) if config.groups else ("", None)
     index = PatchIndex(config.images_folder)
     open_folder(config.out)
-    if config.write_exclusions and not config.write_exclusions.parent.is_dir():
-        raise HistoError(f"no folder {config.write_exclusions.parent} to write the exclusions in")
+    check_folders(config.write_exclusions)
     known = know(index, rows, groups, unit)
     files = Files(look_at(index.paths, screen), known, config)
     tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]
     found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
     found.sort(key=lambda finding: not finding.fatal)
     colours = judge_colours(files.seen.statistics[files.seen.readable])
-    checked = describe(files, rows, colours, any(finding.fatal for finding in found))
+    classes = class_rows(rows)
+    checked = describe(files, rows, classes, colours, found)
     for finding in found:
         say(finding, screen)
-    say_rest(checked, rows, screen)
+    say_rest(checked, classes, screen)
 
     def read(name: str) -> bytes:
         return thumbnail_jpeg(read_patch(index.folder / name))
@@ -101,25 +93,31 @@ def suspects(files: Files, screen: Screen) -> list[Finding]:
     ]
 
 
-def describe(files: Files, rows: Sequence[Row], colours: Colours, fatal: bool) -> Checked:
+def describe(
+    files: Files,
+    rows: Sequence[Row],
+    classes: Sequence[Sequence[str]],
+    colours: Colours,
+    found: Sequence[Finding],
+) -> Checked:
     """What a check says beside its findings."""
     seen, config = files.seen, files.config
-    width, height = usual_size(files)
+    width, height = files.usual_size
     facts = {
         "patches": f"{len(seen.paths):,} files, {len(seen.readable):,} of them readable",
         "size": f"{width}x{height} px",
     }
-    named = len(named_by_sha1(seen))
-    if named and not of_ids(files)[0].count:
+    named = len(seen.named_by_sha1)
+    if named and "changed_ids" not in {finding.name for finding in found}:
         facts["ids"] = f"all {named:,} ids are the SHA-1 of their pixels"
-    facts |= {f"label {name}": f"{n} ({share})" for name, n, share in class_rows(rows)[1:]}
+    facts |= {f"label {name}": f"{n} ({share})" for name, n, share in classes[1:]}
     side = config.size or config.crop or width
     facts["store"] = store_line(config, sum(map(bool, files.known.id)), side)
     by_group = balance(files.known, make_vocab([row.label for row in rows]))
     bad = "Training would fail until the errors below are mended or left out."
     return Checked(
         title=f"Check of {config.data.resolve().name}",
-        verdict=bad if fatal else "Ready to train on.",
+        verdict=bad if any(finding.fatal for finding in found) else "Ready to train on.",
         facts=facts,
         channels=channel_rows(colours),
         colours_line=colours_line(colours),
@@ -139,13 +137,13 @@ def say(finding: Finding, screen: Screen) -> None:
         screen.say(f"  … and {finding.count - FEW:,} more")
 
 
-def say_rest(checked: Checked, rows: Sequence[Row], screen: Screen) -> None:
+def say_rest(checked: Checked, classes: Sequence[Sequence[str]], screen: Screen) -> None:
     """Colours, ids, classes, groups and the store, in the terminal."""
     for note in checked.notes:
         screen.say(f"note: {note}")
     if "ids" in checked.facts:
         screen.say(checked.facts["ids"])
-    screen.table(class_rows(rows))
+    screen.table(classes)
     if checked.groups_line:
         screen.say(checked.groups_line)
     screen.say(checked.colours_line)

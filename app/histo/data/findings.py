@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from histo.config import CheckConfig
 from histo.data.inspect import Known, Seen
 from histo.data.labels import Row, stem_of
-from histo.data.patches import SHA1
 from histo.finding import Finding
 
 SHOWN = 24
@@ -40,6 +40,16 @@ class Files:
     def name(self, row: int) -> str:
         """The file's name."""
         return self.seen.paths.names[row]
+
+    @cached_property
+    def usual_size(self) -> tuple[int, int]:
+        """Width and height in px that most labelled patches have."""
+        sizes = Counter(
+            (int(self.seen.sizes[row, 0]), int(self.seen.sizes[row, 1]))
+            for row in self.seen.readable.tolist()
+            if self.known.id[row]
+        )
+        return sizes.most_common(1)[0][0] if sizes else (0, 0)
 
     def caption(self, row: int, value: str) -> tuple[str, str]:
         """A file for a sheet, with the start of its name and what there is to say."""
@@ -106,31 +116,17 @@ def of_files(files: Files) -> list[Finding]:
     column = [files.config.id_column]
     bad = [(row, said) for row, said in seen.unreadable.items() if known.id[row]]
     rest = [(row, said) for row, said in seen.unreadable.items() if not known.id[row]]
+
+    def of_table(name: str, what: str, ids: list[str], why: str) -> Finding:
+        left_out = dict.fromkeys(ids, why)
+        return Finding(name, what, column, [[id_] for id_ in ids], fatal=True, excluded=left_out)
+
+    several = "ids that fit several files (give their suffix)"
+    ungrouped = f"patches of which no {known.unit or 'group'} is named"
     return [
-        Finding(
-            "missing",
-            "labels without a patch",
-            column,
-            [[name] for name in known.missing],
-            fatal=True,
-            excluded=dict.fromkeys(known.missing, "no such patch"),
-        ),
-        Finding(
-            "several_files",
-            "ids that fit several files (give their suffix)",
-            column,
-            [[name] for name in known.several],
-            fatal=True,
-            excluded=dict.fromkeys(known.several, "fits several files"),
-        ),
-        Finding(
-            "ungrouped",
-            f"patches of which no {known.unit or 'group'} is named",
-            column,
-            [[name] for name in known.ungrouped],
-            fatal=True,
-            excluded=dict.fromkeys(known.ungrouped, f"no {known.unit} is named"),
-        ),
+        of_table("missing", "labels without a patch", known.missing, "no such patch"),
+        of_table("several_files", several, known.several, "fits several files"),
+        of_table("ungrouped", ungrouped, known.ungrouped, f"no {known.unit} is named"),
         Finding(
             "unlabelled",
             "patches without a label",
@@ -159,7 +155,7 @@ def of_files(files: Files) -> list[Finding]:
 def of_sizes(files: Files) -> list[Finding]:
     """Patches of another size than most, and a size that is not square."""
     seen, config = files.seen, files.config
-    common, fits = usual_size(files), config.size is not None or config.crop is not None
+    common, fits = files.usual_size, config.size is not None or config.crop is not None
     odd = [int(row) for row in seen.readable if tuple(seen.sizes[row]) != common]
     shown = ["{}x{} px".format(*seen.sizes[row]) for row in odd]
     square = common[0] == common[1] or fits
@@ -183,26 +179,9 @@ def of_sizes(files: Files) -> list[Finding]:
     ]
 
 
-def usual_size(files: Files) -> tuple[int, int]:
-    """Width and height in px that most labelled patches have."""
-    seen, known = files.seen, files.known
-    sizes = Counter(
-        (int(seen.sizes[row, 0]), int(seen.sizes[row, 1]))
-        for row in seen.readable.tolist()
-        if known.id[row]
-    )
-    return sizes.most_common(1)[0][0] if sizes else (0, 0)
-
-
-def named_by_sha1(seen: Seen) -> list[int]:
-    """The rows of readable files whose name looks like a SHA-1."""
-    names = seen.paths.names
-    return [row for row in seen.readable.tolist() if SHA1.fullmatch(stem_of(names[row]))]
-
-
 def of_ids(files: Files) -> list[Finding]:
     """Files whose name is a SHA-1, but not that of their pixels."""
-    named = named_by_sha1(files.seen)
+    named = files.seen.named_by_sha1
     sha1 = {row: files.seen.sha1[row].decode() for row in named}
     changed = [row for row in named if sha1[row] != stem_of(files.name(row))]
     return [

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.duplicates import SIDE, thumbnail
 from histo.data.labels import Files, PatchIndex, Row, stem_of
-from histo.data.patches import pixel_sha1, read_patch
+from histo.data.patches import SHA1, pixel_sha1, read_patch
 from histo.data.quality import STATISTICS, measure
 from histo.data.store import AHEAD
 from histo.errors import HistoError
@@ -35,10 +36,16 @@ class Seen:
     unreadable: dict[int, str]
     """why, by row"""
 
-    @property
+    @cached_property
     def readable(self) -> NDArray[np.int64]:
         """The rows of the files that could be read."""
         return np.flatnonzero(self.sha1 != b"")
+
+    @cached_property
+    def named_by_sha1(self) -> list[int]:
+        """The rows of readable files whose name looks like a SHA-1."""
+        names = self.paths.names
+        return [row for row in self.readable.tolist() if SHA1.fullmatch(stem_of(names[row]))]
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def look_at(paths: Files, screen: Screen) -> Seen:
     sha1, sizes = np.zeros(n, "S40"), np.zeros((n, 2), np.int64)
     statistics, thumbs = np.zeros(n, STATISTICS), np.zeros((n, SIDE, SIDE), np.uint8)
     unreadable = {}
-    seen = map_ahead(look, paths, AHEAD, os.cpu_count() or 1)
+    seen = map_ahead(look, paths, AHEAD, ranks.cores())
     for row, found in enumerate(screen.track(seen, "reading patches", n)):
         if isinstance(found, str):
             unreadable[row] = found
