@@ -23,7 +23,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from histo import __version__
+from histo import __version__, ranks
 from histo.ahead import map_ahead
 from histo.screen import Screen
 
@@ -136,9 +136,8 @@ def public(text: str) -> str:
 def machine() -> Iterator[Finding]:
     """Python, memory, disk, and whether a run folder could be made here."""
     yield Finding("histo", __version__)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    yield Finding("Python", f"{platform.python_version()}, {system}, {cores} cores")
+    yield Finding("Python", f"{platform.python_version()}, {system}, {ranks.cores()} cores")
     total, free = memory()
     few = "train with a smaller --batch-size, or close what else runs"
     told = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB free" if total else "unknown"

@@ -9,9 +9,9 @@ import numpy as np
 
 from histo.config import TrainConfig
 from histo.data.dataset import Patches, choose_folds, fold
-from histo.run import Run, read_predictions, write_json, write_predictions, write_split
+from histo.run import Run, read_predictions, write_json, write_predictions
 from histo.screen import Screen
-from histo.training.recording import environment
+from histo.training.recording import environment, write_sides
 from histo.training.resume import read_settings
 from histo.training.single import train_new, train_on
 
@@ -46,9 +46,7 @@ def start_folds(run: Run, config: TrainConfig, patches: Patches, folds: np.ndarr
         "leak": "",
     }
     write_json(run.environment, environment(patches, resolve_device(config.device)))
-    sides = [f"fold-{number + 1}" for number in folds.tolist()]
-    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
-    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    write_sides(run, patches, [f"fold-{number + 1}" for number in folds.tolist()])
     write_json(run.config, config.record(found))
 
 

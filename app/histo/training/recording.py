@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -194,9 +194,7 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
     """What is known before the first batch: split, environment, sample sheet."""
     from histo.report.plots import draw_sheet
 
-    sides = np.where(patches.valid, "valid", "train").tolist()
-    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
-    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    write_sides(run, patches, np.where(patches.valid, "valid", "train").tolist())
     write_json(run.environment, environment(patches, device))
     chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
     draw_sheet(
@@ -205,6 +203,12 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
         [f"label {patches.labels[i]}" for i in chosen],
         "Sample patches",
     )
+
+
+def write_sides(run: Run, patches: Patches, sides: Sequence[str]) -> None:
+    """The run's split.csv: the side, or the fold, of each patch."""
+    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
+    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
 
 
 def environment(patches: Patches, device: Any) -> dict[str, Any]:

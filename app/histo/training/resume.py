@@ -36,7 +36,7 @@ def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
         raise HistoError(f"{run.config} is not the config of a training run") from None
     changed = [
         name
-        for name in sorted(asked.given - {"resume"})
+        for name in sorted(asked.given)
         if name not in MAY_DIFFER and str(getattr(asked, name)) != str(values.get(name))
     ]
     if changed:
