@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
-from histo.run import read_predictions
+from histo.model.checkpoint import Checkpoint, Position
+from histo.run import Run, read_predictions
 from tests.conftest import TINY, assert_one_line_error, run_histo
 
 FOLDS = ("--weights", "none", "--epochs", 1, "--folds", 3)
@@ -72,6 +74,37 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_p
     again, before = (read_predictions(place / "predictions.csv") for place in (run, folds))
     assert again.ids == before.ids
     assert np.array_equal(again.probabilities, before.probabilities)
+    first, second, third = (
+        json.loads((run / f"fold-{n}" / "config.json").read_text()) for n in (1, 2, 3)
+    )
+    assert sources_of(first) == sources_of(second) == sources_of(third)
+
+
+def sources_of(config: dict[str, dict[str, object]]) -> dict[str, object]:
+    return {name: entry["source"] for name, entry in config.items()}
+
+
+def test_a_fold_that_was_cut_goes_on_with_the_device_given_now(folds, tmp_path):
+    """Begun on a GPU that is not here; killed after its last checkpoint, before its end."""
+    run = shutil.copytree(folds, tmp_path / "run")
+    (run / "predictions.csv").unlink()
+    cut = Run(run / "fold-2")
+    (cut.path / "learning_curve.svg").unlink()
+    rows = cut.read_history()
+    model = load_file(cut.checkpoint / "best.safetensors")
+    tensors = {f"model.{name}": value for name, value in model.items()}
+    best = max(row["roc_auc"] for row in rows)
+    Checkpoint(Position(len(rows)), tensors, {"rows": rows, "best": best}).write(cut.checkpoint)
+    for place in (Run(run), cut):
+        config = json.loads(place.config.read_text())
+        place.config.write_text(
+            json.dumps(config | {"device": {"value": "cuda:9", "source": "given"}})
+        )
+    assert_one_line_error(run_histo("train", "--resume", run), "--device cuda:9")
+    done = run_histo("train", "--resume", run, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert cut.finished
+    assert (run / "predictions.csv").read_bytes() == (folds / "predictions.csv").read_bytes()
 
 
 def test_a_run_of_folds_is_never_overwritten_nor_gone_on_with_otherwise(folds, dataset, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from histo.config import ModelCard
+from histo.config import ModelCard, TrainConfig
 from histo.data.labels import list_patches
 from histo.data.loaders import make_loaders
 from histo.data.store import open_store
@@ -20,6 +20,7 @@ from histo.model.fit import Plan, Watch, fit
 from histo.model.learner import build_learner
 from histo.run import Run, read_predictions
 from histo.screen import Screen
+from histo.training.resume import read_settings
 from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
 
 
@@ -108,6 +109,8 @@ def test_training_learns_and_needs_no_store_to_give_the_same(dataset, weights, t
         runs.append((history, (out / "predictions.csv").read_bytes()))
     assert runs[0] == runs[1]
     assert list((tmp_path / "store").glob("*.npy"))
+    again = read_settings(Run(out), TrainConfig(dataset))
+    assert again.store == tmp_path / "store", "resumed, it would decode into another store"
 
 
 def test_while_frozen_the_body_keeps_still_and_batch_norm_too(dataset, tmp_path):

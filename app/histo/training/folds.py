@@ -12,7 +12,7 @@ from histo.data.dataset import Patches, choose_folds, fold
 from histo.run import Run, read_predictions, write_json, write_predictions
 from histo.screen import Screen
 from histo.training.recording import environment, write_sides
-from histo.training.resume import read_settings
+from histo.training.resume import MAY_DIFFER, read_settings
 from histo.training.single import train_new, train_on
 
 
@@ -62,10 +62,9 @@ def _train_each(
         screen.say(f"fold {number + 1} of {count}")
         settings = replace(config, out=part.path, folds=None)
         if any(part.checkpoint.glob("*.safetensors")):
+            asked = replace(settings, given=config.given.intersection(MAY_DIFFER))
             with part.lock():
-                train_on(
-                    part, read_settings(part, replace(settings, given=frozenset())), mine, screen
-                )
+                train_on(part, read_settings(part, asked), mine, screen)
         else:
             shutil.rmtree(part.path, ignore_errors=True)
             train_new(settings, mine, screen)

@@ -29,7 +29,8 @@ def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
             for name, entry in record.items()
             if name in known and name != "store"
         }
-        if record.get("store", {}).get("source") == "given":
+        given = {name for name, entry in record.items() if entry["source"] == "given"}
+        if "store" in given:
             values["store"] = Path(record["store"]["value"])
         before = TrainConfig(**values)
     except (AttributeError, KeyError, TypeError):
@@ -50,7 +51,7 @@ def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
     now = {name: getattr(asked, name) for name in MAY_DIFFER if name in asked.given}
     if "data" in now:  # the folder as it was laid out, elsewhere
         now = {"labels": None, "images": None, **now}
-    return replace(before, out=run.path, **now)
+    return replace(before, out=run.path, given=frozenset(given | now.keys()), **now)
 
 
 def _typed(kind: Any, value: Any) -> Any:

@@ -177,7 +177,7 @@ def start(run: Run, job: Job, screen: Screen) -> Plan:
         "precision": job.precision,
         "labels": config.labels_csv,
         "images": config.images_folder,
-        "store": patches.store.path,
+        "store": patches.store.path and patches.store.path.parent,
         "out": run.path,
         "split": patches.split,
         "leak": patches.leak,
