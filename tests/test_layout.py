@@ -19,6 +19,8 @@ BASE = {
     *(
         "attention",
         "finding",
+        "heartbeat",
+        "launch",
         "digest",
         "limits",
         "lock",

@@ -29,7 +29,8 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except HistoError as error:
-            typer.echo(f"error: {error}", err=True)
+            who = f" (process {ranks.rank()} of {ranks.world()})" if ranks.rank() else ""
+            typer.echo(f"error{who}: {error}", err=True)
             status = error.exit_status
         except OSError as error:
             if error.errno not in NO_WRITE:
@@ -229,20 +230,30 @@ def train(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, help="Minutes between checkpoints within an epoch.")
     ] = TrainConfig.checkpoint_minutes,
+    devices: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Train on N GPUs of this machine, or in N processes on a CPU."),
+    ] = None,
 ) -> None:
     """Train a classifier: a run folder with model, history and validation predictions."""
     from histo.commands.train import resume as go_on
     from histo.commands.train import train as run
 
-    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items() if k != "resume"}
+    if devices and devices > 1 and ranks.world() == 1:
+        from histo.launch import launch
+
+        raise typer.Exit(launch(devices, device))
+    others = ("resume", "devices")
+    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items() if k not in others}
     given = frozenset(
         k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"
     )
     if data is None and resume is None:
         raise typer.BadParameter("give DATA, the folder to train on, or --resume RUN")
     config = TrainConfig(**{**settings, "data": data or Path()}, given=given)
-    done = go_on(resume, config, Screen()) if resume else run(config, Screen())
-    typer.echo(f"run: {done.path} (next: histo interpret {done.path})")
+    screen = Screen()
+    done = go_on(resume, config, screen) if resume else run(config, screen)
+    screen.say(f"run: {done.path} (next: histo interpret {done.path})")
 
 
 @app.command()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
+
+from histo.errors import HistoError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=30)
+"""For a process that is slow, packing a store say; one that is lost is noticed by `heartbeat`."""
 
 
 def rank() -> int:
-    """The number of this process in the launch, from 0; 0 leads: it alone speaks and joins."""
+    """The number of this process in the launch, from 0; 0 leads: it alone speaks and writes."""
     return _number("RANK", 0)
 
 
@@ -35,6 +44,67 @@ def cores() -> int:
     return max(1, lent // local_world())
 
 
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the launch's processes: within, they can speak to each other and notice a loss.
+
+    Where one is lost, or its machine out of reach, each of the others ends within a minute with
+    one line and status 1.
+    """
+    if world() == 1:
+        yield
+        return
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what it warns of, we say in one line
+    import torch
+    import torch.distributed as dist
+
+    from histo import heartbeat
+
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with heartbeat.must_end_within(heartbeat.RENDEZVOUS, "the other processes did not come"):
+        dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        with heartbeat.watching():
+            yield
+    except RuntimeError as error:
+        if not heartbeat.is_loss(error):
+            raise
+        raise HistoError(heartbeat.LOST) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def tell(make: Callable[[], T]) -> T:
+    """What the first process makes, in every process; where it fails, each fails as it did."""
+    if world() == 1:
+        return make()
+    import torch
+    import torch.distributed as dist
+
+    made: list[T | HistoError | None] = [None]
+    if rank() == 0:
+        try:
+            made = [make()]
+        except HistoError as error:
+            made = [error]
+    dist.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+    if isinstance(made[0], HistoError):
+        raise made[0]
+    return made[0]  # type: ignore[return-value]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true in any process; all must ask."""
+    if world() == 1:
+        return flag
+    import torch
+    import torch.distributed as dist
+
+    said = torch.tensor([int(flag)])
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    return bool(said)
+
+
 def meet() -> None:
     """Return when every process of the launch has come here; one that fails never comes.
 
@@ -46,7 +116,7 @@ def meet() -> None:
 
     ours = not dist.is_initialized()
     if ours:  # gloo needs no GPU; a slow process may be hours behind
-        dist.init_process_group("gloo", timeout=timedelta(days=30))
+        dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         dist.barrier()
     finally:

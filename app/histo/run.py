@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from histo import ranks
 from histo.errors import HistoError
 from histo.limits import CLASSES, JSON_BYTES, Limit, read_bytes
 from histo.lock import held
@@ -219,7 +220,13 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone; HistoError where another process does. A dead one holds nothing."""
+        """Hold the run alone; HistoError where another process does. A dead one holds nothing.
+
+        Of the processes of a launch the first holds it for all.
+        """
+        if ranks.rank() > 0:
+            yield
+            return
         said = f"{self.path} is being trained by another process (wait for it, or stop it)"
         with held(self.path / "lock", said):
             yield

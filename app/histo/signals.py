@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+AGAIN = 1.0
+"""Seconds after which a signal counts anew: a launcher passes on what its terminal has sent to all."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal sends, and what a scheduler sends before it takes a machine away."""
 
@@ -18,11 +21,14 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
     A second signal raises KeyboardInterrupt wherever the program is.
     """
-    asked = threading.Event()
+    asked, first = threading.Event(), 0.0
 
     def ask(*_: Any) -> None:
-        if asked.is_set():
+        nonlocal first
+        if asked.is_set() and time.monotonic() - first > AGAIN:
             raise KeyboardInterrupt
+        if not asked.is_set():
+            first = time.monotonic()
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():  # signals are not ours there

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from histo import ranks
 from histo.config import TrainConfig
-from histo.data.dataset import read_patches
+from histo.data.dataset import Patches, read_patches
 from histo.errors import HistoError
 from histo.run import Run
 from histo.screen import Screen
@@ -26,9 +27,18 @@ def train(config: TrainConfig, screen: Screen) -> Run:
     if config.folds and config.split_column:
         raise HistoError("--folds makes the split itself: leave --split-column out")
     engine.resolve_precision(config.precision, engine.resolve_device(config.device))
-    patches = read_patches(config, screen)
     make = train_folds if config.folds else train_new
-    return make(config, patches, screen)
+    with ranks.joined():
+        patches = read_patches(config, screen)
+        check_same(patches)
+        return make(config, patches, screen)
+
+
+def check_same(patches: Patches) -> None:
+    """HistoError where the machines of a launch do not have the same data."""
+    mine = patches.fingerprints()
+    if ranks.tell(lambda: mine) != mine:
+        raise HistoError("labels or pixels here are not those of the first process's machine")
 
 
 def resume(path: Path, asked: TrainConfig, screen: Screen) -> Run:
@@ -37,14 +47,21 @@ def resume(path: Path, asked: TrainConfig, screen: Screen) -> Run:
     `asked` holds what the user gives now: only where the data lie, device and checkpoints may
     differ from what the run was started with.
     """
+    with ranks.joined():
+        run = ranks.tell(lambda: unfinished(path))
+        with run.lock():
+            config = read_settings(run, asked)
+            if ranks.tell(lambda: not run.split.is_file() or not run.environment.is_file()):
+                patches = read_patches(config, screen)  # it was cut before its first batch
+            else:
+                patches = read_patches_again(run, config, screen)
+            go_on = train_folds_on if config.folds else train_on
+            return go_on(run, config, patches, screen)
+
+
+def unfinished(path: Path) -> Run:
+    """The run at `path`; HistoError where it has come to its end."""
     run = Run.open(path)
     if run.predictions.is_file() if run.settings().get("folds") else run.finished:
         raise HistoError(f"{path} is finished (next: histo interpret {path})")
-    with run.lock():
-        config = read_settings(run, asked)
-        if not run.split.is_file() or not run.environment.is_file():  # cut before its first batch
-            patches = read_patches(config, screen)
-        else:
-            patches = read_patches_again(run, config, screen)
-        go_on = train_folds_on if config.folds else train_on
-        return go_on(run, config, patches, screen)
+    return run

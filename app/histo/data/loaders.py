@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import IndexSplitter
 from fastai.torch_core import TensorCategory, TensorImage
-from fastcore.basics import chunked
 from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -106,6 +104,10 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
 
     seed, epoch, start = 0, 0, 0
     """`start`: the batch to begin with; at the end of a pass back to 0, and `epoch` one up"""
+    rank, world = 0, 1
+    """Of `world` processes each has a share of every batch: this one every `world`-th, from `rank`"""
+    batch = 0
+    """How many patches the batch in hand has, all shares together"""
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         """The order of an epoch, by numpy: Python's own shuffle takes a second for a million."""
@@ -126,17 +128,35 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             return
         source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
         codes = self._codes(tls[1]) if len(tls) > 1 else None
-        parts = islice(chunked(samps, self.bs, self.drop_last), self.start, None)
+        batches = cut(np.fromiter(samps, np.int64), self.bs)
+        sizes = [len(batch) for batch in batches]
+        shares = [batch[self.rank :: self.world] for batch in batches[self.start :]]
 
-        def gather(positions: Sequence[int]) -> tuple[Tensor, ...]:
+        def gather(positions: NDArray[np.int64]) -> tuple[Tensor, ...]:
             patches = TensorImage(source.batch(rows[positions]))
             return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
 
-        batches = map(gather, parts) if self.device.type == "cpu" else map_ahead(gather, parts)
-        for number, batch in enumerate(batches, self.start):
+        on_cpu, some = self.device.type == "cpu", filter(len, shares)
+        for number, batch in enumerate(
+            map(gather, some) if on_cpu else map_ahead(gather, some), self.start
+        ):
+            self.batch, self.number = sizes[number], number
             if self.shuffle:
                 seed_generators(batch_seed(self.seed, self.epoch, number), self.device)
             yield batch
+
+    def __iter__(self) -> Iterator[Any]:
+        """Augmented batches. The patches of another share get other dropout masks."""
+        for batch in super().__iter__():
+            if self.shuffle and self.world > 1:
+                seed = batch_seed(self.seed, self.epoch, self.number, 1 + self.rank)
+                seed_generators(seed, self.device)
+            yield batch
+
+    def places(self, rank: int) -> NDArray[np.int64]:
+        """Where in a pass that is not shuffled the patches of a process's share stand."""
+        batches = cut(np.arange(self.n), self.bs)
+        return np.concatenate([batch[rank :: self.world] for batch in batches])
 
     def _codes(self, labels: Any) -> Tensor:
         """The class index of every patch of this loader on its device, int64 [N], computed once."""
@@ -147,9 +167,15 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         return self._known_codes
 
 
-def batch_seed(seed: int, epoch: int, number: int) -> int:
-    """The seed of one training batch: 64 bits, another for each."""
-    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0])
+def cut(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Rows in as few batches as hold them all, of the same size to one patch: none is left over."""
+    return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
+
+
+def batch_seed(seed: int, epoch: int, number: int, *share: int) -> int:
+    """The seed of one training batch, or of one share of it: 64 bits, another for each."""
+    words = np.random.SeedSequence([seed, epoch, number, *share]).generate_state(1, np.uint64)
+    return int(words[0])
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -169,8 +195,16 @@ class OnPatches(Transform):  # type: ignore[misc]
     """A batch transform that works on the patches alone, as a plain tensor [B, S, S, 3].
 
     Labels pass untouched. fastai's own way in, a dispatch on the type of every element of every
-    batch, takes a third of this loader's time.
+    batch, takes a third of this loader's time. What is random is drawn for a whole batch of
+    `batch` patches, and every `world`-th of it, from `rank`, is that of this share.
     """
+
+    batch, rank, world = 0, 0, 1
+
+    def share(self, draw: Callable[[int], Tensor], count: int) -> Tensor:
+        """The part of what is drawn for a whole batch that falls to the `count` patches here."""
+        whole = max(self.batch, (count - 1) * self.world + self.rank + 1)
+        return draw(whole)[self.rank :: self.world][:count]
 
     def __call__(self, batch: Any, split_idx: int | None = None) -> Any:
         """A batch (patches [B, 3, S, S] alone, or first in a tuple), changed where it is asked."""
@@ -207,7 +241,8 @@ class UniformD4(OnPatches):
 
     def change(self, patches: Tensor) -> Tensor:
         """Uint8 [B, S, S, 3] in, the same out."""
-        k = torch.randint(d4.VIEWS, (len(patches),), device=patches.device)
+        device = patches.device
+        k = self.share(lambda n: torch.randint(d4.VIEWS, (n,), device=device), len(patches))
         if patches.device.type != "cpu":
             return turn(patches, k)
         out = np.empty(patches.shape, np.uint8)
@@ -262,7 +297,9 @@ class StainJitter(OnPatches):
 
     def change(self, patches: Tensor) -> Tensor:
         """Uint8 [B, S, S, 3] in, the same out."""
-        matrix, brightness = colour_change(len(patches), patches.device)
+        device = patches.device
+        factors = self.share(lambda n: torch.rand(n, 4, device=device) * 2 - 1, len(patches))
+        matrix, brightness = colour_change(factors)
         contrast = matrix.sum((1, 2), keepdim=True) / 3  # rows add up to the contrast factor
         on_cpu = patches.device.type == "cpu"
         grey = cpu_means(patches.numpy()) if on_cpu else patches.float().mean((1, 2, 3))
@@ -281,16 +318,17 @@ def cpu_means(patches: NDArray[np.uint8]) -> Tensor:
     return torch.tensor([sum(cv2.mean(patch)[:3]) / 3 for patch in patches], dtype=torch.float32)
 
 
-def colour_change(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random colour matrices [N, 3, 3] and brightness offsets [N, 1, 1], of RGB in 0..1.
+def colour_change(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour matrices [N, 3, 3] and brightness offsets [N, 1, 1], of RGB in 0..1.
 
-    A matrix is contrast times hue (Rodrigues' rotation about the grey axis) times saturation.
+    `factors` [N, 4] in -1..1 say how much of saturation, hue, contrast and brightness. A matrix is
+    contrast times hue (Rodrigues' rotation about the grey axis) times saturation.
     """
-    saturation, hue, contrast, brightness = (torch.rand(4, n, 1, device=device) * 2 - 1).unbind()
+    saturation, hue, contrast, brightness = factors[:, :, None].unbind(1)
     angle = torch.pi / 20 * hue
     turns = torch.cat([torch.ones_like(angle), angle.cos(), angle.sin()], 1)
     parts = torch.cat([turns, 0.1 * saturation * turns], 1) * (1 + 0.1 * contrast)
-    return (parts @ COLOURS.to(device)).view(n, 3, 3), 0.05 * brightness[:, None]
+    return (parts @ COLOURS.to(factors.device)).view(-1, 3, 3), 0.05 * brightness[:, None]
 
 
 def recolour(patches: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
@@ -347,9 +385,17 @@ def make_loaders(
     crop: int | None = None,
     size: int | None = None,
     seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
 ) -> DataLoaders:
-    """The DataBlock over the rows of a store; `valid` is True [N] where a row validates."""
+    """The DataBlock over the rows of a store; `valid` is True [N] where a row validates.
+
+    Process `rank` of `world` gets its share of each batch of `batch_size`.
+    """
     names = np.array(labels, dtype=object)
+    augments = [tfm() for tfm in AUGMENTS[augment]]
+    for tfm in augments:
+        tfm.batch, tfm.rank, tfm.world = batch_size, rank, world
     block = DataBlock(
         blocks=(
             TransformBlock(type_tfms=[FromStore(store, device, crop, size)], dl_type=PatchDL),
@@ -357,10 +403,14 @@ def make_loaders(
         ),
         get_y=names.__getitem__,
         splitter=IndexSplitter(np.flatnonzero(valid).tolist()),
-        batch_tfms=[*(tfm() for tfm in AUGMENTS[augment]), ToInput(mean, std, store.side)],
+        batch_tfms=[*augments, ToInput(mean, std, store.side)],
     )
-    dls = block.dataloaders(range(len(labels)), bs=batch_size, num_workers=0, device=device)
+    dls = block.dataloaders(
+        range(len(labels)), bs=batch_size, num_workers=0, device=device, drop_last=False
+    )
     for dataset in (dls.train_ds, dls.valid_ds):
         dataset.tls[0].types = [(int, Path, str), TensorImage]  # fastai saw rows only
     dls.train.seed = seed
+    for loader in dls.loaders:
+        loader.rank, loader.world = rank, world
     return dls

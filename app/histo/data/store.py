@@ -28,6 +28,7 @@ from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
 from histo.errors import HistoError
+from histo.lock import awaited
 from histo.run import written
 from histo.screen import Screen
 
@@ -101,15 +102,15 @@ def store_bytes(folder: Path, images: Path, crop: int | None, size: int | None) 
 
 
 def decode_all(
-    paths: Iterable[Path], crop: int | None, size: int | None
+    paths: Iterable[Path], crop: int | None, size: int | None, cores: int | None = None
 ) -> Iterator[tuple[Pixels, bytes]]:
-    """Patch and SHA-1 of each file in order, decoded on every core some hundreds ahead."""
+    """Patch and SHA-1 of each file in order, decoded some hundreds ahead: on this process's cores."""
 
     def decode(path: Path) -> tuple[Pixels, bytes]:
         pixels = read_patch(path)
         return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
 
-    return map_ahead(decode, paths, AHEAD, ranks.cores())
+    return map_ahead(decode, paths, AHEAD, cores or ranks.cores())
 
 
 def decode_batches(
@@ -158,11 +159,22 @@ def open_store(
     index_path = _index_path(folder, paths[0].parent, crop, size)
     names = np.array([path.name for path in paths])
     stamps = np.array([stamp_of(path) for path in paths])
-    old = _read(index_path)
-    rows = old.find(names, stamps, screen) if old else np.full(len(paths), -1)
+    old, rows = _find(index_path, names, stamps, screen)
     if old and np.array_equal(rows, np.arange(len(old.pixels))):
         return Store(old.pixels, old.sha1, index_path)
-    return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+    with awaited(index_path.with_suffix(".lock"), f"waiting for another process's store: {folder}"):
+        old, rows = _find(index_path, names, stamps, screen)  # another may have made it
+        if old and np.array_equal(rows, np.arange(len(old.pixels))):
+            return Store(old.pixels, old.sha1, index_path)
+        return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+
+
+def _find(
+    index_path: Path, names: NDArray[np.str_], stamps: NDArray[np.int64], screen: Screen
+) -> tuple[_Index | None, NDArray[np.int64]]:
+    """The store that is there, and the sound row of each file; -1 where it has none."""
+    old = _read(index_path)
+    return old, old.find(names, stamps, screen) if old else np.full(len(names), -1)
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
@@ -245,7 +257,8 @@ def _rebuild(
     missing = [path for path, known in zip(paths, have, strict=True) if not known]
 
     def made() -> Iterator[StoreRow]:
-        fresh = decode_all(missing, *fit)
+        # one process of a machine does this, while the others wait for it
+        fresh = decode_all(missing, *fit, ranks.cores() * ranks.local_world())
         with screen.bar("reading patches", len(missing)) as advance:
             for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:

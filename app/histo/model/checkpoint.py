@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastai.torch_core import get_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -98,10 +99,11 @@ def capture(learn: Learner, *, phase_ended: bool) -> tuple[dict[str, Tensor], di
 
     Where a phase has ended its optimizer and scaler are left out: the next one's begin anew.
     """
-    found = {f"model.{name}": value for name, value in on_cpu(learn.model.state_dict()).items()}
+    model = get_model(learn.model)  # the one that several processes train is wrapped
+    found = {f"model.{name}": value for name, value in on_cpu(model.state_dict()).items()}
     if phase_ended:
         return found, {}
-    for name, p in learn.model.named_parameters():
+    for name, p in model.named_parameters():
         state = {k: v for k, v in learn.opt.state[p].items() if isinstance(v, Tensor)}
         found |= {f"opt.{key}.{name}": value for key, value in on_cpu(state).items()}
     scaler = getattr(learn, "scaler", None)

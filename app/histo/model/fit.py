@@ -11,13 +11,18 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from torch import Tensor
 
+from histo import ranks
 from histo.errors import HistoError
 from histo.model.checkpoint import Checkpoint, Position
+from histo.model.together import in_order, total
 
 BODY_DIV = 3.0
 """The first half of a pretrained body learns at the peak rate divided by this."""
 LOOK = 50
-"""On a GPU losses are looked at this often, in batches: a look makes the device wait."""
+"""On a GPU losses are looked at this often, in batches: a look makes the device wait.
+
+Several processes agree on a pause as often.
+"""
 
 
 @dataclass(frozen=True)
@@ -147,16 +152,24 @@ class Watch(Callback):  # type: ignore[misc]
             self.logits.append(self.pred.detach().float())
             self.labels.append(self.yb[0])
         self.on_batch()
-        if self.training and (self.loss.device.type == "cpu" or not self.at.batch % LOOK):
+        due = self.training and (self.loss.device.type == "cpu" or not self.at.batch % LOOK)
+        # several processes pause together, where each stands at the same batch
+        pause = (due or ranks.world() == 1) and ranks.any_of(self.pause_due())
+        if due or pause:
             self.look()
-        if self.pause_due():
-            self.look()
+        if pause:
             self.on_pause(self)
 
     def look(self) -> None:
-        """Refuse a loss that is not finite, naming its batch and its learning rate."""
-        new = torch.stack(self.losses[self.looked :]) if self.losses[self.looked :] else None
-        if new is not None and not torch.isfinite(new).all():
+        """Refuse a loss that is not finite, naming its batch and its learning rate.
+
+        Until they are looked at, losses are those of this process's share.
+        """
+        if self.looked == len(self.losses):
+            return
+        new = total(torch.stack(self.losses[self.looked :]))
+        self.losses[self.looked :] = new.unbind()
+        if not torch.isfinite(new).all():
             first = self.looked + int((~torch.isfinite(new)).nonzero()[0])
             raise HistoError(
                 f"the loss is not finite in batch {first + 1} of epoch {self.at.epoch + 1}, at "
@@ -185,11 +198,11 @@ class Watch(Callback):  # type: ignore[misc]
             Epoch(
                 self.at.epoch,
                 float(losses.mean()),
-                torch.cat(self.logits).cpu(),
-                torch.cat(self.labels).cpu(),
+                in_order(torch.cat(self.logits), self.dls.valid).cpu(),
+                in_order(torch.cat(self.labels), self.dls.valid).cpu(),
                 seconds,
                 self.trained,
-                len(losses) * self.dls.train.bs,
+                self.dls.train.n,
                 self.epoch == self.n_epoch - 1,
             ),
         )

@@ -16,6 +16,7 @@ from fastai.vision.learner import vision_learner
 from fastcore.basics import noop
 from torch import nn
 
+from histo import ranks
 from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.optimizer import FusedAdamW
@@ -103,7 +104,13 @@ def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU there is; HistoError where the one asked for is not there."""
+    """`auto` is a GPU where there is one; HistoError where the one asked for is not there.
+
+    Of the processes of a launcher each takes the GPU of its number on the machine.
+    """
+    wanted = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+    if wanted and ranks.world() > 1:
+        name = f"cuda:{ranks.local_rank()}"
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

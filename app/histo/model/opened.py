@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import ranks
 from histo.config import ModelCard
 from histo.model.card import ONNX, read_card
 
@@ -37,11 +35,4 @@ def open_bundle(folder: Path, device: str = "auto") -> tuple[ModelCard, Model]:
     from histo.model.bundle import Bundle
     from histo.model.learner import resolve_device
 
-    return card, Bundle.open(folder, resolve_device(device if on_cpu else own_gpu(device)))
-
-
-def own_gpu(device: str) -> str:
-    """The device of this process: the processes of a launcher take a CUDA device each."""
-    if ranks.world() > 1 and device in ("auto", "cuda") and sys.platform != "darwin":
-        return f"cuda:{ranks.local_rank()}"
-    return device
+    return card, Bundle.open(folder, resolve_device(device))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from histo import ranks
 from histo.config import TrainConfig
 from histo.data.dataset import Patches, choose_folds, fold
 from histo.run import Run, read_predictions, write_json, write_predictions
@@ -19,9 +21,10 @@ from histo.training.single import train_new, train_on
 def train_folds(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
     """A new folder with one run a fold, and above them the predictions of all patches."""
     folds = choose_folds(patches, config)
-    run = Run.create(config.out, config.arch)
+    run = ranks.tell(lambda: Run.create(config.out, config.arch))
     with run.lock():
-        start_folds(run, config, patches, folds)
+        if ranks.rank() == 0:
+            start_folds(run, config, patches, folds)
         _train_each(run, config, patches, folds, screen)
     return run
 
@@ -56,19 +59,23 @@ def _train_each(
     count = config.folds or 1
     for number in range(count):
         part, mine = Run(run.fold(number)), fold(patches, folds, number)
-        if part.finished:
+        begun = any(part.checkpoint.glob("*.safetensors"))
+        done, begun = ranks.tell(partial(tuple, [part.finished, begun]))
+        if done:
             screen.say(f"fold {number + 1} of {count}: done before")
             continue
         screen.say(f"fold {number + 1} of {count}")
         settings = replace(config, out=part.path, folds=None)
-        if any(part.checkpoint.glob("*.safetensors")):
+        if begun:
             asked = replace(settings, given=config.given.intersection(MAY_DIFFER))
             with part.lock():
                 train_on(part, read_settings(part, asked), mine, screen)
         else:
-            shutil.rmtree(part.path, ignore_errors=True)
+            if ranks.rank() == 0:
+                shutil.rmtree(part.path, ignore_errors=True)
             train_new(settings, mine, screen)
-    join_folds(run, patches, count)
+    if ranks.rank() == 0:
+        join_folds(run, patches, count)
 
 
 def join_folds(run: Run, patches: Patches, count: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from histo import ranks
 from histo.data.dataset import Patches
 from histo.errors import HistoError, Stopped
 from histo.run import Run, read_json, write_json, write_predictions, write_split, written
@@ -58,13 +59,13 @@ class Recording:
         self.seconds, self.stop = 60 * minutes, stop
         self.rows: list[dict[str, float]] = list(begin.facts["rows"]) if begin else []
         self.best = float(begin.facts["best"]) if begin else -math.inf
-        self.kept = time.monotonic()
-        if begin and begin.position.batch == 0:
+        self.kept, self.leads = time.monotonic(), ranks.rank() == 0
+        if begin and begin.position.batch == 0 and self.leads:
             self._conclude(begin.part("model."), begin.tensors.get("logits"))
 
     def pause_due(self) -> bool:
         """Whether it is time for a checkpoint, or the user has asked to stop."""
-        return self.stop() or time.monotonic() - self.kept >= self.seconds
+        return self.stop() or (self.leads and time.monotonic() - self.kept >= self.seconds)
 
     def pause(self, watch: Watch) -> None:
         """A checkpoint between two batches; the end of the run if the user has asked to stop."""
@@ -72,12 +73,13 @@ class Recording:
 
         from histo.model.checkpoint import Checkpoint, capture
 
-        if watch.training or self.stop():
+        stop = ranks.any_of(self.stop())
+        if self.leads and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
             tensors["losses"] = torch.stack(watch.losses).float().cpu()
             facts["train_seconds"] = watch.train_seconds()
             self._keep(Checkpoint(watch.at, tensors, facts))
-        if self.stop():
+        if stop:
             raise Stopped(
                 f"stopped in epoch {watch.at.epoch + 1}, {watch.at.batch:,} batches into it (to go "
                 f"on: histo train --resume {self.run.path})"
@@ -88,6 +90,8 @@ class Recording:
         from histo.model.checkpoint import Checkpoint, Position, capture
         from histo.report.metrics import log_loss, macro_auc
 
+        if not self.leads:
+            return
         probabilities = softmax(seen.logits)
         if not np.isfinite(probabilities).all():
             raise HistoError(
@@ -164,16 +168,23 @@ class Recording:
     def finish_in_fp32(self, learn: Learner) -> None:
         """Predict the validation patches anew, so that the table is what the bundle will say."""
         from histo.model.checkpoint import load_best
+        from histo.model.together import in_order, like_the_first
 
-        load_best(self.run.checkpoint, learn.model)
+        if self.leads:
+            load_best(self.run.checkpoint, learn.model)
+        like_the_first(learn.model)
         with learn.removed_cbs(learn.mixed_precision), learn.removed_cbs(learn.watch):
-            self._predictions(learn.get_preds()[0].double().cpu().numpy())
+            probabilities = in_order(learn.get_preds()[0].double().cpu(), learn.dls.valid)
+        if self.leads:
+            self._predictions(probabilities.numpy())
 
     def finish(self) -> None:
         """Draw the learning curve, say which epoch is kept, and drop what only resuming needs."""
         from histo.model.checkpoint import LAST
         from histo.report.plots import draw_learning_curve
 
+        if not self.leads:
+            return
         draw_learning_curve(self.run.path / "learning_curve", self.rows)
         (self.run.checkpoint / LAST).unlink(missing_ok=True)
         key = "roc_auc" if len(self.patches.vocab) == 2 else "valid_loss"

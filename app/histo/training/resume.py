@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from histo import ranks
 from histo.config import TrainConfig
-from histo.data.dataset import Patches, read_patches
+from histo.data.dataset import Given, Patches, read_patches
 from histo.errors import HistoError
 from histo.run import Run, read_json
 from histo.screen import Screen
@@ -21,7 +22,7 @@ MAY_DIFFER = (
 
 def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
     """The settings a run was started with; HistoError where other ones are asked for now."""
-    record = read_json(run.config)
+    record = ranks.tell(lambda: read_json(run.config))
     try:
         known = {f.name: f for f in fields(TrainConfig) if f.name != "given"}
         values = {
@@ -63,13 +64,18 @@ def _typed(kind: Any, value: Any) -> Any:
     return str(value) if "str" in str(kind) else value
 
 
-def read_patches_again(run: Run, config: TrainConfig, screen: Screen) -> Patches:
-    """The patches of a run, split as they were; HistoError where labels or pixels have changed."""
+def known_of(run: Run) -> tuple[Given, dict[str, str]]:
+    """A run's split, and the fingerprints of the data it was started with."""
     sides = {row["id"]: row["split"] for row in run.read_split()}
     settings = run.settings()
     given = (sides, str(settings.get("split", "")), str(settings.get("group_column") or ""))
+    return given, read_json(run.environment).get("fingerprint", {})
+
+
+def read_patches_again(run: Run, config: TrainConfig, screen: Screen) -> Patches:
+    """The patches of a run, split as they were; HistoError where labels or pixels have changed."""
+    given, before = ranks.tell(lambda: known_of(run))
     patches = read_patches(config, screen, given)
-    before = read_json(run.environment).get("fingerprint", {})
     changed = [part for part, now in patches.fingerprints().items() if before.get(part) != now]
     if changed:
         raise HistoError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from histo import ranks
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Patches
 from histo.errors import HistoError
@@ -52,12 +53,14 @@ class Job:
 def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
     """Train in a new run folder; it is made once labels, patches, weights and device are good."""
     job = prepare(config, patches, screen)
-    run = Run.create(config.out, config.arch)
+    run = ranks.tell(lambda: Run.create(config.out, config.arch))
     with run.lock():
         try:
             train_in(run, job, None, screen)
         except (HistoError, RuntimeError, OSError):
-            if not any(run.checkpoint.glob("*.safetensors")):  # there is nothing to keep
+            if ranks.rank() == 0 and not any(
+                run.checkpoint.glob("*.safetensors")
+            ):  # there is nothing to keep
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
     return run
@@ -67,7 +70,7 @@ def train_on(run: Run, config: TrainConfig, patches: Patches, screen: Screen) ->
     """Go on with a run folder that this process holds, from its last checkpoint."""
     from histo.model.checkpoint import Checkpoint
 
-    begin = Checkpoint.read(run.checkpoint)
+    begin = ranks.tell(lambda: Checkpoint.read(run.checkpoint))
     train_in(run, prepare(config, patches, screen, begin), begin, screen)
     return run
 
@@ -91,6 +94,8 @@ def prepare(
     batch_size = min(wanted, count)
     if batch_size < wanted:
         screen.say(f"batch size {batch_size}: there are only {count} training patches")
+    if ranks.world() > 1:
+        divide(batch_size, device, body, screen)
     dls = make_loaders(
         patches.store,
         patches.labels,
@@ -104,10 +109,31 @@ def prepare(
         crop=config.crop,
         size=config.size,
         seed=config.seed,
+        rank=ranks.rank(),
+        world=ranks.world(),
     )
     features = features_of(body, card.patch_size, config.arch)
     learn = engine.build_learner(dls, body, features, card, precision, config.compile)
     return Job(config, patches, device, precision, learn, card)
+
+
+def divide(batch_size: int, device: torch.device, body: Any, screen: Screen) -> None:
+    """Make ready for a share of each batch; HistoError where there is not a patch for each."""
+    import torch
+
+    from histo.model.together import SMALL, synchronise
+
+    world = ranks.world()
+    if batch_size < 2 * world:  # the batches of an epoch may be half as large
+        raise HistoError(f"batch size {batch_size} is too small for {world} processes to share")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(ranks.cores())
+    share = batch_size // world
+    norms = synchronise(body) if share < SMALL else 0
+    said = "; batch norm over all of them" if norms else ""
+    screen.say(f"{world} processes, {share} patches of each batch to each{said}")
 
 
 def start_model(
@@ -132,6 +158,7 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
     from histo.model import learner as engine
     from histo.model.attention import write_attention
     from histo.model.fit import Watch, fit
+    from histo.model.together import Together
 
     config, learn = job.config, job.learn
     epochs = job.freeze_epochs + config.epochs
@@ -140,9 +167,12 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
         recording = Recording(run, job.patches, screen, config.checkpoint_minutes, stop, begin)
         watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
         learn.add_cb(watch)
+        if ranks.world() > 1:
+            learn.add_cb(Together())
         plan = start(run, job, screen) if begin is None else planned(job)
         if begin:
-            record_resumed(run, job.device, screen)
+            if ranks.rank() == 0:
+                record_resumed(run, job.device, screen)
             screen.say(f"going on in epoch {watch.at.epoch + 1}, batch {watch.at.batch + 1:,}")
             advance(watch.at.epoch * steps + watch.at.batch)
         try:
@@ -151,6 +181,8 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
             raise engine.out_of_memory(error, learn.dls.train.bs) or error from None
+    if ranks.rank() > 0:
+        return
     write_attention(
         run,
         learn.model,
@@ -169,6 +201,9 @@ def start(run: Run, job: Job, screen: Screen) -> Plan:
     from histo.model.learner import describe_device
 
     config, patches = job.config, job.patches
+    if ranks.rank() > 0:
+        lr = choose_lr(config, job.learn, run)
+        return Plan(job.freeze_epochs, config.epochs, lr, job.pretrained)
     batch_size = job.learn.dls.train.bs
     found = {
         "batch_size": batch_size,
@@ -211,6 +246,8 @@ def choose_lr(config: TrainConfig, learn: Learner, run: Run) -> float:
         return default_lr(config.arch)
     if config.lr != "find":
         return parse_lr(config.lr)
+    if ranks.world() > 1:
+        raise HistoError("--lr find is for one process (find it first, then give the number)")
     from histo.report.plots import draw_lr_find
 
     lr, rates, losses = find_lr(learn)
