@@ -1,29 +1,178 @@
-"""`histo` with dropout off and every loss printed: `python -m tests.launched ARGS…`.
+"""Several processes of one launch, on this machine, forked from one that has imported all.
 
-Shares of a batch must have other dropout masks than the whole, so that only without dropout is the
-step of several processes the step of one.
+    python -m tests.launched FOLDER [--kills 20] [--seed 0]
+
+trains with 1, 2 and 4 processes, kills one of two again and again, and prints what came of it.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
 
 import torch
 
 from histo import ranks
-from histo.cli import main
+from histo.cli import app
+from histo.data.synth import write_dataset
 from histo.model.fit import Watch
+from histo.screen import Screen
+
+PATCHES = 203
+TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs", "1")
+GENTLE = ("--arch", "squeezenet1_1", "--lr", "3e-5")
+NORMED = ("--arch", "resnet18", "--lr", "1e-5", "--size", "64")
+"""Low rates: Adam makes a difference in the last digit of a small gradient as large as a step."""
+MINUTE = 60.0
 
 
-def after_epoch(self: Watch) -> None:
-    """The losses of all batches of an epoch, before they are let go."""
-    if self.running and ranks.rank() == 0:
-        print("losses:", *(f"{float(loss):.9g}" for loss in self.losses), flush=True)
-    said(self)
+def without_dropout() -> None:
+    """Shares of a batch must have other dropout masks than the whole: compared without any."""
+    torch.nn.Dropout.forward = lambda self, x: x  # type: ignore[method-assign]
 
 
-torch.nn.Dropout.forward = lambda self, x: x  # type: ignore[method-assign]
-said, Watch.after_epoch = Watch.after_epoch, after_epoch  # type: ignore[method-assign]
+def telling_losses(file: Path) -> None:
+    """Write the losses of all batches of an epoch, before they are let go."""
+    said = Watch.after_epoch
+
+    def after_epoch(self: Watch) -> None:
+        if self.running and ranks.rank() == 0:
+            file.write_text(json.dumps([float(loss) for loss in self.losses]))
+        said(self)
+
+    Watch.after_epoch = after_epoch  # type: ignore[method-assign]
+
+
+def launch(words: list[str], world: int, logs: Path) -> list[int]:
+    """Fork the processes of a launch, each a whole `histo` command line; their process ids."""
+    logs.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return [fork(words, number, world, port, logs / f"{number}.log") for number in range(world)]
+
+
+def fork(words: list[str], rank: int, world: int, port: int, log: Path) -> int:
+    """One process of a launch, with the variables that torchrun sets."""
+    child = os.fork()
+    if child:
+        return child
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    if world > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+        os.environ.update(WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    try:
+        os._exit(app(words, standalone_mode=False) or 0)
+    except BaseException as error:
+        print(repr(error), flush=True)
+        os._exit(70)
+
+
+def ends(children: list[int], within: float) -> list[int]:
+    """The exit statuses, negative where a signal ended one; 99 for one that had to be ended here."""
+    deadline, found = time.monotonic() + within, dict.fromkeys(children, 99)
+    left = list(children)
+    while left and time.monotonic() < deadline:
+        for child in list(left):
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                found[child] = os.waitstatus_to_exitcode(status)
+                left.remove(child)
+        time.sleep(0.01)
+    for child in left:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return [found[child] for child in children]
+
+
+def trained(folder: Path, name: str, world: int, *options: str) -> dict[str, object]:
+    """One whole training: statuses, losses of all batches, the table, what was printed."""
+    run, losses = folder / name, folder / f"{name}.json"
+    telling_losses(losses)
+    words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *options]
+    statuses = ends(launch(words, world, folder / f"{name}.logs"), 600)
+    logs = [path.read_text() for path in sorted((folder / f"{name}.logs").iterdir())]
+    table = rows_of(run / "predictions.csv")
+    return {
+        "statuses": statuses,
+        "losses": json.loads(losses.read_text()) if losses.is_file() else [],
+        "ids": [row["id"] for row in table],
+        "p": [float(row["p_1"]) for row in table],
+        "logs": logs,
+    }
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """The rows of a table; none where it is not there."""
+    if not table.is_file():
+        return []
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def killed(folder: Path, name: str, draw: random.Random) -> dict[str, object]:
+    """Two processes, one killed in mid-epoch; then one goes on alone to the end."""
+    run, logs = folder / name, folder / f"{name}.logs"
+    words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *GENTLE]
+    children = launch([*words, "--checkpoint-minutes", "0"], 2, logs)
+    while not (run / "checkpoint" / "last.safetensors").is_file():
+        time.sleep(0.01)
+    time.sleep(draw.random())
+    victim = draw.randrange(2)
+    os.kill(children[victim], signal.SIGKILL)
+    start = time.monotonic()
+    statuses = ends(children, 2 * MINUTE)
+    seconds = time.monotonic() - start
+    said = (logs / f"{1 - victim}.log").read_text().splitlines()
+    again = launch(["train", "--resume", str(run)], 1, folder / f"{name}.again")
+    return {
+        "victim": victim,
+        "statuses": statuses,
+        "seconds": seconds,
+        "errors": [line for line in said if "error" in line.lower()],
+        "resumed": ends(again, 600),
+        "p": [float(row["p_1"]) for row in rows_of(run / "predictions.csv")],
+    }
+
+
+def prepare(folder: Path) -> None:
+    """The data, no dropout, and one thread a process, however many cores others take."""
+    torch.set_num_threads(1)
+    write_dataset(folder / "data", PATCHES, 0, Screen(quiet=True))
+    without_dropout()
+
+
+def main() -> None:
+    """All of it, into FOLDER/result.json, and a line for each."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    folder, draw = asked.folder, random.Random(asked.seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    prepare(folder)
+    found = {f"plain-{n}": trained(folder, f"plain-{n}", n, *GENTLE) for n in (1, 2, 4)}
+    found |= {f"normed-{n}": trained(folder, f"normed-{n}", n, *NORMED) for n in (1, 2)}
+    for number in range(asked.kills):
+        found[f"killed-{number}"] = killed(folder, f"killed-{number}", draw)
+    (folder / "result.json").write_text(json.dumps(found))
+    for name, facts in found.items():
+        whole = found["normed-1" if name.startswith("normed") else "plain-1"]
+        apart = max(abs(a - b) for a, b in zip(whole["p"], facts["p"], strict=True))
+        print(name, facts["statuses"], f"predictions apart by {apart:.1e}", facts.get("errors", ""))
+
+
 if __name__ == "__main__":
-    sys.argv[0] = "histo"
     main()
