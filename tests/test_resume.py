@@ -12,26 +12,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
 
-from histo.config import ModelCard
-from histo.data.loaders import make_loaders
-from histo.data.store import Store
 from histo.errors import HistoError
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.checkpoint import Checkpoint, Position, capture
-from histo.model.fit import Plan, Watch, fit
-from histo.model.learner import build_learner
+from histo.model.checkpoint import Checkpoint, Position
+from histo.model.fit import Plan, fit
 from histo.run import Run
 from histo.signals import stop_asked
 from tests.conftest import TINY, assert_one_line_error, run_histo
 from tests.kills import result
+from tests.test_checkpoint import small_learner
 
 NOTHING = ("--weights", "none")
-PATCHES = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
 
 
 def begun(dataset: Path, out: Path) -> subprocess.Popen[str]:
@@ -243,32 +237,6 @@ def test_a_write_cut_short_keeps_the_checkpoint_before(dataset, tmp_path):
     assert run_histo("train", "--resume", run).exit_code == 0
     assert run_histo("train", dataset, *words[2:-4], "--out", whole).exit_code == 0
     assert result(run) == result(whole)
-
-
-def small_learner(*callbacks: Callback) -> tuple[object, Watch, list[Checkpoint]]:
-    """48 patches of noise, two classes; a checkpoint is kept after each batch."""
-    kept: list[Checkpoint] = []
-    card = ModelCard("squeezenet1_1", ["0", "1"], 32, None, None, IMAGENET_MEAN, IMAGENET_STD)
-    dls = make_loaders(
-        Store(PATCHES, np.empty(48, "S40")),
-        ["0", "1"] * 24,
-        np.arange(48) < 16,
-        card.vocab,
-        batch_size=8,
-        augment="d4",
-        mean=card.mean,
-        std=card.std,
-        device=torch.device("cpu"),
-    )
-    learn = build_learner(dls, make_body("squeezenet1_1"), 512, card, "fp32")
-
-    def keep(watch: Watch) -> None:
-        if watch.training:
-            kept.append(Checkpoint(watch.at, *capture(watch.learn, phase_ended=False)))
-
-    watch = Watch(lambda: None, lambda *_: None, keep, lambda: True)
-    learn.add_cbs([watch, *callbacks])
-    return learn, watch, kept
 
 
 class Spoil(Callback):

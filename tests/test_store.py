@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,8 @@ def test_crop_and_size_have_stores_of_their_own(images, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "index", "format"])
-def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, damage):
+def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, decoded, damage):
+    """Where one pixel has changed its patch is decoded anew, else all are."""
     paths = list_patches(images)
     folder = tmp_path / "store"
     open_store(paths, folder, None, None, QUIET)
@@ -102,9 +104,35 @@ def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, damage):
     else:
         with np.load(index) as members:
             np.savez(index, **{**members, "format": 99})
+    del decoded[:]
     store = open_store(paths, folder, None, None, QUIET)
+    assert len(set(decoded)) == (1 if damage == "flip" else len(paths))
     assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
     assert len(list(folder.glob("*.npy"))) == 1
+
+
+def test_the_pixels_are_on_disk_before_the_index_says_so(images, tmp_path, monkeypatch):
+    """Else a loss of power leaves an index of pixels that are not there."""
+    folder, seen, flush = tmp_path / "store", [], os.fsync
+
+    def spy(handle: int) -> None:
+        seen.append((os.fstat(handle).st_size, bool(list(folder.glob("*.npz")))))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    open_store(list_patches(images), folder, None, None, QUIET)
+    (pixels,) = folder.glob("*.npy")
+    assert seen[0] == (pixels.stat().st_size, False)
+    assert seen[-1][1]
+
+
+def test_a_store_of_more_patches_gives_those_asked_for(images, tmp_path):
+    """The last ones of the folder too may be gone."""
+    open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+    (images / "19.png").unlink()
+    paths = list_patches(images)
+    store = open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert len(store.pixels) == len(store.sha1) == len(paths) == 19
 
 
 def test_an_unreadable_patch_leaves_no_half_store(images, tmp_path):
