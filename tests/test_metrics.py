@@ -142,7 +142,7 @@ def test_the_figures_are_scikit_learns_to_rounding(classes, present, ties):
 
 def test_what_one_class_does_not_define_is_none_and_the_rest_is_there():
     found = judge(np.zeros(4, np.int64), TABLE[:4], ["normal", "tumour"])
-    assert found["absent"] == ["tumour"]
+    assert (found["positive"], found["absent"]) == ("tumour", ["tumour"])
     assert found["roc_auc"] is found["average_precision"] is None
     assert "at_youden" not in found
     assert found["at_0.5"]["sensitivity"] is None

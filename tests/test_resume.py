@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from fastai.callback.core import Callback
 
+from histo.config import TrainConfig
 from histo.errors import HistoError
 from histo.model.checkpoint import Checkpoint, Position
 from histo.model.fit import Plan, fit
 from histo.run import Run
 from histo.signals import stop_asked
+from histo.training.resume import read_settings
 from tests.conftest import TINY, assert_one_line_error, run_histo
 from tests.kills import result
 from tests.test_checkpoint import small_learner
@@ -169,6 +172,16 @@ def test_the_same_data_may_lie_elsewhere(dataset, tmp_path):
     done = run_histo("train", data, "--resume", run)
     assert done.exit_code == 0, done.output
     assert result(run) == result(tmp_path / "whole")
+
+
+def test_data_given_anew_are_laid_out_as_is_said_now(tiny_run):
+    """Kaggle's names in the new folder, but where labels or images are given too."""
+    new, csv = Path("new"), Path("l.csv")
+    asked = TrainConfig(new, given=frozenset({"data"}))
+    found = read_settings(Run(tiny_run), asked)
+    assert (found.labels_csv, found.images_folder) == (new / "train_labels.csv", new / "train")
+    found = read_settings(Run(tiny_run), replace(asked, labels=csv, given={"data", "labels"}))
+    assert (found.labels_csv, found.images_folder) == (csv, new / "train")
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(tiny_run):
