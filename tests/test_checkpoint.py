@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
+from fastai.learner import Learner
 from safetensors.torch import load_file, save_file
 
 from histo.config import ModelCard
@@ -16,7 +17,7 @@ from histo.data.store import Store
 from histo.errors import HistoError
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
 from histo.model.checkpoint import LAST, Checkpoint, Position, capture
-from histo.model.fit import Plan, Watch, fit
+from histo.model.fit import Epoch, Plan, Watch, fit
 from histo.model.learner import build_learner
 
 PATCHES = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
@@ -83,6 +84,25 @@ def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(t
     assert tensors.keys() == middle.tensors.keys()
     assert all(torch.equal(tensors[name], middle.tensors[name]) for name in tensors)
     assert facts["scaler"]["scale"] == 8
+
+
+def test_from_the_end_of_the_heads_epochs_training_goes_on_as_if_unbroken():
+    """The optimizer begins anew there, and so it does after a break."""
+    plan, ends = Plan(1, 1, 1e-3, pretrained=True), []
+
+    def keep(learn: Learner, seen: Epoch) -> None:
+        state = capture(learn, phase_ended=seen.phase_ended)
+        ends.append(Checkpoint(Position(seen.number), *state))
+
+    whole, watch, _ = small_learner()
+    watch.on_epoch = keep
+    fit(whole, plan)
+    again, watch, _ = small_learner()
+    watch.begin, watch.at = ends[0], Position(1)
+    fit(again, plan, Position(1))
+    expected = whole.model.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in again.model.state_dict().items())
+    assert not torch.equal(*(end.tensors["model.1.1.weight"] for end in ends))
 
 
 @pytest.mark.parametrize("found", [0, 2])

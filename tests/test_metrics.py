@@ -14,6 +14,7 @@ from histo.report.metrics import (
     log_loss,
     macro_auc,
     selective,
+    told_apart,
     youden_threshold,
 )
 
@@ -138,6 +139,12 @@ def test_the_figures_are_scikit_learns_to_rounding(classes, present, ties):
     assert ours == pytest.approx(expected, rel=1e-12, nan_ok=True)
     resampled = all_figures(labels, table)(np.ones(len(labels)))
     assert {name: known[name] for name in resampled} == pytest.approx(resampled, nan_ok=True)
+
+
+def test_a_class_that_has_all_patches_or_none_is_told_apart_from_nothing():
+    assert told_apart(np.array([2, 2, 2]), 3) == []
+    assert told_apart(np.array([0, 2, 2]), 3) == [0, 2]
+    assert told_apart(np.array([0, 1]), 2) == [1]
 
 
 def test_what_one_class_does_not_define_is_none_and_the_rest_is_there():
