@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from histo.digest import sha256
-from histo.model.card import CARD, FILES, LEARNER, ONNX, TRAINED, WEIGHTS
+from histo.model.card import CARD, FILES, LEARNER, ONNX, SEAL, TRAINED, WEIGHTS
 from tests.conftest import edit_card
 from tests.conftest import replace_file as write
 
@@ -104,6 +104,24 @@ def without_onnx(bundle: Path) -> None:
 
 def facts(**changes: Any) -> Corrupt:
     return lambda bundle: edit_card(bundle, **changes)
+
+
+def unnamed(name: str) -> Corrupt:
+    """A file that the card says nothing of."""
+
+    def corrupt(bundle: Path) -> None:
+        card = json.loads((bundle / CARD).read_text())
+        parts = ("files", "bytes")
+        edit_card(bundle, **{p: {n: x for n, x in card[p].items() if n != name} for p in parts})
+
+    return corrupt
+
+
+def unsealed(bundle: Path) -> None:
+    """A card that was changed and its own SHA-256 taken away; the first cards had none."""
+    card = {**json.loads((bundle / CARD).read_text()), "threshold": 0.9}
+    card.pop(SEAL)
+    write(bundle / CARD, json.dumps(card).encode())
 
 
 def other_arch(arch: str, **more: Any) -> Corrupt:
@@ -220,6 +238,9 @@ CORRUPTIONS: dict[str, Corrupt] = {
     "hashes that are numbers": facts(files={WEIGHTS: 1}),
     "sizes that are words": facts(bytes={WEIGHTS: "1"}),
     "no files": facts(files=...),
+    "a learner the card does not name": unnamed(LEARNER),
+    "hashes of its training that the card does not name": unnamed(TRAINED),
+    "no seal": unsealed,
     "no vocab": facts(vocab=...),
     "one class": facts(vocab=["a"]),
     "a class twice": facts(vocab=["a", "a"]),

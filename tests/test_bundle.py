@@ -12,15 +12,27 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from histo.config import ModelCard
 from histo.data.patches import read_patch
 from histo.errors import HistoError
-from histo.model.bundle import Bundle
-from histo.model.card import CARD, LEARNER, ONNX, parse_trained, read_card, read_trained
+from histo.model import card as card_module
+from histo.model.bundle import Bundle, write_bundle
+from histo.model.card import (
+    CARD,
+    LEARNER,
+    ONNX,
+    WEIGHTS,
+    parse_trained,
+    read_card,
+    read_trained,
+    short_digests,
+    vouched,
+)
 from histo.model.network import make_one, shapes_of
 from histo.model.opened import open_bundle
-from tests.conftest import Memory, assert_one_line_error, edit_card, run_histo
+from tests.conftest import Memory, assert_one_line_error, edit_card, replace_file, run_histo
 from tests.corrupted import CORRUPTIONS, Evil, sound_bundle
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("bundle-*"))
@@ -78,6 +90,54 @@ def test_a_corrupt_bundle_is_refused(sound, tmp_path, name):
         assert str(bundle.name) in str(refused.value) or "resnet0" in str(refused.value)
     assert memory.taken < MOST
     assert not (sound.parent / "touched").exists()
+
+
+def test_a_file_that_changes_once_it_was_checked_is_refused(sound, tmp_path, monkeypatch):
+    """What is used is what was hashed."""
+    bundle = shutil.copytree(sound, tmp_path / "b")
+    monkeypatch.setattr(
+        card_module, "check_files", lambda folder, _: replace_file(folder / WEIGHTS, b"other")
+    )
+    with pytest.raises(HistoError, match="is not the file its card vouches for"):
+        vouched(bundle, WEIGHTS, read_card(bundle)[1])
+
+
+PLAIN = ModelCard("squeezenet1_1", ["a", "b"], 8, None, None, [0.5] * 3, [0.5] * 3)
+
+
+class Undecided(nn.Module):
+    """Looks at its input before it decides: torch.export cannot follow."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, 2]."""
+        means = x.mean((2, 3))[:, :2]
+        return means if means.sum() > 0 else -means
+
+
+class Shifty(nn.Module):
+    """Another model while it is converted than at work."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits [N, 2]."""
+        return x.mean((2, 3))[:, :2] * (9 if torch.compiler.is_compiling() else 1)
+
+
+@pytest.mark.parametrize("model", [Undecided(), Shifty()])
+def test_a_model_that_cannot_be_converted_has_no_onnx_and_an_older_one_goes(model, tmp_path):
+    (tmp_path / ONNX).write_bytes(b"of an older export")
+    assert not write_bundle(tmp_path, model, PLAIN, {})
+    assert not (tmp_path / ONNX).exists()
+    _, facts = read_card(tmp_path)
+    assert "onnx" not in facts
+    assert ONNX not in facts["files"]
+
+
+def test_a_patch_is_known_by_the_first_eight_bytes_of_its_hash(tmp_path):
+    """Sorted, so that what was trained on in which order is not told."""
+    digests = ["ff23456789abcdef" + "0" * 24, "0123456789abcdef" + "1" * 24]
+    assert short_digests(digests).tolist() == [0xFF23456789ABCDEF, 0x0123456789ABCDEF]
+    write_bundle(tmp_path, Undecided(), PLAIN, {}, digests)
+    assert read_trained(tmp_path).tolist() == [0x0123456789ABCDEF, 0xFF23456789ABCDEF]
 
 
 def test_a_refusal_is_one_line_to_the_user(sound, tmp_path):

@@ -289,6 +289,7 @@ def test_the_demo_runs_the_very_commands(tmp_path, monkeypatch):
 
     monkeypatch.setattr(demo, "TRAIN", 64)
     monkeypatch.setattr(demo, "TEST", 16)
+    monkeypatch.setattr(demo, "COLOUR", 40)
     monkeypatch.setattr(
         demo,
         "TRAINING",

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from histo.model.checkpoint import Checkpoint, Position
+from histo.data.labels import list_patches
+from histo.data.patches import read_patch
+from histo.model.bundle import Bundle
+from histo.model.card import read_card
+from histo.model.checkpoint import Checkpoint, Position, load_best
+from histo.model.network import make_one
 from histo.run import Run, read_predictions
 from tests.conftest import TINY, assert_one_line_error, run_histo
 
@@ -48,18 +54,20 @@ def test_every_patch_is_predicted_by_the_model_that_did_not_see_it(folds):
 
 
 def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
-    assert json.loads((folds / "export" / "model.json").read_text())["models"] == 3
+    card, _ = read_card(folds / "export")
+    assert card.models == 3
     assert not (folds / "export" / "learner.pkl").exists()
-    words = (dataset / "test", "--raw", "--out")
-    run_histo("predict", folds / "export", *words, tmp_path / "all.csv")
-    each = []
-    for number in (1, 2, 3):
-        out = tmp_path / f"{number}.csv"
-        run_histo("export", folds / f"fold-{number}", "--out", tmp_path / f"b{number}")
-        run_histo("predict", tmp_path / f"b{number}", *words, out)
-        each.append(table_of(out))
-    for name, value in table_of(tmp_path / "all.csv").items():
-        assert value == pytest.approx(np.mean([table[name] for table in each]), abs=1e-5)
+    files = list_patches(dataset / "test")
+    patches, each = np.stack([read_patch(path) for path in files]), []
+    for number in range(3):
+        model = make_one(card)
+        load_best(Run(folds).fold(number) / "checkpoint", model)
+        each.append(Bundle(card, model, torch.device("cpu")).predict(patches)[:, 1])
+    out = tmp_path / "all.csv"
+    run_histo("predict", folds / "export", dataset / "test", "--raw", "--out", out)
+    together = table_of(out)
+    assert [together[path.stem] for path in files] == pytest.approx(np.mean(each, 0), abs=1e-5)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_path):

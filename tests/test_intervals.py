@@ -128,6 +128,13 @@ def test_a_perfect_figure_is_not_certain():
     assert low == pytest.approx(0.025 ** (1 / 40))
 
 
+def test_the_seed_decides_which_patches_are_drawn():
+    figures = all_figures(*simulate(np.random.default_rng(3), 50))
+    one, again, other = (intervals(figures, 50, rounds=20, seed=seed) for seed in (1, 1, 2))
+    assert one == again
+    assert all(one[name] != other[name] for name in one)
+
+
 def delong_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """DeLong, DeLong and Clarke-Pearson (1988, Biometrics 44:837), by its definition."""
     pos, neg = scores[labels == 1], scores[labels == 0]

@@ -9,10 +9,12 @@ from sklearn import metrics as sk
 from histo.report.intervals import all_figures
 from histo.report.metrics import (
     at_threshold,
+    by_group,
     judge,
     log_loss,
     macro_auc,
     selective,
+    told_apart,
     youden_threshold,
 )
 
@@ -64,6 +66,16 @@ def test_the_most_certain_answers_come_first():
     scores = np.array([0.01, 0.9, 0.45, 0.4])
     found = selective(np.array([0, 1, 1, 0]), np.stack([1 - scores, scores], 1))
     assert found == [(0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (1.0, 0.75)]
+
+
+def test_a_group_is_judged_at_the_threshold_and_each_class_by_its_own():
+    """Three normal patches, of which one is called; one of tumour, at the threshold itself."""
+    scores = np.array([0.1, 0.2, 0.9, 0.6])
+    table, labels = np.stack([1 - scores, scores], 1), np.array([0, 0, 0, 1])
+    (row,) = by_group(labels, table, ["s"] * 4, 0.6)
+    assert (row["patches"], row["positives"], row["errors"]) == (4, 1, 1)
+    assert (row["sensitivity"], row["specificity"]) == (1, pytest.approx(2 / 3))
+    assert row["roc_auc"] == pytest.approx(2 / 3)
 
 
 def test_many_classes_are_judged_one_against_the_rest():
@@ -129,9 +141,15 @@ def test_the_figures_are_scikit_learns_to_rounding(classes, present, ties):
     assert {name: known[name] for name in resampled} == pytest.approx(resampled, nan_ok=True)
 
 
+def test_a_class_that_has_all_patches_or_none_is_told_apart_from_nothing():
+    assert told_apart(np.array([2, 2, 2]), 3) == []
+    assert told_apart(np.array([0, 2, 2]), 3) == [0, 2]
+    assert told_apart(np.array([0, 1]), 2) == [1]
+
+
 def test_what_one_class_does_not_define_is_none_and_the_rest_is_there():
     found = judge(np.zeros(4, np.int64), TABLE[:4], ["normal", "tumour"])
-    assert found["absent"] == ["tumour"]
+    assert (found["positive"], found["absent"]) == ("tumour", ["tumour"])
     assert found["roc_auc"] is found["average_precision"] is None
     assert "at_youden" not in found
     assert found["at_0.5"]["sensitivity"] is None

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
 
-from histo.config import ModelCard
-from histo.data.loaders import make_loaders
-from histo.data.store import Store
+from histo.config import TrainConfig
 from histo.errors import HistoError
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.checkpoint import Checkpoint, Position, capture
-from histo.model.fit import Plan, Watch, fit
-from histo.model.learner import build_learner
+from histo.model.checkpoint import Checkpoint, Position
+from histo.model.fit import Plan, fit
 from histo.run import Run
 from histo.signals import stop_asked
+from histo.training.resume import read_settings
 from tests.conftest import TINY, assert_one_line_error, run_histo
 from tests.kills import result
+from tests.test_checkpoint import small_learner
 
 NOTHING = ("--weights", "none")
-PATCHES = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
 
 
 def begun(dataset: Path, out: Path) -> subprocess.Popen[str]:
@@ -164,17 +163,24 @@ def test_other_data_than_the_runs_are_refused(cut, dataset, tmp_path, change):
     assert_one_line_error(run_histo("train", data, "--resume", cut[0]), said)
 
 
-def test_the_same_data_may_lie_elsewhere(dataset, tmp_path):
-    words = (*TINY, *NOTHING, "--epochs", 1)
-    assert run_histo("train", dataset, *words, "--out", tmp_path / "whole").exit_code == 0
-    run = tmp_path / "run"
-    shutil.copytree(tmp_path / "whole", run)
+def test_the_same_data_may_lie_elsewhere(tiny_run, dataset, tmp_path):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / "learning_curve.svg").unlink()  # as if killed before its first checkpoint
     shutil.rmtree(run / "checkpoint")
     data = shutil.copytree(dataset, tmp_path / "data")
     done = run_histo("train", data, "--resume", run)
     assert done.exit_code == 0, done.output
-    assert result(run) == result(tmp_path / "whole")
+    assert result(run) == result(tiny_run)
+
+
+def test_data_given_anew_are_laid_out_as_is_said_now(tiny_run):
+    """Kaggle's names in the new folder, but where labels or images are given too."""
+    new, csv = Path("new"), Path("l.csv")
+    asked = TrainConfig(new, given=frozenset({"data"}))
+    found = read_settings(Run(tiny_run), asked)
+    assert (found.labels_csv, found.images_folder) == (new / "train_labels.csv", new / "train")
+    found = read_settings(Run(tiny_run), replace(asked, labels=csv, given={"data", "labels"}))
+    assert (found.labels_csv, found.images_folder) == (csv, new / "train")
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(tiny_run):
@@ -196,6 +202,12 @@ def test_a_damaged_checkpoint_is_refused(cut, tmp_path):
 
 
 @pytest.fixture
+def as_tiny(dataset: Path, weights: Path) -> tuple[object, ...]:
+    """The command line of `tiny_run`, which nothing broke, but for --out."""
+    return ("train", dataset, *TINY, "--weights", weights, "--epochs", 2)
+
+
+@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MB: one checkpoint fits, the next one beside it does not."""
     place = tmp_path / "disk"
@@ -208,67 +220,39 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_with_room(
-    dataset, small_disk, tmp_path
+    as_tiny, tiny_run, small_disk
 ):
-    words = (*TINY, *NOTHING, "--epochs", 2, "--freeze-epochs", 1)
-    run_histo("train", dataset, *words, "--out", tmp_path / "whole")
     run = small_disk / "run"
-    full = run_histo("train", dataset, *words, "--out", run)
+    full = run_histo(*as_tiny, "--out", run)
     assert_one_line_error(full, "No space left on device", f"histo train --resume {run}")
     assert Checkpoint.read(run / "checkpoint")
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     done = run_histo("train", "--resume", run)
     assert done.exit_code == 0, done.output
-    assert result(run) == result(tmp_path / "whole")
+    assert result(run) == result(tiny_run)
 
 
-def test_a_write_cut_short_keeps_the_checkpoint_before(dataset, tmp_path):
-    """The system refuses files above 9 MB: the checkpoint of the whole model breaks off."""
-    code = (
-        "import resource, runpy, sys; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000_000, 9_000_000)); "
-        "runpy.run_module('histo', run_name='__main__')"
-    )
+@contextmanager
+def files_of_at_most(most: int) -> Iterator[None]:
+    """The system refuses to let a file grow above so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_cut_short_keeps_the_checkpoint_before(as_tiny, tiny_run, tmp_path):
+    """The checkpoint of the head's first epoch is 6 MB; that of the whole model breaks off."""
     run = tmp_path / "run"
-    words = ["train", dataset, *TINY, *NOTHING, "--epochs", 2, "--freeze-epochs", 1, "--out", run]
-    words += ["--checkpoint-minutes", 0.0001]
-    command = [sys.executable, "-W", "ignore", "-c", code, *(str(word) for word in words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout
-    assert "File too large" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    with files_of_at_most(9_000_000):
+        cut = run_histo(*as_tiny, "--out", run, "--checkpoint-minutes", 0.0001)
+    assert_one_line_error(cut, "File too large")
     assert not [path for path in (run / "checkpoint").iterdir() if path.name.startswith(".")]
     assert Checkpoint.read(run / "checkpoint")
-    whole = tmp_path / "whole"
-    assert run_histo("train", "--resume", run).exit_code == 0
-    assert run_histo("train", dataset, *words[2:-4], "--out", whole).exit_code == 0
-    assert result(run) == result(whole)
-
-
-def small_learner(*callbacks: Callback) -> tuple[object, Watch, list[Checkpoint]]:
-    """48 patches of noise, two classes; a checkpoint is kept after each batch."""
-    kept: list[Checkpoint] = []
-    card = ModelCard("squeezenet1_1", ["0", "1"], 32, None, None, IMAGENET_MEAN, IMAGENET_STD)
-    dls = make_loaders(
-        Store(PATCHES, np.empty(48, "S40")),
-        ["0", "1"] * 24,
-        np.arange(48) < 16,
-        card.vocab,
-        batch_size=8,
-        augment="d4",
-        mean=card.mean,
-        std=card.std,
-        device=torch.device("cpu"),
-    )
-    learn = build_learner(dls, make_body("squeezenet1_1"), 512, card, "fp32")
-
-    def keep(watch: Watch) -> None:
-        if watch.training:
-            kept.append(Checkpoint(watch.at, *capture(watch.learn, phase_ended=False)))
-
-    watch = Watch(lambda: None, lambda *_: None, keep, lambda: True)
-    learn.add_cbs([watch, *callbacks])
-    return learn, watch, kept
+    assert run_histo("train", "--resume", run, "--checkpoint-minutes", 5).exit_code == 0
+    assert result(run) == result(tiny_run)
 
 
 class Spoil(Callback):

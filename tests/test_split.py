@@ -7,6 +7,7 @@ import pytest
 
 from histo.data.split import (
     check_split,
+    fold_of,
     grouped_split,
     on_both_sides,
     random_split,
@@ -38,10 +39,12 @@ def test_a_split_too_small_for_its_classes_is_refused():
         random_split(["a", "a", "b", "b", "c", "c"], 20, 0)
 
 
-@pytest.mark.parametrize("side", ["train", "valid"])
-def test_a_class_absent_from_a_side_is_refused(side):
-    valid = np.array([label == ("1" if side == "valid" else "0") for label in LABELS])
-    with pytest.raises(HistoError, match=f"no patch of class '[01]' in {side}|in train"):
+@pytest.mark.parametrize(("zeros", "side"), [(60, "train"), (0, "valid")])
+def test_a_class_absent_from_a_side_is_refused(zeros, side):
+    """Of class 0 all 60 patches validate, or none does; of class 1 nine do."""
+    valid = np.zeros(100, bool)
+    valid[:zeros] = valid[-9:] = True
+    with pytest.raises(HistoError, match=f"no patch of class '0' in {side}"):
         check_split(LABELS, valid)
 
 
@@ -61,14 +64,51 @@ def test_no_group_is_on_both_sides_and_the_classes_are_balanced():
     assert (grouped_split(labels, groups, 20, 1) != valid).any()
 
 
-def test_too_few_groups_is_one_line():
+def test_of_all_splits_by_group_the_best_balanced_one_is_taken():
+    """A slide of 100 patches of one class, and ten small ones: the small ones validate."""
+    groups = ["large"] * 100 + [f"small {n % 10}" for n in range(100)]
+    labels = ["0"] * 100 + ["0", "1"] * 50
+    for seed in range(5):
+        valid = grouped_split(labels, groups, 20, seed)
+        assert not valid[:100].any()
+        assert {labels[n] for n in np.flatnonzero(valid)} == {"0", "1"}
+
+
+def test_as_many_groups_as_parts_are_enough_and_fewer_are_one_line():
+    assert grouped_split(["0", "1"] * 5, list("aabbccddee"), 20, 0).sum() == 2
     with pytest.raises(HistoError, match="3 groups cannot be split 80/20"):
         grouped_split(LABELS, ["a", "b"] * 30 + ["c"] * 40, 20, 0)
 
 
+def test_each_class_is_alike_in_all_folds_and_the_seed_decides():
+    folds = fold_of(LABELS, None, 4, 0)
+    assert [np.bincount(folds[:60]).tolist(), np.bincount(folds[60:]).tolist()] == [
+        [15] * 4,
+        [10] * 4,
+    ]
+    assert np.array_equal(fold_of(LABELS, None, 4, 0), folds)
+    assert not np.array_equal(fold_of(LABELS, None, 4, 1), folds)
+
+
+def test_no_group_is_in_two_folds():
+    groups = [f"slide {n % 8}" for n in range(100)]
+    folds = fold_of(LABELS, groups, 4, 0)
+    assert len(set(zip(groups, folds.tolist(), strict=True))) == 8
+    assert set(folds.tolist()) == {0, 1, 2, 3}
+
+
+def test_as_many_folds_as_patches_of_a_class_or_groups_can_be_made_and_no_more():
+    labels, groups = ["0"] * 3 + ["1"] * 3, list("abcabc")
+    assert sorted(fold_of(labels, groups, 3, 0).tolist()) == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(HistoError, match="class '0' has 3 patches: too few for 4 folds"):
+        fold_of(labels, None, 4, 0)
+    with pytest.raises(HistoError, match="2 groups are too few for 3 folds"):
+        fold_of(labels, list("ababab"), 3, 0)
+
+
 def test_equal_patches_go_where_the_first_of_them_is():
     valid = np.array([True, False, False, True, False])
-    keys = np.array([b"x", b"y", b"x", b"y", b"z"])
+    keys = np.array([b"y", b"x", b"y", b"x", b"a"])
     assert on_both_sides(valid, keys) == [0, 1]
     assert with_first(valid, keys).tolist() == [True, False, True, False, False]
     assert on_both_sides(with_first(valid, keys), keys) == []

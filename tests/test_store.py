@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from histo.data import store as store_module
 from histo.data.labels import list_patches
 from histo.data.patches import read_patch
-from histo.data.store import open_store, store_folder
+from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError
 from histo.screen import Screen
 from tests.conftest import write_image
@@ -70,6 +72,34 @@ def test_only_what_changed_or_came_is_decoded_anew(images, tmp_path, decoded):
     assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
 
 
+def test_a_patch_of_the_same_size_or_the_same_time_is_decoded_anew(images, tmp_path, decoded):
+    """Replaced within a second by a file of as many bytes, or by another one of the same age."""
+    paths = list_patches(images)
+    open_store(paths, tmp_path / "store", None, None, QUIET)
+    del decoded[:]
+    for path, change in ((paths[3], (0, 1)), (paths[4], (1, 0))):
+        info = path.stat()
+        path.write_bytes(path.read_bytes() + bytes(change[0]))
+        os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns + change[1]))
+    open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert sorted(decoded) == ["03.png", "04.png"]
+
+
+def test_the_fingerprint_is_of_the_pixels_in_any_order(images):
+    """And of the whole patch, however it is cropped; another pixel gives another."""
+    paths = list_patches(images)
+    whole = store_of(paths)
+    for other in (store_of(paths[::-1]), store_of(paths, crop=8)):
+        assert other.fingerprint() == whole.fingerprint()
+    assert whole.sha1[3].decode() == hashlib.sha1(read_patch(paths[3]).tobytes()).hexdigest()
+    write_image(paths[3], np.zeros((16, 16, 3), np.uint8))
+    assert store_of(paths).fingerprint() != whole.fingerprint()
+
+
+def store_of(paths: list[Path], crop: int | None = None) -> Store:
+    return open_store(paths, None, crop, None, QUIET)
+
+
 def test_another_order_of_the_same_patches_is_right(images, tmp_path):
     paths = list_patches(images)
     open_store(paths, tmp_path / "store", None, None, QUIET)
@@ -81,12 +111,14 @@ def test_crop_and_size_have_stores_of_their_own(images, tmp_path):
     paths = list_patches(images)
     whole = open_store(paths, tmp_path / "store", None, None, QUIET)
     small = open_store(paths, tmp_path / "store", 8, None, QUIET)
-    assert (whole.side, small.side) == (16, 8)
+    shrunk = open_store(paths, tmp_path / "store", None, 12, QUIET)
+    assert (whole.side, small.side, shrunk.side) == (16, 8, 12)
     assert np.array_equal(small.pixels, whole.pixels[:, 4:12, 4:12])
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "index", "format"])
-def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, damage):
+@pytest.mark.parametrize("damage", ["flip", "cut", "index", "format", "path"])
+def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, decoded, damage):
+    """Where one pixel has changed its patch is decoded anew, else all are."""
     paths = list_patches(images)
     folder = tmp_path / "store"
     open_store(paths, folder, None, None, QUIET)
@@ -99,12 +131,40 @@ def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, damage):
         array.write_bytes(data[:1000])
     elif damage == "index":
         index.write_bytes(index.read_bytes()[:100])
-    else:
+    else:  # of a later histo, or one that says to read another folder's array
+        (tmp_path / array.name).write_bytes(data)
+        said = {"format": 99} if damage == "format" else {"pixels": f"../{array.name}"}
         with np.load(index) as members:
-            np.savez(index, **{**members, "format": 99})
+            np.savez(index, **{**members, **said})
+    del decoded[:]
     store = open_store(paths, folder, None, None, QUIET)
+    assert len(set(decoded)) == (1 if damage == "flip" else len(paths))
     assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
     assert len(list(folder.glob("*.npy"))) == 1
+
+
+def test_the_pixels_are_on_disk_before_the_index_says_so(images, tmp_path, monkeypatch):
+    """Else a loss of power leaves an index of pixels that are not there."""
+    folder, seen, flush = tmp_path / "store", [], os.fsync
+
+    def spy(handle: int) -> None:
+        seen.append((os.fstat(handle).st_size, bool(list(folder.glob("*.npz")))))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    open_store(list_patches(images), folder, None, None, QUIET)
+    (pixels,) = folder.glob("*.npy")
+    assert seen[0] == (pixels.stat().st_size, False)
+    assert seen[-1][1]
+
+
+def test_a_store_of_more_patches_gives_those_asked_for(images, tmp_path):
+    """The last ones of the folder too may be gone."""
+    open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+    (images / "19.png").unlink()
+    paths = list_patches(images)
+    store = open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert len(store.pixels) == len(store.sha1) == len(paths) == 19
 
 
 def test_an_unreadable_patch_leaves_no_half_store(images, tmp_path):

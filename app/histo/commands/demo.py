@@ -17,7 +17,8 @@ from histo.data.synth import synthetic_patches, write_dataset
 from histo.errors import HistoError
 from histo.screen import Screen
 
-TRAIN, TEST, SEED = 1500, 400, 20
+TRAIN, TEST, COLOUR, SEED = 1500, 400, 400, 20
+"""Patches to train on, to test, and to learn mean colours from."""
 TRAINING = ("--weights", "none", "--crop", "64", "--epochs", "5", "--no-store")
 """From nothing, on the centre 64x64 px: what two cores learn in two minutes."""
 
@@ -38,7 +39,7 @@ def demo(folder: Path, invoke: Callable[[list[str]], None], screen: Screen) -> N
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    colour = mean_colour_auc(400)
+    colour = mean_colour_auc(COLOUR)
     screen.say(f"{TRAIN:,} synthetic patches in {data}, drawn by histo, of no patient")
     screen.say(f"by mean colour alone, a logistic regression reaches AUC {colour:.3f} on them")
     for words in (

@@ -42,12 +42,22 @@ def _figure(width: float = 5.6, height: float = 5.0, **kwargs: Any) -> tuple[Fig
     return figure, axes
 
 
+def _sheet(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
+    """Places for patches, without axes: ticks that nobody sees would take half of the time."""
+    figure, axes = _figure(width, height, nrows=rows, ncols=columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.axis("off")
+    return figure, axes
+
+
 def _save(figure: Figure, path: Path) -> None:
     """Write PATH.png and PATH.svg, each whole or not at all."""
     with plt.rc_context(STYLE):
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
             with written(path.with_name(f"{path.name}.{kind}")) as file:
                 figure.savefig(file, format=kind, metadata=metadata)
+            figure.set_layout_engine("none")  # it stands: laying it out anew takes as long again
     plt.close(figure)
 
 
@@ -201,9 +211,7 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
 def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
     """A sheet of patches, three in a row, a caption over each; uint8 [S, S, 3] each."""
     rows = max(1, -(-len(patches) // 3))
-    figure, axes = _figure(6.6, 2.35 * rows + 0.5, nrows=rows, ncols=3, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
+    figure, axes = _sheet(6.6, 2.35 * rows + 0.5, rows, 3)
     for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
         ax.imshow(patch, interpolation="nearest")
         ax.set_title(caption, fontsize=9)
@@ -220,9 +228,7 @@ def draw_attention(
     map is taken for one of the stain.
     """
     rows = max(1, -(-len(patches) // 3))
-    figure, axes = _figure(9.6, 1.95 * rows + 0.2, nrows=rows, ncols=6, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
+    figure, axes = _sheet(9.6, 1.95 * rows + 0.2, rows, 6)
     pairs = axes.reshape(-1, 2)
     for (left, right), patch, heat, caption in zip(pairs, patches, maps, captions, strict=False):
         left.imshow(patch, interpolation="nearest")
