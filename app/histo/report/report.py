@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from histo.attention import Attention
 from histo.config import Wanted
 from histo.report.attention import judge_attention
@@ -16,6 +14,8 @@ from histo.report.calibration import judge_calibration
 from histo.report.document import write_html
 from histo.report.drawings import Reader, draw_attention, draw_mistakes, drawings
 from histo.report.intervals import (
+    Figures,
+    Floats,
     Ranked,
     add_intervals,
     as_json,
@@ -115,7 +115,7 @@ def add_operating_point(
     scores = table.probabilities[:, 1]
     ranked = Ranked(table.labels == 1, scores)
 
-    def find(weights: np.ndarray) -> dict[str, float]:
+    def find(weights: Floats) -> Figures:
         return {"threshold": ranked.threshold(weights, wanted.rate, wanted.value)}
 
     ends = intervals(find, len(scores), subject.groups)["threshold"]
