@@ -22,6 +22,7 @@ BASE = {
         "digest",
         "limits",
         "lock",
+        "plural",
         "rows",
         "ranks",
         "shard",

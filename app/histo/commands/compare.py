@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from histo.errors import HistoError
+from histo.plural import counted
 from histo.run import Predictions, Run, read_predictions, write_json
 from histo.screen import Screen
 
@@ -17,7 +18,6 @@ def compare(
 ) -> dict[str, Any]:
     """Say each figure of both and the interval of the difference, on the patches both have."""
     from histo.report.intervals import ROUNDS, Figures, Floats, all_figures, as_json, intervals
-    from histo.report.words import plural
 
     one, two = read_table(first), read_table(second)
     a, b = pair(one, two, first, second)
@@ -39,8 +39,8 @@ def compare(
     left = len(one.ids) + len(two.ids) - 2 * n
     apart = f"; {left:,} that only one has are left out" if left else ""
     screen.say(
-        f"{n:,} patches in both{apart}. 95 % interval of the difference, paired, bootstrap over "
-        f"{units:,} {plural(unit, units)}"
+        f"{counted(n, 'patch')} in both{apart}. 95 % interval of the difference, paired, bootstrap over "
+        f"{counted(units, unit)}"
     )
     result = {
         "patches": n,

@@ -9,6 +9,7 @@ from typing import Any
 
 from histo.attention import Attention
 from histo.config import Wanted
+from histo.plural import counted
 from histo.report.attention import judge_attention
 from histo.report.calibration import judge_calibration
 from histo.report.document import write_html
@@ -146,7 +147,7 @@ def say(
     screen.say(f"note: {line}" if warning else line)
     if absent := absent_line(metrics):
         screen.say(f"note: {absent}")
-    screen.say(f"{metrics['patches']:,} patches. {unit_line(metrics)}.")
+    screen.say(f"{counted(metrics['patches'], 'patch')}. {unit_line(metrics)}.")
     screen.table(headline(metrics))
     if "at_0.5" in metrics:
         screen.table(points(metrics))
