@@ -272,11 +272,11 @@ def test_check_finds_what_is_wrong_and_names_it(tmp_path):
     result = run_histo("check", tmp_path, "--out", tmp_path / "check")
     assert result.exit_code == 1
     for said in (
-        "1 labels without a patch\n  ghost",
+        "1 label without a patch\n  ghost",
         "2 patches without a label\n  e.png\n  f.png",
-        "1 ids twice, with different labels\n  c (lines 4, 10)",
-        "1 ids twice, with the same label (train keeps one)\n  d (lines 5, 11)",
-        "1 patches that cannot be read",
+        "1 id twice, with different labels\n  c (lines 4, 10)",
+        "1 id twice, with the same label (train keeps one)\n  d (lines 5, 11)",
+        "1 patch that cannot be read",
         "big.png: 20x20 px",
         "a.png, same.png",
     ):

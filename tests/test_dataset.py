@@ -75,9 +75,9 @@ def test_a_patch_without_a_group_is_one_line(data):
 
 def test_a_given_split_that_leaks_is_refused_unless_it_is_allowed(data):
     given = {"split_column": "side", "groups": str(data / "slides.csv")}
-    with pytest.raises(HistoError, match="8 of slide are on both sides, as s0, s1, s2") as error:
+    with pytest.raises(HistoError, match="8 slides on both sides, as s0, s1, s2") as error:
         read(data, **given)
-    assert "1 patches have equals on the other side, as p00" in str(error.value)
+    assert "1 patch with equals on the other side, as p00" in str(error.value)
     assert "--allow-leak" in str(error.value)
     assert "s0, s1, s2" in read(data, **given, allow_leak=True).leak
 

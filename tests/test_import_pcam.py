@@ -200,9 +200,9 @@ def test_equal_patches_are_kept_once_where_they_first_stand(twice, tmp_path):
     assert json.loads((data / "import.json").read_text())["patches"]["train"] == {
         "in_file": 5, "duplicates": 2, "kept": 3, "0": 2, "1": 1,
     }  # fmt: skip
-    assert "note: 2 duplicates stand in another split than the first" in result.stdout
-    assert "note: 1 duplicates have another label than the first" in result.stdout
-    assert "note: 3 duplicates are of another slide than the first" in result.stdout
+    assert "note: 2 duplicates in another split than the first" in result.stdout
+    assert "note: 1 duplicate with another label than the first" in result.stdout
+    assert "note: 3 duplicates of another slide than the first" in result.stdout
 
 
 def test_kept_duplicates_have_ids_of_their_own(twice, tmp_path):

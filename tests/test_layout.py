@@ -24,6 +24,7 @@ BASE = {
         "digest",
         "limits",
         "lock",
+        "plural",
         "rows",
         "ranks",
         "shard",

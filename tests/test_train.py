@@ -145,7 +145,7 @@ def test_an_id_that_is_the_sha1_of_other_pixels_is_said(dataset, tmp_path):
     write_image(patch, np.zeros((48, 48, 3), np.uint8))
     words = ["--weights", "none", "--epochs", 1, "--out", tmp_path / "run"]
     result = run_histo("train", data, *TINY, *words)
-    assert f"1 ids are a SHA-1 that is not of their pixels, {patch.stem} first" in result.stdout
+    assert f"1 id named by a SHA-1 that is not of the pixels, {patch.stem} first" in result.stdout
 
 
 def test_runs_are_numbered_and_never_overwritten(dataset, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from histo import __version__, ranks
 from histo.config import CheckConfig, DataConfig, TrainConfig, Wanted
 from histo.errors import HistoError, Stopped
 from histo.parts import Part, gather
+from histo.plural import counted
 from histo.screen import Screen
 from histo.shard import Shard, whole_path
 
@@ -155,7 +156,9 @@ def check(
             else ""
         )
         raise HistoError(f"{data}: training would fail, see above{way}")
-    typer.echo(f"{data} is ready to train on" + (f" ({done.notes} notes)" * bool(done.notes)))
+    typer.echo(
+        f"{data} is ready to train on" + (f" ({counted(done.notes, 'note')})" * bool(done.notes))
+    )
 
 
 @app.command()
@@ -359,7 +362,7 @@ def predict(
     if share:
         screen.say(part_line(share, out, count))
     else:
-        screen.say(f"predictions: {out} ({count:,} patches)")
+        screen.say(f"predictions: {out} ({counted(count, 'patch')})")
 
 
 @app.command()
@@ -415,7 +418,7 @@ def share_of(given: str | None) -> Shard | None:
 def part_line(share: Shard, table: Path, count: int) -> str:
     """Where a part is, and what joins it to the others."""
     then = f"when all {share.of} are there: histo merge {share.pattern(table)}"
-    return f"part: {share.path(table)} ({count:,} patches; {then})"
+    return f"part: {share.path(table)} ({counted(count, 'patch')}; {then})"
 
 
 @app.command()
@@ -442,7 +445,7 @@ def merge(
         folder, _ = judge(done.path, None, None, Screen())
         typer.echo(f"report: {folder / 'report.html'}")
     else:
-        typer.echo(f"predictions: {run(found, out, submission)} ({rows:,} patches)")
+        typer.echo(f"predictions: {run(found, out, submission)} ({counted(rows, 'patch')})")
 
 
 @app.command()

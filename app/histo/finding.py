@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from histo.plural import counted
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -12,8 +14,10 @@ class Finding:
 
     name: str
     """of its CSV"""
+    noun: str
+    """what was counted: one of them"""
     what: str
-    """what was counted, to be read after the number"""
+    """the rest of the line, to be read after number and noun"""
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     fatal: bool = False
@@ -33,6 +37,16 @@ class Finding:
     def count(self) -> int:
         """How many there are."""
         return len(self.rows) if self.number is None else self.number
+
+    @property
+    def said(self) -> str:
+        """How many of what."""
+        return f"{counted(self.count, self.noun)} {self.what}".rstrip()
+
+    @property
+    def line(self) -> str:
+        """The same, with how grave it is."""
+        return f"{'error' if self.fatal else 'note'}: {self.said}"
 
     def some(self, most: int) -> list[str]:
         """A few examples."""

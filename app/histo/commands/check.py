@@ -20,6 +20,7 @@ from histo.data.store import store_bytes, store_folder
 from histo.data.suspects import balance, of_groups, of_quality, of_sets
 from histo.errors import plain
 from histo.finding import Finding
+from histo.plural import counted
 from histo.report.findings import Checked, open_folder, write_findings
 from histo.run import check_folders, written
 from histo.screen import Screen
@@ -130,7 +131,7 @@ def describe(
 
 def say(finding: Finding, screen: Screen) -> None:
     """A count and the first few."""
-    screen.say(f"{'error' if finding.fatal else 'note'}: {finding.count:,} {finding.what}")
+    screen.say(finding.line)
     for item in finding.some(FEW):
         screen.say(f"  {plain(item)}")
     if finding.count > FEW:
@@ -195,7 +196,7 @@ def groups_line(rows: Sequence[Sequence[str]]) -> str:
     single = sum(sum(count != "0" for count in row[2:]) == 1 for row in body)
     sizes = [int(row[1]) for row in body]
     return (
-        f"{single:,} of {len(body):,} groups ({head[0]}) have one class only "
+        f"{single:,} of {counted(len(body), 'group')} ({head[0]}) with one class only "
         f"({min(sizes):,} to {max(sizes):,} patches each)"
     )
 
@@ -209,4 +210,4 @@ def write_exclusions(path: Path, column: str, found: Sequence[Finding], screen: 
         table = csv.writer(file, lineterminator="\n")
         table.writerow([column, "reason"])
         table.writerows(reasons.items())
-    screen.say(f"exclusions: {path} ({len(reasons):,} ids, for histo train --exclude)")
+    screen.say(f"exclusions: {path} ({counted(len(reasons), 'id')}, for histo train --exclude)")

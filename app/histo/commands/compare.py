@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from histo.errors import HistoError
+from histo.plural import counted
 from histo.run import Predictions, Run, read_predictions, write_json
 from histo.screen import Screen
 
@@ -16,29 +17,30 @@ def compare(
     first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
 ) -> dict[str, Any]:
     """Say each figure of both and the interval of the difference, on the patches both have."""
-    from histo.report.intervals import ROUNDS, all_figures, as_json, intervals
-    from histo.report.words import plural
+    from histo.report.intervals import ROUNDS, Figures, Floats, all_figures, as_json, intervals
 
     one, two = read_table(first), read_table(second)
     a, b = pair(one, two, first, second)
     unit, names = groups_for(groups, a.ids, (first, second))
     figures = [all_figures(table.labels, table.probabilities) for table in (a, b)]
 
-    def difference(weights: Any) -> dict[str, float]:
+    def difference(weights: Floats) -> Figures:
         mine, theirs = (each(weights) for each in figures)
         return {name: theirs[name] - mine[name] for name in mine}
 
     n = len(a.ids)
     with screen.bar("resampling", ROUNDS) as advance:
         found = intervals(difference, n, names, advance=advance, difference=True)
-    mine, theirs = (each(np.ones(n)) for each in figures)
+    mine, theirs = (
+        {name: float(value) for name, value in each(np.ones(n)).items()} for each in figures
+    )
     units = len(set(names or a.ids))
     screen.say(f"A: {first}\nB: {second}")
     left = len(one.ids) + len(two.ids) - 2 * n
     apart = f"; {left:,} that only one has are left out" if left else ""
     screen.say(
-        f"{n:,} patches in both{apart}. 95 % interval of the difference, paired, bootstrap over "
-        f"{units:,} {plural(unit, units)}"
+        f"{counted(n, 'patch')} in both{apart}. 95 % interval of the difference, paired, bootstrap over "
+        f"{counted(units, unit)}"
     )
     result = {
         "patches": n,

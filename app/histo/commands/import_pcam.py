@@ -35,6 +35,7 @@ from histo.data.pcam import (
 from histo.data.store import StoreRow, stamp_of, store_folder, write_store
 from histo.errors import HistoError
 from histo.lock import held
+from histo.plural import counted
 from histo.run import read_json, write_json, written
 from histo.screen import Screen
 
@@ -159,12 +160,14 @@ def say_counts(patches: Patches, kept: NDArray[np.bool_], screen: Screen, labels
     )
     fate = "all are kept" if kept.all() else "the first is kept"
     for what, column in (
-        ("stand in another split", patches.split),
-        ("have another label", patches.label),
-        ("are of another slide", patches.slide),
+        ("in another split", patches.split),
+        ("with another label", patches.label),
+        ("of another slide", patches.slide),
     ):
         if count := int((column != column[patches.first]).sum()):
-            screen.say(f"note: {count:,} duplicates {what} than the first of their kind ({fate})")
+            screen.say(
+                f"note: {counted(count, 'duplicate')} {what} than the first of the same pixels ({fate})"
+            )
 
 
 def write_patches(

@@ -30,6 +30,7 @@ from histo.data.split import (
 )
 from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError
+from histo.plural import counted
 from histo.screen import Screen
 
 RANDOM = "random over patches, optimistic on new slides"
@@ -175,7 +176,8 @@ def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> li
     kept = [row for row in rows if row.id not in listed]
     if not kept:
         raise HistoError(f"{config.exclude} leaves no patch to train on")
-    screen.say(f"{len(rows) - len(kept):,} patches are left out, as {config.exclude.name} says")
+    left = counted(len(rows) - len(kept), "patch")
+    screen.say(f"{left} left out, as {config.exclude.name} says")
     return kept
 
 
@@ -184,10 +186,10 @@ def find_leak(ids: list[str], split: Split, store: Store) -> str:
     found = []
     if split.groups and (rows := on_both_sides(split.valid, split.groups)):
         some = ", ".join(split.groups[row] for row in rows[:3])
-        found.append(f"{len(rows):,} of {split.column} are on both sides, as {some}")
+        found.append(f"{counted(len(rows), split.column)} on both sides, as {some}")
     if rows := on_both_sides(split.valid, store.sha1):
         some = ", ".join(ids[row] for row in rows[:3])
-        found.append(f"{len(rows):,} patches have equals on the other side, as {some}")
+        found.append(f"{counted(len(rows), 'patch')} with equals on the other side, as {some}")
     return "; ".join(found)
 
 
@@ -198,6 +200,6 @@ def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
     changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]
     if changed:
         screen.say(
-            f"note: {len(changed):,} ids are a SHA-1 that is not of their pixels, "
+            f"note: {counted(len(changed), 'id')} named by a SHA-1 that is not of the pixels, "
             f"{changed[0]} first (histo check lists more)"
         )

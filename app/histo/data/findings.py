@@ -82,7 +82,8 @@ def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
     return [
         Finding(
             "ids_twice_differ",
-            "ids twice, with different labels",
+            "id",
+            "twice, with different labels",
             columns,
             lines(differ),
             fatal=True,
@@ -93,7 +94,8 @@ def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
         ),
         Finding(
             "ids_twice",
-            "ids twice, with the same label (train keeps one)",
+            "id",
+            "twice, with the same label (train keeps one)",
             columns,
             lines(agree),
             number=len(agree),
@@ -101,12 +103,13 @@ def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
         ),
         Finding(
             "one_class",
-            "class only: there is nothing to learn",
+            "class",
+            "only: there is nothing to learn",
             [config.label_column],
             [[name] for name in counts] if len(counts) < 2 else [],
             fatal=True,
         ),
-        Finding("lone_classes", "classes of one patch", [config.label_column], single, fatal=True),
+        Finding("lone_classes", "class", "of one patch", [config.label_column], single, fatal=True),
     ]
 
 
@@ -117,25 +120,27 @@ def of_files(files: Files) -> list[Finding]:
     bad = [(row, said) for row, said in seen.unreadable.items() if known.id[row]]
     rest = [(row, said) for row, said in seen.unreadable.items() if not known.id[row]]
 
-    def of_table(name: str, what: str, ids: list[str], why: str) -> Finding:
-        left_out = dict.fromkeys(ids, why)
-        return Finding(name, what, column, [[id_] for id_ in ids], fatal=True, excluded=left_out)
+    def of_table(name: str, noun: str, what: str, ids: list[str], why: str) -> Finding:
+        rows, left_out = [[id_] for id_ in ids], dict.fromkeys(ids, why)
+        return Finding(name, noun, what, column, rows, fatal=True, excluded=left_out)
 
-    several = "ids that fit several files (give their suffix)"
-    ungrouped = f"patches of which no {known.unit or 'group'} is named"
+    several = "of which there are several files (give the suffix)"
+    ungrouped = f"of which no {known.unit or 'group'} is named"
     return [
-        of_table("missing", "labels without a patch", known.missing, "no such patch"),
-        of_table("several_files", several, known.several, "fits several files"),
-        of_table("ungrouped", ungrouped, known.ungrouped, f"no {known.unit} is named"),
+        of_table("missing", "label", "without a patch", known.missing, "no such patch"),
+        of_table("several_files", "id", several, known.several, "fits several files"),
+        of_table("ungrouped", "patch", ungrouped, known.ungrouped, f"no {known.unit} is named"),
         Finding(
             "unlabelled",
-            "patches without a label",
+            "patch",
+            "without a label",
             ["file"],
             [[files.name(row)] for row, name in enumerate(known.id) if not name],
         ),
         Finding(
             "unreadable",
-            "patches that cannot be read",
+            "patch",
+            "that cannot be read",
             [*files.columns, "reason"],
             [[*files.line(row), said] for row, said in bad],
             fatal=True,
@@ -144,7 +149,8 @@ def of_files(files: Files) -> list[Finding]:
         ),
         Finding(
             "unreadable_unlabelled",
-            "unlabelled files that cannot be read",
+            "unlabelled file",
+            "that cannot be read",
             ["file", "reason"],
             [[files.name(row), said] for row, said in rest],
             examples=[said for _, said in rest[:9]],
@@ -162,7 +168,8 @@ def of_sizes(files: Files) -> list[Finding]:
     return [
         Finding(
             "odd_sizes",
-            f"patches not of {common[0]}x{common[1]} px (train with --size {common[0] or 96})",
+            "patch",
+            f"not of {common[0]}x{common[1]} px (train with --size {common[0] or 96})",
             [*files.columns, "size"],
             [[*files.line(row), size] for row, size in zip(odd, shown, strict=True)],
             fatal=not fits,
@@ -171,7 +178,8 @@ def of_sizes(files: Files) -> list[Finding]:
         ),
         Finding(
             "not_square",
-            "size for most that is not square (train with --crop or --size)",
+            "size",
+            "for most that is not square (train with --crop or --size)",
             ["size"],
             [] if square else [["x".join(map(str, common))]],
             fatal=True,
@@ -187,7 +195,8 @@ def of_ids(files: Files) -> list[Finding]:
     return [
         Finding(
             "changed_ids",
-            f"of {len(named):,} files named by a SHA-1 that is not of their pixels",
+            "file",
+            f"of {len(named):,} named by a SHA-1 that is not of the pixels",
             [*files.columns, "sha1"],
             [[*files.line(row), sha1[row]] for row in changed],
             advice="The pixels are not those that were published under these names.",

@@ -20,7 +20,7 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
     differ = [rows for rows in sets if len({label[r] for r in rows} - {""}) > 1]
     both = [rows for rows in sets if len({split[r] for r in rows} - {""}) > 1]
     name, what = ("near_duplicates", "near-duplicates") if near else ("duplicates", "equal patches")
-    every = "sets of near-duplicates" if near else "sets of files with the same pixels"
+    every = "of near-duplicates" if near else "of files with the same pixels"
     how = (
         "The same picture turned, flipped, re-saved, resized or brightened. "
         if near
@@ -41,6 +41,7 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
             lines = [[line[1], line[0], *line[2:]] for line in lines]
         return Finding(
             name + ending,
+            "set",
             what,
             [files.columns[0], "set", *files.columns[1:]],
             lines,
@@ -57,8 +58,8 @@ def of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -> list[Fin
 
     return [
         finding("", every, sets, False),
-        finding("_disagree", f"sets of {what} whose labels disagree", differ, False),
-        finding("_split", f"sets of {what} on both sides of the split", both, not near),
+        finding("_disagree", f"of {what} whose labels disagree", differ, False),
+        finding("_split", f"of {what} on both sides of the split", both, not near),
     ]
 
 
@@ -82,16 +83,18 @@ def _excluded_of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -
 
 
 QUALITY = {
-    "black": ("black patches", "contrast", True, "Nothing is on them: a fault of the scanner."),
-    "blank": ("blank patches", "contrast", True, "Empty glass or paper, of one colour."),
+    "black": ("black patch", "", "contrast", True, "Nothing is on them: a fault of the scanner."),
+    "blank": ("blank patch", "", "contrast", True, "Empty glass or paper, of one colour."),
     "blurred": (
-        "blurred patches",
+        "blurred patch",
+        "",
         "sharpness",
         False,
         "Far less sharp than this set mostly is. They stay in unless you leave them out.",
     ),
     "tissue_poor": (
-        "patches with hardly any tissue",
+        "patch",
+        "with hardly any tissue",
         "tissue",
         False,
         "Under 1 % of the pixels absorb light. Often right as negatives: they stay in unless "
@@ -106,7 +109,7 @@ def of_quality(files: Files) -> list[Finding]:
     readable, found = files.seen.readable, []
     table = files.seen.statistics[readable]
     for name, those in faults(table).items():
-        what, statistic, out, advice = QUALITY[name]
+        noun, what, statistic, out, advice = QUALITY[name]
         values = table[statistic][those]
         order = np.argsort(values, kind="stable")
         worst = [
@@ -116,6 +119,7 @@ def of_quality(files: Files) -> list[Finding]:
         found.append(
             Finding(
                 name,
+                noun,
                 what,
                 [*files.columns, statistic],
                 [[*files.line(row), value] for row, value in worst],
@@ -142,7 +146,8 @@ def of_groups(files: Files) -> list[Finding]:
     return [
         Finding(
             "groups_split",
-            f"of {len(sides):,} groups ({unit}) are on both sides of the split",
+            "group",
+            f"of {len(sides):,} ({unit}) on both sides of the split",
             [unit, "train", "valid"],
             [[g, str(count["train"]), str(count["valid"])] for g, count in sorted(both.items())],
             fatal=True,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.attention import Attention
-from histo.report.intervals import as_json, intervals
+from histo.report.intervals import Figures, Floats, as_json, intervals
 
 Maps = NDArray[np.float64]
 CENTRE = 32
@@ -72,8 +72,8 @@ def judge_attention(found: Attention, centre: int, groups: Sequence[str] | None)
 def _mean(shares: NDArray[np.float64], groups: Sequence[str] | None) -> dict[str, Any]:
     """Patches, their mean share, and its interval."""
 
-    def figures(weights: NDArray[np.float64]) -> dict[str, float]:
-        return {"share": float(weights @ shares / weights.sum())}
+    def figures(weights: Floats) -> Figures:
+        return {"share": weights @ shares / weights.sum(-1)}
 
     ends = intervals(figures, len(shares), groups)["share"]
     return {"patches": len(shares), "share": float(shares.mean()), "interval": as_json(ends)}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from histo.plural import counted
 from histo.report import page
 from histo.report.words import (
     Subject,
@@ -49,7 +50,7 @@ def write_html(
     curves = [(folder / f"{name}.svg", caption) for name, caption in CURVES.items()]
     sections: list[Section] = [
         ("", opening(subject, metrics)),
-        (f"{metrics['patches']:,} patches judged", judged(metrics)),
+        (f"{counted(metrics['patches'], 'patch')} judged", judged(metrics)),
         ("Curves", [page.figures([*curves, *subject.figures])]),
         ("Calibration", [page.paragraph(f"{calibration_line(metrics)}.")]),
         *by_unit(groups, subject.unit),

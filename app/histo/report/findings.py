@@ -103,8 +103,7 @@ def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, li
         page.facts(checked.facts),
     ]
     rows = [["found", "all of them"]] + [
-        [f"{'error' if f.fatal else 'note'}: {f.count:,} {f.what}", f"{f.name}.csv"]
-        for f in findings
+        [finding.line, f"{finding.name}.csv"] for finding in findings
     ]
     found = page.table(rows) if findings else page.paragraph("Nothing.")
     colours = [page.paragraph(f"{checked.colours_line}.", "small")]
@@ -141,4 +140,4 @@ def section(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[s
     pieces.append(page.table(rows))
     more = f"all {len(finding.rows):,} rows" if len(finding.rows) > ROWS else "the same rows"
     pieces.append(page.link(f"{finding.name}.csv", f"{finding.name}.csv: {more}"))
-    return f"{finding.count:,} {finding.what}", pieces
+    return finding.said, pieces

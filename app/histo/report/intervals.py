@@ -13,9 +13,12 @@ from histo.errors import HistoError
 from histo.report.metrics import Labels, Table, told_apart
 
 Floats = NDArray[np.float64]
-Figures = dict[str, float]
+Figures = dict[str, Floats]
+"""Figures by name: for weights [..., N] each is [...], one of each row of weights."""
 ROUNDS = 1000
 """Resamples of an interval: its ends move by less than a tenth of its width from seed to seed."""
+AT_ONCE = 1 << 16
+"""Weights that are summed in one go, some rows of them where patches are few."""
 
 
 class Ranked:
@@ -31,40 +34,45 @@ class Ranked:
         self.ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
         self.values = ranked[self.ends]
 
-    def areas(self, weights: Floats) -> tuple[float, float]:
-        """Area under the ROC curve and average precision under weights [N]; nan for one class."""
+    def areas(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Area under the ROC curve and average precision under weights [..., N].
+
+        Both are nan where the weights leave one class only.
+        """
         below_pos, below_neg = self._below(weights)
-        pos, neg = below_pos[-1], below_neg[-1]
-        if not (pos and neg):
-            return float("nan"), float("nan")
+        pos, neg = below_pos[..., -1:], below_neg[..., -1:]
         at_pos, at_neg = np.diff(below_pos, prepend=0), np.diff(below_neg, prepend=0)
-        auc = (at_pos * (below_neg - at_neg / 2)).sum() / (pos * neg)
         called_pos, called_neg = pos - below_pos + at_pos, neg - below_neg + at_neg
         called = np.maximum(called_pos + called_neg, 1e-300)
-        return float(auc), float((at_pos * called_pos / called).sum() / pos)
+        pos, neg = pos[..., 0], neg[..., 0]
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no weight
+            auc = (at_pos * (below_neg - at_neg / 2)).sum(-1) / (pos * neg)
+            precision = (at_pos * called_pos / called).sum(-1) / pos
+        return auc, np.where(neg > 0, precision, np.nan)
 
-    def threshold(self, weights: Floats, rate: str, wanted: float) -> float:
+    def threshold(self, weights: Floats, rate: str, wanted: float) -> Floats:
         """The threshold that reaches a sensitivity or specificity (0 to 1) at the least cost.
 
         The highest with a sensitivity of at least `wanted`, or the lowest with such a specificity;
         a score at or above it is called positive. nan without patches of the class in question.
         """
-        below_pos, below_neg = self._below(weights)
-        below = below_pos if rate == "sensitivity" else below_neg
-        if not below[-1]:
-            return float("nan")
-        share = np.append(0, below) / below[-1]  # of the class, below each score and below none
-        if rate == "sensitivity":
-            at = int(np.flatnonzero(1 - share[:-1] >= wanted - 1e-12)[-1])
-        else:
-            at = int(np.flatnonzero(share >= wanted - 1e-12)[0])
-        above = np.nextafter(self.values[-1], np.inf)
-        return float(np.append(self.values, above)[at])
+        sensitivity = rate == "sensitivity"
+        below = self._below(weights)[0 if sensitivity else 1]
+        total = below[..., -1:]
+        with np.errstate(invalid="ignore"):
+            share = np.insert(below, 0, 0, -1) / total  # of the class, below each score
+        if sensitivity:  # the last score with enough of the class at or above it
+            at = (1 - share[..., :-1] >= wanted - 1e-12).sum(-1) - 1
+        else:  # the first with enough below it
+            at = (share < wanted - 1e-12).sum(-1)
+        values = np.append(self.values, np.nextafter(self.values[-1], np.inf))
+        return np.where(total[..., 0] > 0, values[at], np.nan)
 
     def _below(self, weights: Floats) -> tuple[Floats, Floats]:
         """Weight of positives and of negatives at or below each distinct score."""
-        w = weights[self.order]
-        return np.cumsum(w * self.positive)[self.ends], np.cumsum(w * ~self.positive)[self.ends]
+        w = weights[..., self.order]
+        pos, neg = (np.cumsum(w * side, -1) for side in (self.positive, ~self.positive))
+        return pos[..., self.ends], neg[..., self.ends]
 
 
 def wanted_threshold(
@@ -77,7 +85,7 @@ def wanted_threshold(
     if not (labels == needed).any():
         raise HistoError(f"--{wanted.rate} needs patches of class {vocab[needed]}: there are none")
     ranked = Ranked(labels == 1, probabilities[:, 1])
-    return ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value)
+    return float(ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value))
 
 
 class Scores:
@@ -92,15 +100,15 @@ class Scores:
         self.square = ((probabilities - truth) ** 2).sum(1) / (2 if classes == 2 else 1)
 
     def __call__(self, weights: Floats) -> Figures:
-        """The figures under weights [N], nan where a class has none."""
+        """The figures under weights [..., N], nan where a class has none."""
+        total = weights.sum(-1)
         each = [ranked.areas(weights) for ranked in self.ranked]
-        areas = np.mean(each, axis=0) if each else (np.nan, np.nan)
-        total = weights.sum()
+        areas = np.mean(each, axis=0) if each else np.full((2, *total.shape), np.nan)
         return {
-            "roc_auc": float(areas[0]),
-            "average_precision": float(areas[1]),
-            "log_loss": float(weights @ self.surprise / total),
-            "brier": float(weights @ self.square / total),
+            "roc_auc": areas[0],
+            "average_precision": areas[1],
+            "log_loss": weights @ self.surprise / total,
+            "brier": weights @ self.square / total,
         }
 
 
@@ -108,25 +116,33 @@ class Counts:
     """The figures of called classes against true ones, int64 [N] each, for any weights."""
 
     def __init__(self, labels: Labels, called: Labels, classes: int) -> None:
-        self.classes, self.cells = classes, labels * classes + called
+        self.labels, self.called, self.classes = labels, called, classes
+        self.right = np.flatnonzero(labels == called)
         self.there = np.bincount(labels, minlength=classes) > 0
         self.named = self.there | (np.bincount(called, minlength=classes) > 0)
 
     def __call__(self, weights: Floats) -> Figures:
-        """The figures under weights [N], nan where a class has none."""
-        k = self.classes
-        matrix = np.bincount(self.cells, weights, minlength=k * k).reshape(k, k)
+        """The figures under weights [..., N], nan where a class has none."""
+        true, called = (tally(of, weights, self.classes) for of in (self.labels, self.called))
+        right = tally(self.labels[self.right], weights[..., self.right], self.classes)
         with np.errstate(invalid="ignore", divide="ignore"):
-            recalls = matrix.diagonal() / matrix.sum(1)
-            f1 = 2 * matrix.diagonal() / (matrix.sum(0) + matrix.sum(1))
+            recalls, f1 = right / true, 2 * right / (true + called)
         found = {
-            "accuracy": matrix.trace() / weights.sum(),
-            "balanced_accuracy": recalls[self.there].mean(),
-            "f1": f1[1] if k == 2 else f1[self.named].mean(),
+            "accuracy": right.sum(-1) / weights.sum(-1),
+            "balanced_accuracy": recalls[..., self.there].mean(-1),
+            "f1": f1[..., 1] if self.classes == 2 else f1[..., self.named].mean(-1),
         }
-        if k == 2:
-            found |= {"sensitivity": recalls[1], "specificity": recalls[0]}
-        return {name: float(value) for name, value in found.items()}
+        if self.classes == 2:
+            found |= {"sensitivity": recalls[..., 1], "specificity": recalls[..., 0]}
+        return found
+
+
+def tally(of: Labels, weights: Floats, classes: int) -> Floats:
+    """The weight [..., classes] of each class that weights [..., N] give to classes [N]."""
+    rows = weights.reshape(-1, len(of))
+    places = np.arange(len(rows))[:, None] * classes + of
+    sums = np.bincount(places.ravel(), rows.ravel(), minlength=len(rows) * classes)
+    return np.asarray(sums.reshape(*weights.shape[:-1], classes), np.float64)
 
 
 def all_figures(labels: Labels, probabilities: Table) -> Callable[[Floats], Figures]:
@@ -144,34 +160,38 @@ def intervals(
     groups: Sequence[str] | None = None,
     rounds: int = ROUNDS,
     seed: int = 0,
-    advance: Callable[[], object] = lambda: None,
+    advance: Callable[[int], object] = lambda _: None,
     difference: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """The 95 % bootstrap interval of each figure (Efron and Tibshirani, 1993, chapters 12, 13).
 
     With `groups` [N] whole groups are drawn: patches of a slide are alike, and count as one draw
-    (the cluster bootstrap: Field and Welsh, 2007, J. R. Stat. Soc. B 69:369). `advance` is called
-    once a round; `difference` says that the figures are differences of two.
+    (the cluster bootstrap: Field and Welsh, 2007, J. R. Stat. Soc. B 69:369). `advance` is told of
+    rounds done; `difference` says that the figures are differences of two.
     """
     rng = np.random.default_rng(seed)
     codes = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     units = int(codes.max()) + 1
 
-    def draw() -> Figures:
-        times = np.bincount(rng.integers(units, size=units), minlength=units)
-        advance()
-        return figures(times[codes].astype(np.float64))
+    def draw(rows: int) -> Figures:
+        drawn = rng.integers(units, size=(rows, units)) + units * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
+        advance(rows)
+        return figures(times[:, codes].astype(np.float64))
 
-    found = [draw() for _ in range(rounds)]
+    step = max(1, AT_ONCE // n)
+    found = [draw(min(step, rounds - done)) for done in range(0, rounds, step)]
     seen = figures(np.ones(n))
     return {
-        name: interval(seen[name], [each[name] for each in found], units, difference)
+        name: interval(
+            float(seen[name]), np.concatenate([f[name] for f in found]), units, difference
+        )
         for name in seen
     }
 
 
 def interval(
-    seen: float, values: Sequence[float], units: int, difference: bool = False
+    seen: float, values: Floats, units: int, difference: bool = False
 ) -> tuple[float, float]:
     """A 95 % interval from a figure and its resamples; nan ones are left out.
 
@@ -180,16 +200,16 @@ def interval(
     Differences get it on their own scale, and percentiles serve where a logit would be infinite.
     A figure of 0 or 1 in every resample gets Clopper and Pearson's bound (1934) for its units.
     """
-    known = np.asarray(values)[~np.isnan(values)]
+    known = values[~np.isnan(values)]
     if not len(known) or units < 2 or np.isnan(seen):
         return float("nan"), float("nan")
     if not difference and np.ptp(known) == 0 and seen in (0, 1):
         bound = 0.025 ** (1 / units)
         return (bound, 1.0) if seen == 1 else (0.0, 1 - bound)
 
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    wide = t.ppf(0.975, units - 1) * (units / (units - 1)) ** 0.5
+    wide = stdtrit(units - 1, 0.975) * (units / (units - 1)) ** 0.5
     if difference:
         spread = wide * known.std(ddof=1)
         low, high = seen - spread, seen + spread
@@ -207,7 +227,7 @@ def add_intervals(
     labels: Labels,
     probabilities: Table,
     groups: Sequence[str] | None,
-    advance: Callable[[], object] = lambda: None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Put `intervals` beside the figures of `judge`, in each part of them: [low, high] or None."""
     for part, figures in _parts(metrics, labels, probabilities):
@@ -222,7 +242,7 @@ def as_json(ends: tuple[float, float]) -> list[float] | None:
 
 
 def count_rounds(metrics: dict[str, Any]) -> int:
-    """How often `add_intervals` will call `advance`."""
+    """Of how many rounds `add_intervals` will tell `advance`."""
     parts = 2 + 2 * len(metrics["classes"]) if "classes" in metrics else 1
     return ROUNDS * (parts + sum(name.startswith("at_") for name in metrics))
 

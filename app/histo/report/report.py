@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from histo.attention import Attention
 from histo.config import Wanted
+from histo.plural import counted
 from histo.report.attention import judge_attention
 from histo.report.calibration import judge_calibration
 from histo.report.document import write_html
 from histo.report.drawings import Reader, draw_attention, draw_mistakes, drawings
 from histo.report.intervals import (
+    Figures,
+    Floats,
     Ranked,
     add_intervals,
     as_json,
@@ -115,7 +116,7 @@ def add_operating_point(
     scores = table.probabilities[:, 1]
     ranked = Ranked(table.labels == 1, scores)
 
-    def find(weights: np.ndarray) -> dict[str, float]:
+    def find(weights: Floats) -> Figures:
         return {"threshold": ranked.threshold(weights, wanted.rate, wanted.value)}
 
     ends = intervals(find, len(scores), subject.groups)["threshold"]
@@ -146,7 +147,7 @@ def say(
     screen.say(f"note: {line}" if warning else line)
     if absent := absent_line(metrics):
         screen.say(f"note: {absent}")
-    screen.say(f"{metrics['patches']:,} patches. {unit_line(metrics)}.")
+    screen.say(f"{counted(metrics['patches'], 'patch')}. {unit_line(metrics)}.")
     screen.table(headline(metrics))
     if "at_0.5" in metrics:
         screen.table(points(metrics))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from histo.plural import counted, plural
+
 FIGURES = {
     "roc_auc": "AUC",
     "average_precision": "average precision",
@@ -75,13 +77,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def plural(unit: str, count: int) -> str:
-    """The word for a count of units."""
-    if count == 1:
-        return unit
-    return f"{unit}es" if unit.endswith(("ch", "s", "x")) else f"{unit}s"
-
-
 # ---------------------------------------------------------------- sentences
 
 
@@ -143,7 +138,7 @@ def absent_line(metrics: dict[str, Any]) -> str:
 def unit_line(metrics: dict[str, Any]) -> str:
     """What the intervals were drawn over."""
     unit, units = metrics["unit"], metrics["units"]
-    line = f"Intervals: 95 %, bootstrap over {units:,} {plural(unit, units)}"
+    line = f"Intervals: 95 %, bootstrap over {counted(units, unit)}"
     return line + (", too narrow where patches of a slide are alike" if unit == "patch" else "")
 
 
@@ -180,7 +175,7 @@ def attention_line(found: dict[str, Any]) -> str:
     for name, part in found["classes"].items():
         ends = [100 * x for x in part["interval"] or ()]
         interval = f"{between(ends, 1)}, " if ends else ""
-        many = f"{part['patches']:,} {plural('patch', part['patches'])}"
+        many = counted(part["patches"], "patch")
         shares.append(f"{percent(part['share'])} where '{name}' was called ({interval}{many})")
     return (
         f"Attention that falls inside the centre {side}x{side} px: {'; '.join(shares)}. Even "
