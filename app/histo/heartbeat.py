@@ -13,7 +13,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from histo import ranks
@@ -73,37 +75,49 @@ def watching() -> Iterator[None]:
     rank, world = ranks.rank(), ranks.world()
     store.set(_key(rank), "0")
     ranks.any_of(False)  # they have all come here: every key is there
+    beats = Beats([""] * world, [time.monotonic()] * world)
     left = threading.Event()
-    thread = threading.Thread(target=_watch, args=(store, rank, world, left), daemon=True)
-    thread.start()
+    for work in (partial(_beat, store, beats, rank), partial(_watch, beats)):
+        threading.Thread(target=work, args=(left,), daemon=True).start()
     last = FAILED
     try:
         yield
         last = DONE
     finally:
         left.set()
-        thread.join()
         with suppress(RuntimeError):
             store.set(_key(rank), last)
+
+
+@dataclass
+class Beats:
+    """Of each process the last beat, and when another than before was heard."""
+
+    last: list[str]
+    heard: list[float]
 
 
 def _key(rank: int) -> str:
     return f"histo/beat/{rank}"
 
 
-def _watch(store: Store, rank: int, world: int, left: threading.Event) -> None:
-    keys = [_key(number) for number in range(world)]
-    beats, reached, count = [""] * world, [time.monotonic()] * world, 0
+def _beat(store: Store, beats: Beats, rank: int, left: threading.Event) -> None:
+    """Beat and listen. On a cut line a call may come back late, with an error, or never."""
+    keys = [_key(number) for number in range(len(beats.last))]
+    count = 0
     while not left.wait(BEAT):
         count += 1
-        with suppress(RuntimeError):  # the store out of reach: then nobody is heard of
+        with suppress(RuntimeError):
             store.set(keys[rank], str(count))
-            now, before = store.multi_get(keys), beats
-            beats = [beat.decode() for beat in now]
-            changed = [new != old or new == DONE for new, old in zip(beats, before, strict=True)]
-            at = time.monotonic()
-            reached = [at if c else then for c, then in zip(changed, reached, strict=True)]
-        if FAILED in beats or time.monotonic() - min(reached) > SILENCE:
+            for number, beat in enumerate(store.multi_get(keys)):
+                if beat.decode() != beats.last[number] or beat.decode() == DONE:
+                    beats.last[number], beats.heard[number] = beat.decode(), time.monotonic()
+
+
+def _watch(beats: Beats, left: threading.Event) -> None:
+    """End the process where another has failed, or has not been heard for too long."""
+    while not left.wait(BEAT):
+        if FAILED in beats.last or time.monotonic() - min(beats.heard) > SILENCE:
             if not left.wait(BEAT):  # what this process says of it itself is better
                 end(LOST)
             return
