@@ -19,6 +19,7 @@ from histo.data.loaders import (
     StainJitter,
     UniformD4,
     colour_change,
+    cut,
     make_loaders,
     recolour,
     to_device,
@@ -36,7 +37,7 @@ LABELS = [("a", "b", "c")[n % 3] for n in range(N)]
 VALID = np.arange(N) % 5 == 0
 
 
-def loaders(augment="none", batch_size=16):
+def loaders(augment="none", batch_size=16, **share):
     return make_loaders(
         Store(PIXELS, np.empty(N, "S40")),
         LABELS,
@@ -47,6 +48,7 @@ def loaders(augment="none", batch_size=16):
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         device=torch.device("cpu"),
+        **share,
     )
 
 
@@ -202,3 +204,26 @@ def test_an_exported_learner_leaves_the_patches_out_and_still_reads_files(tmp_pa
         got, _ = again.get_preds(dl=again.dls.test_dl([tmp_path / "a.png"]))
     assert torch.allclose(got[0], expected[0], atol=1e-5)
     assert pixels[0].tobytes() not in (tmp_path / "learn.pkl").read_bytes()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_shares_of_several_processes_are_the_batches_of_one(world: int):
+    """No patch twice, none left out, the same order, and the same augmentation of each."""
+    one = list(loaders(batch_size=7, augment="stain").train)
+    shares = [
+        list(loaders(batch_size=7, augment="stain", rank=r, world=world).train)
+        for r in range(world)
+    ]
+    for number, (patches, labels) in enumerate(one):
+        for rank in range(world):
+            mine, known = shares[rank][number]
+            assert torch.equal(mine, patches[rank::world])
+            assert torch.equal(known, labels[rank::world])
+
+
+def test_no_patch_is_left_over_whatever_the_number_of_processes():
+    """1,003 patches in batches of 64 over 4 processes."""
+    batches = cut(np.arange(1003), 64)
+    assert {len(batch) for batch in batches} == {62, 63}
+    shares = [batch[rank::4] for rank in range(4) for batch in batches]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(1003))
