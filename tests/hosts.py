@@ -17,7 +17,7 @@ from pathlib import Path
 
 from histo.data.synth import write_dataset
 from histo.screen import Screen
-from tests.launched import GENTLE, MINUTE, TRAIN, rows_of
+from tests.launched import MINUTE, PLAIN, TRAIN, rows_of
 
 HOSTS = ("histo-a", "histo-b")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -67,7 +67,7 @@ def lines_of(log: Path) -> list[str]:
 def on_both(folder: Path, name: str, *options: str) -> tuple[Path, list[subprocess.Popen[bytes]]]:
     """Start a training on both hosts: its run folder and the launchers."""
     run = folder / name
-    words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *GENTLE, *options]
+    words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *PLAIN, *options]
     return run, [start(number, words, folder / f"{name}-{number}.log") for number in range(2)]
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         whole = [host.wait(600) for host in hosts]
         print("to the end:", whole, len(rows_of(run / "predictions.csv")), "patches in the table")
 
-        cut, hosts = on_both(folder, "cut", "--checkpoint-minutes", "0", "--epochs", "20")
+        cut, hosts = on_both(folder, "cut", "--checkpoint-minutes", "0", "--epochs", "4")
         while not (cut / "checkpoint" / "last.safetensors").is_file():
             time.sleep(0.05)
         ip("-n", HOSTS[1], "link", "set", "veth-b", "down")

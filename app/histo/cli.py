@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import warnings
 from enum import Enum
 from pathlib import Path
@@ -59,6 +60,10 @@ def main() -> None:
     """The `histo` program."""
     # what fastai calls of torch and torch means to drop one day is not for histo's users to mend
     warnings.simplefilter("ignore", FutureWarning)
+    if (
+        ranks.world() > 1
+    ):  # what PyTorch's sockets warn of, with pages of frames, is one line of ours
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 
 

@@ -54,7 +54,6 @@ def joined() -> Iterator[None]:
     if world() == 1:
         yield
         return
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # what it warns of, we say in one line
     import torch
     import torch.distributed as dist
 

@@ -105,8 +105,8 @@ class SharedNorm:
             return self.own(x)
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
-        wide = x.float()
-        count: Tensor = total(torch.tensor([float(x.numel() // x.shape[1])], device=x.device))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        count: Tensor = total(wide.new_tensor([x.numel() // x.shape[1]]))
         mean = SumOverAll.apply(wide.sum(axes)) / count
         apart = wide - mean.view(shape)
         variance = SumOverAll.apply(apart.square().sum(axes)) / count
