@@ -30,6 +30,10 @@ types:
 test *ARGS:
     uv run pytest -n auto --dist loadscope {{ARGS}}
 
+# the lines of histo that no test runs, in this process or in those that tests start
+coverage *ARGS:
+    uv run pytest -n auto --dist loadscope --cov --cov-report=term-missing:skip-covered {{ARGS}}
+
 # what CI runs
 check: lint types test
 

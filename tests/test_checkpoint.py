@@ -16,7 +16,15 @@ from histo.data.loaders import make_loaders
 from histo.data.store import Store
 from histo.errors import HistoError
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.checkpoint import LAST, Checkpoint, Position, capture
+from histo.model.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoint,
+    Position,
+    capture,
+    load_best,
+    save_best,
+)
 from histo.model.fit import Epoch, Plan, Watch, fit
 from histo.model.learner import build_learner
 
@@ -112,3 +120,26 @@ def test_a_checkpoint_of_another_format_is_not_gone_on_with(tmp_path, found):
     save_file(load_file(tmp_path / LAST), tmp_path / LAST, {"histo": json.dumps(at)})
     with pytest.raises(HistoError, match=f"is of format {found}; this histo reads 1"):
         Checkpoint.read(tmp_path)
+
+
+def test_a_checkpoint_of_another_model_is_refused():
+    learn, watch, _ = small_learner()
+    watch.begin = Checkpoint(Position(), {"model.a": torch.ones(2)}, {})
+    with pytest.raises(HistoError, match="is of another model"):
+        fit(learn, Plan(0, 1, 1e-3, pretrained=False))
+
+
+def test_the_best_weights_are_those_of_the_model_or_refused(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(HistoError, match="has no checkpoint: no epoch of it ended"):
+        load_best(tmp_path / "checkpoint", model)
+    save_best(tmp_path / "checkpoint", torch.nn.Linear(3, 1).state_dict())
+    with pytest.raises(HistoError, match="is damaged or of another model"):
+        load_best(tmp_path / "checkpoint", model)
+    (tmp_path / "checkpoint" / BEST).write_bytes(b"cut")
+    with pytest.raises(HistoError, match="is damaged or of another model"):
+        load_best(tmp_path / "checkpoint", model)
+    other = torch.nn.Linear(2, 1)
+    save_best(tmp_path / "checkpoint", other.state_dict())
+    load_best(tmp_path / "checkpoint", model)
+    assert torch.equal(model.weight, other.weight)

@@ -87,3 +87,9 @@ def test_excluded_patches_are_left_out(data):
     ids = read(data, exclude=data / "out.csv").ids
     assert len(ids) == 38
     assert not {"p00", "p39"} & set(ids)
+
+
+def test_exclusions_that_leave_nothing_are_refused(data):
+    (data / "out.csv").write_text("\n".join(["id", *(f"p{n:02d}" for n in range(40))]))
+    with pytest.raises(HistoError, match=r"out.csv leaves no patch to train on"):
+        read(data, exclude=data / "out.csv")

@@ -142,6 +142,17 @@ def test_a_bundle_without_these_facts_still_loads(tiny_run, elsewhere, tmp_path)
     assert "is not known" in result.stdout
 
 
+def test_tables_are_compared_over_the_groups_given(tmp_path):
+    for name in "ab":
+        write_table(tmp_path, *two_classes(40), f"{name}.csv")
+    slides = "id,slide\n" + "".join(f"{n},s{n // 5}\n" for n in range(40))
+    (tmp_path / "g.csv").write_text(slides)
+    words = ("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--groups", tmp_path / "g.csv")
+    result = run_histo(*words)
+    assert result.exit_code == 0, result.output
+    assert "8 slides" in result.stdout
+
+
 def test_the_same_table_twice_differs_in_nothing(tmp_path):
     write_table(tmp_path, *two_classes(), "a.csv")
     words = (tmp_path / "a.csv", tmp_path / "a.csv", "--out", tmp_path / "c.json")

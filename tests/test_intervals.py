@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 from sklearn import metrics as sk
 
-from histo.report.intervals import Counts, Ranked, all_figures, intervals
+from histo.report.intervals import Counts, Ranked, all_figures, interval, intervals
 
 
 def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +169,13 @@ def test_a_threshold_reaches_the_rate_that_was_wanted_and_no_better_one_does():
         assert (scores[labels == 0] < low).mean() >= wanted
         below = scores[scores < low].max()
         assert (scores[labels == 0] < below).mean() < wanted
+
+
+def test_the_interval_of_a_difference_lies_evenly_around_it():
+    """On its own scale: a difference may be negative, and has no logit."""
+    low, high = interval(0.02, [0.01, 0.02, 0.03, 0.05], 100, difference=True)
+    assert (low + high) / 2 == pytest.approx(0.02)
+    assert low < 0 < high
 
 
 def test_the_interval_of_a_difference_holds_it_as_often():

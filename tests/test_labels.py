@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from histo.data.labels import PatchIndex, list_patches, make_vocab, read_labels, without_repeats
+from histo.data.labels import (
+    PatchIndex,
+    list_patches,
+    make_vocab,
+    read_groups,
+    read_labels,
+    without_repeats,
+)
 from histo.errors import HistoError
 
 
@@ -64,6 +71,29 @@ def test_a_bad_table_is_one_line_that_names_the_place(tmp_path, text, said):
 def test_a_missing_table_says_the_way_out(tmp_path):
     with pytest.raises(HistoError, match="--labels"):
         read_labels(tmp_path / "none.csv")
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(HistoError, match="is a folder, not a CSV"):
+        read_labels(tmp_path)
+
+
+def test_a_split_is_train_or_valid(tmp_path):
+    path = table(tmp_path, "id,label,part\na,1,train\nb,0,val\nc,0,test\n")
+    with pytest.raises(HistoError, match="line 4: part is 'test', not train or valid"):
+        read_labels(path, split_column="part")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,s1\nb,\n", "line 3: the slide of b is blank"),
+        ("a,s1\na.tif,s2\n", "line 3: id a.tif is of s2, but before of s1"),
+    ],
+)
+def test_a_patch_is_of_one_group(tmp_path, rows, said):
+    with pytest.raises(HistoError, match=said):
+        read_groups(str(table(tmp_path, f"id,slide\n{rows}")), "id")
 
 
 def test_a_repeat_is_dropped_and_a_contradiction_refused(tmp_path):

@@ -229,7 +229,7 @@ def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path):
     found = {}
     for name, words in (("random", ()), ("grouped", ("--groups", groups))):
         run = tmp_path / name
-        training = ("--weights", "none", "--epochs", 8, "--augment", "d4", "--valid-pct", 40)
+        training = ("--weights", "none", "--epochs", 4, "--augment", "d4", "--valid-pct", 40)
         training += ("--seed", 3)
         result = run_histo("train", data, *TINY, *training, *words, "--out", run)
         assert result.exit_code == 0, result.output

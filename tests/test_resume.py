@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from histo.config import TrainConfig
 from histo.errors import HistoError
 from histo.model.checkpoint import Checkpoint, Position
 from histo.model.fit import Plan, fit
-from histo.run import Run
+from histo.run import Run, write_json
+from histo.screen import Screen
 from histo.signals import stop_asked
+from histo.training.recording import record_resumed, session
 from histo.training.resume import read_settings
 from tests.conftest import TINY, assert_one_line_error, run_histo
 from tests.kills import result
@@ -181,6 +184,22 @@ def test_data_given_anew_are_laid_out_as_is_said_now(tiny_run):
     assert (found.labels_csv, found.images_folder) == (new / "train_labels.csv", new / "train")
     found = read_settings(Run(tiny_run), replace(asked, labels=csv, given={"data", "labels"}))
     assert (found.labels_csv, found.images_folder) == (csv, new / "train")
+
+
+def test_what_is_no_training_run_cannot_go_on(tmp_path):
+    Run(tmp_path).config.write_text('{"bundle": {"value": "b", "source": "given"}}')
+    assert_one_line_error(run_histo("train", "--resume", tmp_path), "of a training run")
+
+
+def test_other_versions_than_the_run_began_with_are_said(tmp_path, capsys):
+    then = session(torch.device("cpu"))
+    then["versions"]["torch"] = "1.0"
+    write_json(Run(tmp_path).environment, then)
+    record_resumed(Run(tmp_path), torch.device("cpu"), Screen())
+    said = capsys.readouterr().out
+    assert said == (
+        f"note: the run may end a little differently: torch 1.0 then, {version('torch')} now\n"
+    )
 
 
 def test_a_finished_run_has_nothing_to_go_on_with(tiny_run):

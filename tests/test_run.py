@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from histo.run import write_text, written
+from histo.errors import HistoError
+from histo.run import Run, write_text, written
 
 
 def test_a_file_is_on_disk_before_it_takes_its_name_and_its_folder_after(tmp_path, monkeypatch):
@@ -49,3 +50,14 @@ def test_a_file_is_as_readable_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(Path(tmp_path / "a.txt").stat().st_mode) == 0o640
+
+
+def test_a_damaged_run_names_the_file(tmp_path):
+    run = Run(tmp_path)
+    run.config.write_text("[1]")
+    run.split.write_bytes(b"id,label\n\xff")
+    with pytest.raises(HistoError, match=r"config.json is not a histo config"):
+        run.settings()
+    with pytest.raises(HistoError, match=r"split.csv is not readable"):
+        run.read_split()
+    assert run.read_history() == []

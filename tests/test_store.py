@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -172,6 +173,22 @@ def test_an_unreadable_patch_leaves_no_half_store(images, tmp_path):
     with pytest.raises(HistoError, match=r"07.png is empty"):
         open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
     assert not list((tmp_path / "store").glob("*.np[yz]"))
+
+
+def test_a_store_that_cannot_be_made_says_the_way_out(images, tmp_path, monkeypatch):
+    """In a folder that is a file; on a disk that is full, before a patch is decoded for it."""
+    paths = list_patches(images)
+    (tmp_path / "file").touch()
+    with pytest.raises(HistoError, match=r"no store can be made in .*--no-store"):
+        open_store(paths, tmp_path / "file" / "store", None, None, QUIET)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(HistoError, match=r"no room for the store in .*0.0 GB needed, No space"):
+        open_store(paths, tmp_path / "store", None, None, QUIET)
+    assert list((tmp_path / "store").glob("*.np*")) == []
 
 
 def test_a_patch_of_another_size_says_how_to_resize(images, tmp_path):

@@ -150,11 +150,12 @@ def test_an_id_that_is_the_sha1_of_other_pixels_is_said(dataset, tmp_path):
 
 def test_runs_are_numbered_and_never_overwritten(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["train", dataset, *TINY, "--weights", "none", "--epochs", 1]
     for n in (1, 2):
-        assert f"runs/squeezenet1_1-{n}" in run_histo(*words).stdout
+        assert Run.create(None, "squeezenet1_1").path == Path(f"runs/squeezenet1_1-{n}")
+    words = ["train", dataset, *TINY, "--weights", "none", "--epochs", 1]
+    assert "run: runs/squeezenet1_1-3 (next" in run_histo(*words).stdout
     before = files(tmp_path)
-    assert_one_line_error(run_histo(*words, "--out", "runs/squeezenet1_1-1"), "never overwritten")
+    assert_one_line_error(run_histo(*words, "--out", "runs/squeezenet1_1-3"), "never overwritten")
     assert files(tmp_path) == before
 
 
@@ -184,7 +185,7 @@ def test_many_classes_names_png_and_a_given_split(tmp_path):
 
 def test_lr_find_runs_the_finder_and_saves_its_plot(dataset, weights, tmp_path):
     out = tmp_path / "run"
-    words = ["--weights", weights, "--epochs", 1, "--lr", "find", "--out", out]
+    words = ["--weights", weights, "--crop", 32, "--epochs", 1, "--lr", "find", "--out", out]
     result = run_histo("train", dataset, *TINY, *words)
     assert result.exit_code == 0, result.output
     assert (out / "lr_find.png").stat().st_size > 5000
