@@ -113,11 +113,14 @@ def test_a_run_goes_on_and_ctrl_c_twice_stops_it_at_once(cut, tmp_path):
     assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 1
 
 
-def test_a_scheduler_asks_once_and_a_second_time_interrupts():
+def test_a_scheduler_asks_once_and_a_second_time_interrupts(monkeypatch: pytest.MonkeyPatch):
+    """What comes at once after the first is the same: a launcher passes on what its terminal sent."""
     with stop_asked() as stop:
         assert not stop()
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
         assert stop()
+        monkeypatch.setattr("histo.signals.AGAIN", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
 
