@@ -125,6 +125,7 @@ def main() -> None:
     import histo.report.plots  # all that the children use
 
     torch.set_num_threads(1)  # no threads before a fork
+    asked.folder.mkdir(parents=True, exist_ok=True)
     histo.report.plots.draw_learning_curve(
         asked.folder / "warm", [dict.fromkeys(("epoch", "roc_auc", "accuracy"), 1.0) | LOSSES]
     )
