@@ -71,16 +71,18 @@ def test_what_is_no_run_is_refused(tmp_path, verb):
 
 def test_what_is_not_there_is_one_line(tiny_run, dataset, tmp_path):
     bundle, out = tiny_run / "export", ("--out", tmp_path / "p.csv")
-    test, pickle = dataset / "test", ("--trust-pickle", "--tta")
+    test = dataset / "test"
     for words, said in (
         (("predict", bundle, tmp_path / "none", *out), "no image, folder or CSV"),
         (("predict", tmp_path / "none", test, *out), "no bundle"),
-        (("predict", bundle / "learner.pkl", test, *pickle, *out), "--tta needs a bundle"),
         (("interpret", tmp_path / "none.csv"), "no predictions table"),
         (("export", tiny_run, "--out", tiny_run), "exists and is not empty"),
         (("merge", tmp_path), "no parts were given"),
     ):
         assert_one_line_error(run_histo(*words), said)
+    result = run_histo("predict", bundle / "learner.pkl", test, "--trust-pickle", "--tta", *out)
+    assert result.exit_code == 1
+    assert "error: --tta needs a bundle" in result.stderr
     (tmp_path / "config.json").write_text("{}")
     assert_one_line_error(run_histo("export", tmp_path), "has no model: no epoch of it ended")
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
