@@ -86,6 +86,12 @@ def count_held(
         held[name] += found[name][0] <= value <= found[name][1]
 
 
+def test_where_nothing_is_right_accuracy_is_0():
+    labels = np.array([0, 1, 1])
+    found = Counts(labels, 1 - labels, 2)(np.ones((5, 3)))
+    assert all((values == np.zeros(5)).all() for values in found.values())
+
+
 def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
     """Every figure but the calibration error; its truth is known, or that of a million patches."""
     rng = np.random.default_rng(0)
@@ -124,7 +130,7 @@ def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_n
             count_held(plain, intervals(figures, n, None, 100, seed), truth)
         count_held(grouped, intervals(figures, n, groups, 100, seed), truth)
     assert all(0.92 <= count / TABLES <= 0.98 for count in grouped.values()), grouped
-    assert all(count / (TABLES / 5) < 0.8 for count in plain.values()), plain
+    assert all(count / (TABLES / 5) < 0.9 for count in plain.values()), plain
 
 
 def test_a_perfect_figure_is_not_certain():
@@ -173,18 +179,18 @@ def test_a_threshold_reaches_the_rate_that_was_wanted_and_no_better_one_does():
 
 def test_the_interval_of_a_difference_lies_evenly_around_it():
     """On its own scale: a difference may be negative, and has no logit."""
-    low, high = interval(0.02, [0.01, 0.02, 0.03, 0.05], 100, difference=True)
+    low, high = interval(0.02, np.array([0.01, 0.02, 0.03, 0.05]), 100, difference=True)
     assert (low + high) / 2 == pytest.approx(0.02)
     assert low < 0 < high
 
 
 def test_the_interval_of_a_difference_holds_it_as_often():
-    """Two readers of the same patches, one right in 85 of 100 and one in 80: paired."""
+    """Two readers of the same patches, one right in 85 of 100 and one in 80, often on the same."""
     rng, held = np.random.default_rng(0), {"accuracy": 0}
     labels = rng.integers(2, size=300)
     for seed in range(TABLES):
         hard = rng.random(300)
-        one, two = (hard < 0.85, hard + rng.normal(0, 0.05, 300) < 0.80)
+        one, two = hard < 0.85, np.where(rng.random(300) < 0.5, hard, rng.random(300)) < 0.80
         a, b = (Counts(labels, np.where(right, labels, 1 - labels), 2) for right in (one, two))
         found = intervals(
             lambda w, a=a, b=b: {"accuracy": a(w)["accuracy"] - b(w)["accuracy"]},

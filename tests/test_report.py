@@ -97,7 +97,7 @@ def test_groups_get_a_row_each_the_worst_first_and_widen_the_interval(tmp_path):
         sk.roc_auc_score(labels[here], table[here, 1]), rel=1e-5
     )
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "worst slides: s7" in page
+    assert "Worst slides: s7" in page
 
 
 def one_class(folder: Path) -> Path:
@@ -204,15 +204,18 @@ def test_a_calibrated_table_is_left_alone(tmp_path):
     assert 0.8 < found["temperature"] < 1.25
 
 
-def write_slides(folder: Path, slides: int, per: int) -> Path:
-    """Patches whose colour is their slide's, and whose label is their slide's: nothing else."""
-    rng = np.random.default_rng(0)
+def write_slides(folder: Path, slides: int, per: int, seed: int) -> Path:
+    """Patches with their slide's colours, 16 fields of them, and their slide's label: no more.
+
+    A colour alone would have neighbours among the other slides', and take long to tell apart.
+    """
+    rng = np.random.default_rng(seed)
     (folder / "train").mkdir(parents=True)
     labels, groups = ["id,label"], ["id,slide"]
-    colours = rng.uniform(40, 215, (slides, 3))
+    colours = rng.choice([20, 235], (slides, 4, 4, 3)).repeat(8, 1).repeat(8, 2)
     for slide, colour in enumerate(colours):
         for n in range(per):
-            pixels = (colour + rng.normal(0, 12, (32, 32, 3))).clip(0, 255).astype("u1")
+            pixels = (colour + rng.normal(0, 6, colour.shape)).clip(0, 255).astype("u1")
             name = f"s{slide}-{n}"
             write_image(folder / "train" / f"{name}.png", pixels)
             labels.append(f"{name},{slide % 2}")
@@ -222,27 +225,33 @@ def write_slides(folder: Path, slides: int, per: int) -> Path:
     return folder
 
 
-def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path):
-    """Colour says the slide, the slide says the label: nothing that helps on a new slide."""
-    data = write_slides(tmp_path / "data", 20, 16)
-    groups = data / "groups.csv"
-    found = {}
-    for name, words in (("random", ()), ("grouped", ("--groups", groups))):
-        run = tmp_path / name
-        training = ("--weights", "none", "--epochs", 4, "--augment", "d4", "--valid-pct", 40)
-        training += ("--seed", 3)
-        result = run_histo("train", data, *TINY, *training, *words, "--out", run)
+def train_on_slides(folder: Path, weights: Path, seed: int) -> dict[str, tuple[float, str]]:
+    """Validation AUC, and the first line said, of a random split and of one by slide."""
+    data, found = write_slides(folder / "data", 48, 64, seed), {}
+    recipe = ("--weights", weights, "--freeze-epochs", 0, "--epochs", 1, "--lr", 1e-3)
+    recipe += ("--augment", "none", "--valid-pct", 60, "--seed", seed)
+    for name, words in (("random", ()), ("grouped", ("--groups", data / "groups.csv"))):
+        run = folder / name
+        result = run_histo("train", data, *TINY, "--batch-size", 8, *recipe, *words, "--out", run)
         assert result.exit_code == 0, result.output
-        result = run_histo("interpret", run)
-        metrics = json.loads((run / "report" / "metrics.json").read_text())
-        found[name] = (metrics["roc_auc"], *metrics["intervals"]["roc_auc"])
-        said = result.stdout.splitlines()[0]
-        assert said in (run / "report" / "report.html").read_text().replace("The", "note: The")
-        if name == "random":
-            assert "optimistic for new slides" in said
-            assert "Believe those of a split by slide" in said
-        else:
-            assert "none of 20 is on both sides" in said
-    assert found["random"][0] > 0.95
-    assert found["grouped"][1] <= 0.5 <= found["grouped"][2], found
-    assert found["grouped"][0] < 0.75 < found["random"][1], found
+        said = run_histo("interpret", run).stdout.splitlines()[0]
+        found[name] = json.loads((run / "report" / "metrics.json").read_text())["roc_auc"], said
+    return found
+
+
+def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path, weights):
+    """Colours say the slide, the slide says the label: nothing that helps on a new slide.
+
+    29 slides validate: by chance alone AUC is 0.5 with a standard error of 0.11.
+    """
+    found = train_on_slides(tmp_path, weights, seed=0)
+    auc, said = found["random"]
+    assert auc > 0.95
+    assert "optimistic for new slides" in said
+    assert "Believe those of a split by slide" in said
+    page = (tmp_path / "random" / "report" / "report.html").read_text()
+    assert said.removeprefix("note: ") in page
+    auc, said = found["grouped"]
+    assert abs(auc - 0.5) < 0.3
+    assert "none of 48 is on both sides" in said
+    assert said in (tmp_path / "grouped" / "report" / "report.html").read_text()

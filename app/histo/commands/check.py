@@ -32,7 +32,7 @@ JUDGED = {
     "black, blank": f"standard deviation of grey under {quality.BLANK:g} of 255; "
     f"black where its mean is under {quality.BLACK:g}",
     "blurred": "energy of the Laplacian over that of the slope under a third of the set's median",
-    "hardly any tissue": f"under {quality.TISSUE:.0%} of the pixels have a channel below "
+    "hardly any tissue": f"under {100 * quality.TISSUE:g} % of the pixels have a channel below "
     f"{quality.ABSORBS} of 255 (optical density 0.15)",
 }
 
@@ -173,7 +173,7 @@ def store_line(config: CheckConfig, patches: int, side: int) -> str:
 def channel_rows(colours: Colours) -> list[list[str]]:
     """Mean and standard deviation of each channel, beside those of the reference set."""
     names = ("red", "green", "blue")
-    return [["channel", "mean", "reference", "standard deviation", "reference"]] + [
+    return [["channel", "mean", "reference", "SD", "reference"]] + [
         [name, *(f"{value:.3f}" for value in values)]
         for name, *values in zip(names, colours.mean, MEAN, colours.sd, SD, strict=True)
     ]
@@ -183,7 +183,7 @@ def colours_line(colours: Colours) -> str:
     """Mean and standard deviation in one line, and how far from the reference they are."""
     mean, sd = (" ".join(f"{value:.3f}" for value in part) for part in (colours.mean, colours.sd))
     return (
-        f"colours: mean RGB {mean}, standard deviation {sd} "
+        f"Colours: mean RGB {mean}, standard deviation {sd} "
         f"({colours.distance:.3f} from the reference set, PatchCamelyon)"
     )
 

@@ -83,22 +83,22 @@ def _excluded_of_sets(files: Files, sets: list[NDArray[np.int64]], near: bool) -
 
 
 QUALITY = {
-    "black": ("black patch", "", "contrast", True, "Nothing is on them: a fault of the scanner."),
+    "black": ("black patch", "", "contrast", True, "Shows nothing: a fault of the scanner."),
     "blank": ("blank patch", "", "contrast", True, "Empty glass or paper, of one colour."),
     "blurred": (
         "blurred patch",
         "",
         "sharpness",
         False,
-        "Far less sharp than this set mostly is. They stay in unless you leave them out.",
+        "Far less sharp than this set mostly is. Kept unless you leave them out: --exclude.",
     ),
     "tissue_poor": (
         "patch",
         "with hardly any tissue",
         "tissue",
         False,
-        "Under 1 % of the pixels absorb light. Often right as negatives: they stay in unless "
-        "you leave them out.",
+        "Under 1 % of the pixels absorb light. Often right as negatives: kept unless you leave "
+        "them out: --exclude.",
     ),
 }
 """By fault: what it is called, the statistic that tells, whether it is left out, what it means."""
@@ -106,7 +106,7 @@ QUALITY = {
 
 def of_quality(files: Files) -> list[Finding]:
     """Black, blank, blurred and tissue-poor patches, the worst first."""
-    readable, found = files.seen.readable, []
+    readable, label, found = files.seen.readable, files.known.label, []
     table = files.seen.statistics[readable]
     for name, those in faults(table).items():
         noun, what, statistic, out, advice = QUALITY[name]
@@ -126,7 +126,8 @@ def of_quality(files: Files) -> list[Finding]:
                 advice=advice,
                 examples=[f"{files.name(row)} ({statistic} {value})" for row, value in worst[:9]],
                 pictures=[
-                    [files.caption(row, f"{statistic} {value}")] for row, value in worst[:SHOWN]
+                    [files.caption(row, f"{statistic} {value}, label {label[row] or 'none'}")]
+                    for row, value in worst[:SHOWN]
                 ],
                 excluded=files.left_out([row for row, _ in worst], name) if out else {},
             )

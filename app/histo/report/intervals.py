@@ -117,14 +117,14 @@ class Counts:
 
     def __init__(self, labels: Labels, called: Labels, classes: int) -> None:
         self.labels, self.called, self.classes = labels, called, classes
-        self.right = np.flatnonzero(labels == called)
+        self.right = labels == called
         self.there = np.bincount(labels, minlength=classes) > 0
         self.named = self.there | (np.bincount(called, minlength=classes) > 0)
 
     def __call__(self, weights: Floats) -> Figures:
         """The figures under weights [..., N], nan where a class has none."""
         true, called = (tally(of, weights, self.classes) for of in (self.labels, self.called))
-        right = tally(self.labels[self.right], weights[..., self.right], self.classes)
+        right = tally(self.labels, weights * self.right, self.classes)
         with np.errstate(invalid="ignore", divide="ignore"):
             recalls, f1 = right / true, 2 * right / (true + called)
         found = {

@@ -40,16 +40,20 @@ figure.large { grid-column: 1 / -1; overflow-x: auto; }
 figure.large img { width: max(100%, 48rem); max-width: none; cursor: zoom-out; }
 figcaption { font-size: .9rem; color: #444; }
 .patches { display: flex; flex-wrap: wrap; gap: .6rem; align-items: start; margin: 1rem 0; }
-.set { display: flex; flex-wrap: wrap; gap: .4rem; }
+.set { display: flex; flex-wrap: wrap; gap: .4rem; max-width: 100%; }
 .set:has(figure + figure) { border: 1px solid var(--line); padding: .4rem; }
 .patches figure { width: 7rem; overflow-wrap: anywhere; line-height: 1.25; }
 .patches figure.large { width: 30rem; max-width: 100%; }
+.patches figure.large img { width: 100%; }
 .patches img { image-rendering: pixelated; }
 .patches figcaption { font-size: .75rem; }
 .small { font-size: .85rem; color: #444; }
 @media (max-width: 30rem) {
   table { font-size: .85rem; }
   th, td { padding-left: .5rem; }
+  th { white-space: normal; vertical-align: bottom; }
+  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
+  table.facts td:first-child { min-width: 0; }
 }
 @media print {
   body { max-width: none; padding: 0; font-size: 10pt; }
@@ -58,7 +62,7 @@ figcaption { font-size: .9rem; color: #444; }
   figure.large { grid-column: auto; overflow: visible; }
   figure.large img { width: 100%; }
   .wide { overflow: visible; }
-  h2, th { break-after: avoid; } tr { break-inside: avoid; }
+  h2, th { break-after: avoid; } tr, p { break-inside: avoid; }
 }
 """
 SCRIPT = """

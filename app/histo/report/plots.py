@@ -165,7 +165,7 @@ def draw_scores(
             )
         ax.set(xlabel="probability of the true class")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
-    ax.legend(loc="upper center", frameon=False)
+    ax.legend(loc="upper center", edgecolor="none", framealpha=1)  # over the threshold's line
     _save(figure, path)
 
 
@@ -190,7 +190,7 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
-    ax.legend(loc="upper left", frameon=False)
+    ax.legend(loc="best", frameon=False)
     _save(figure, path)
 
 

@@ -190,7 +190,7 @@ def worst_line(groups: Sequence[dict[str, Any]], unit: str) -> str:
     shown = ", ".join(
         f"{g['group']} ({g['errors']:,} of {g['patches']:,} patches wrong)" for g in named
     )
-    return f"worst {plural(unit, len(named))}: {shown}" if named else ""
+    return f"Worst {plural(unit, len(named))}: {shown}" if named else ""
 
 
 # ---------------------------------------------------------------- rows
