@@ -75,9 +75,8 @@ def test_what_is_not_there_is_one_line(tiny_run, dataset, tmp_path):
     for words, said in (
         (("predict", bundle, tmp_path / "none", *out), "no image, folder or CSV"),
         (("predict", tmp_path / "none", test, *out), "no bundle"),
-        (("interpret", tmp_path / "none.csv"), "no predictions table"),
         (("export", tiny_run, "--out", tiny_run), "exists and is not empty"),
-        (("merge", tmp_path), "no parts were given"),
+        (("merge", tmp_path), "holds no parts, such as"),
     ):
         assert_one_line_error(run_histo(*words), said)
     result = run_histo("predict", bundle / "learner.pkl", test, "--trust-pickle", "--tta", *out)
@@ -85,6 +84,7 @@ def test_what_is_not_there_is_one_line(tiny_run, dataset, tmp_path):
     assert "error: --tta needs a bundle" in result.stderr
     (tmp_path / "config.json").write_text("{}")
     assert_one_line_error(run_histo("export", tmp_path), "has no model: no epoch of it ended")
+    assert_one_line_error(run_histo("interpret", tmp_path), "has no predictions")
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
