@@ -32,7 +32,8 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except HistoError as error:
             who = f" (process {ranks.rank()} of {ranks.world()})" if ranks.rank() else ""
-            typer.echo(f"error{who}: {error}", err=True)
+            if not error.said:
+                typer.echo(f"error{who}: {error}", err=True)
             status = error.exit_status
         except OSError as error:
             if error.errno not in NO_WRITE:

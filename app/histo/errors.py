@@ -17,6 +17,8 @@ class HistoError(Exception):
     """An expected problem: the message names what is wrong, where, and the way out."""
 
     exit_status = 1
+    said = False
+    """whether another process of a launch says it for this one"""
 
     def __init__(self, message: str) -> None:
         message = plain(message)

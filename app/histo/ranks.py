@@ -88,6 +88,7 @@ def tell(make: Callable[[], T]) -> T:
             made = [error]
     dist.broadcast_object_list(made, src=0, device=torch.device("cpu"))
     if isinstance(made[0], HistoError):
+        made[0].said = rank() > 0
         raise made[0]
     return made[0]  # type: ignore[return-value]
 

@@ -80,10 +80,12 @@ class Recording:
             facts["train_seconds"] = watch.train_seconds()
             self._keep(Checkpoint(watch.at, tensors, facts))
         if stop:
-            raise Stopped(
+            stopped = Stopped(
                 f"stopped in epoch {watch.at.epoch + 1}, {watch.at.batch:,} batches into it (to go "
                 f"on: histo train --resume {self.run.path})"
             )
+            stopped.said = not self.leads
+            raise stopped
 
     def epoch(self, learn: Learner, seen: Epoch) -> None:
         """Judge an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
