@@ -140,6 +140,21 @@ def test_a_perfect_figure_is_not_certain():
     assert low == pytest.approx(0.025 ** (1 / 40))
 
 
+def test_whole_groups_are_drawn_as_many_as_there_are_each_as_often_as_another():
+    """Five slides of three patches: each once in the mean, with all of its patches."""
+    seen = []
+
+    def look(weights: np.ndarray) -> dict[str, np.ndarray]:
+        seen.extend(weights.reshape(-1, 15))
+        return {"first": weights[..., 0] / 15}
+
+    intervals(look, 15, [f"s{n % 5}" for n in range(15)], rounds=400)
+    drawn = np.array(seen[:400])
+    assert (drawn.sum(1) == 15).all()
+    assert (drawn[:, :5] == drawn[:, 5:10]).all()
+    assert drawn.mean(0) == pytest.approx(np.ones(15), abs=0.2)
+
+
 def test_the_seed_decides_which_patches_are_drawn():
     figures = all_figures(*simulate(np.random.default_rng(3), 50))
     one, again, other = (intervals(figures, 50, rounds=20, seed=seed) for seed in (1, 1, 2))
