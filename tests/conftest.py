@@ -44,7 +44,7 @@ def assert_one_line_error(result: Result, *parts: str) -> None:
     assert result.exit_code == 1, result.output
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
+    assert lines[0].startswith(("error: ", "error (process "))
     for part in parts:
         assert part in lines[0]
 
