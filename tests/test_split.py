@@ -64,6 +64,14 @@ def test_no_group_is_on_both_sides_and_the_classes_are_balanced():
     assert (grouped_split(labels, groups, 20, 1) != valid).any()
 
 
+@pytest.mark.parametrize("valid_pct", [1, 10, 15, 22, 37, 40, 60, 85, 90])
+def test_whole_groups_validate_as_large_a_part_as_was_wanted(valid_pct):
+    groups = [f"slide {n // 10}" for n in range(1000)]
+    labels = [str(n % 2) for n in range(1000)]
+    valid = grouped_split(labels, groups, valid_pct, 0)
+    assert 100 * valid.mean() == pytest.approx(valid_pct, abs=1)
+
+
 def test_of_all_splits_by_group_the_best_balanced_one_is_taken():
     """A slide of 100 patches of one class, and ten small ones: the small ones validate."""
     groups = ["large"] * 100 + [f"small {n % 10}" for n in range(100)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -44,30 +45,36 @@ def grouped_split(
 ) -> NDArray[np.bool_]:
     """A seeded split that keeps every group on one side: True [N] where a patch validates.
 
-    Classes are balanced as well as the groups allow: the best of scikit-learn's
-    `StratifiedGroupKFold` folds, by how near its size and its class shares come to those wanted.
+    Classes are balanced as well as the groups allow: of scikit-learn's `StratifiedGroupKFold` folds
+    one, or several that follow each other, by how near size and class shares come to those wanted.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     codes = np.unique(groups, return_inverse=True)[1]
     classes = np.unique(labels, return_inverse=True)[1]
-    folds = max(2, round(100 / valid_pct))
+    less = min(valid_pct, 100 - valid_pct) / 100
+    part = Fraction(less).limit_denominator(10) if less > 0.1 else Fraction(1, round(1 / less))
+    folds = part.denominator
     if codes.max() + 1 < folds:
         raise HistoError(
             f"{codes.max() + 1} groups cannot be split {100 - valid_pct:g}/{valid_pct:g} "
             "(more groups, or a larger --valid-pct)"
         )
-    wanted = np.bincount(classes) * valid_pct / 100
+    wanted = np.bincount(classes) * less
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    parts = [part for _, part in splitter.split(classes, classes, codes)]
+    each = [rows for _, rows in splitter.split(classes, classes, codes)]
+    sides = [
+        np.concatenate([each[(first + n) % folds] for n in range(part.numerator)])
+        for first in range(folds)
+    ]
 
-    def misfit(part: NDArray[np.int64]) -> float:
-        counts = np.bincount(classes[part], minlength=len(wanted))
+    def misfit(side: NDArray[np.int64]) -> float:
+        counts = np.bincount(classes[side], minlength=len(wanted))
         return float(np.abs(counts / wanted - 1).sum())
 
     mask = np.zeros(len(labels), dtype=bool)
-    mask[min(parts, key=misfit)] = True
-    return mask
+    mask[min(sides, key=misfit)] = True
+    return mask if valid_pct <= 50 else ~mask
 
 
 def fold_of(
