@@ -131,6 +131,7 @@ with learn.no_bar():
 
 def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, dataset):
     data = (tiny_run / "export" / "learner.pkl").read_bytes()
+    data = data.replace(sys.prefix.encode(), b"")  # fastai's own files may lie in a folder "histo"
     assert b"histo" not in data
     assert str(dataset).encode() not in data
     assert str(tiny_run).encode() not in data

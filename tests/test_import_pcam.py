@@ -481,7 +481,8 @@ def test_killed_while_it_writes_patches_it_does_not_write_them_again(tmp_path):
     times = {p.name: p.stat().st_mtime_ns for p in written}
     assert 100 <= len(times) < 2000
     assert run_histo("import-pcam", tmp_path / "h5", data).exit_code == 0
-    assert {name: (data / "train" / name).stat().st_mtime_ns for name in times} == times
+    again = [n for n, at in times.items() if (data / "train" / n).stat().st_mtime_ns != at]
+    assert len(again) <= 1  # what it had in hand when it was killed
     assert np.array_equal(stored(data), draw(2000, 0))
 
 
