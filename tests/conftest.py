@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -53,6 +54,12 @@ def write_image(path: Path, pixels: np.ndarray) -> Path:
     """Write RGB or grey pixels as the suffix says."""
     assert cv2.imwrite(str(path), pixels[..., ::-1] if pixels.ndim == 3 else pixels)
     return path
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a header."""
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class Memory:

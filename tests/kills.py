@@ -16,7 +16,10 @@ import shutil
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from histo.cli import app
 from histo.data.synth import write_dataset
@@ -28,24 +31,26 @@ TRAIN += ("--epochs", "2", "--freeze-epochs", "1", "--checkpoint-minutes", "0")
 LOSSES = {"train_loss": 1.0, "valid_loss": 1.0}
 
 
-def start(words: list[str], log: Path) -> int:
-    """Fork a child that runs one histo command line; its process id."""
+def start(
+    words: list[str], log: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    """Fork a child that runs one histo command line, with more in its environment; its process id."""
     child = os.fork()
     if child:
         return child
+    os.environ.update(environment)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     try:
-        app(words, standalone_mode=False)
-        os._exit(0)
-    except BaseException as error:
-        print(repr(error), flush=True)
-        os._exit(1)
+        os._exit(app(words, standalone_mode=False) or 0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
 
 
 def ended(child: int, within: float) -> int | None:
-    """The exit status of a child, 128 + signal where one ended it; None where it still runs."""
+    """The exit status of a child, minus a signal that ended it; None where it still runs."""
     deadline = time.monotonic() + within
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)

@@ -8,7 +8,6 @@ trains with 1, 2 and 4 processes, kills one of two again and again, and prints w
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import random
@@ -22,13 +21,14 @@ from typing import Any
 import torch
 
 from histo import ranks
-from histo.cli import app
 from histo.data.loaders import ToInput
 from histo.data.synth import write_dataset
 from histo.model import attention
 from histo.model import learner as engine
 from histo.model.fit import Watch
 from histo.screen import Screen
+from tests.conftest import rows_of
+from tests.kills import ended, start
 
 PATCHES = 203
 TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs", "1")
@@ -56,14 +56,16 @@ def exactly() -> None:
     ToInput.change = lambda self, patches: change(self, patches).double()  # type: ignore[method-assign]
 
 
+END_OF_EPOCH = Watch.after_epoch
+
+
 def telling_losses(file: Path) -> None:
     """Write the losses of all batches of an epoch, before they are let go."""
-    said = Watch.after_epoch
 
     def after_epoch(self: Watch) -> None:
         if self.running and ranks.rank() == 0:
             file.write_text(json.dumps([float(loss) for loss in self.losses]))
-        said(self)
+        END_OF_EPOCH(self)
 
     Watch.after_epoch = after_epoch  # type: ignore[method-assign]
 
@@ -73,43 +75,28 @@ def launch(words: list[str], world: int, logs: Path) -> list[int]:
     logs.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    return [fork(words, number, world, port, logs / f"{number}.log") for number in range(world)]
+    return [
+        start(words, logs / f"{rank}.log", variables(rank, world, port) if world > 1 else {})
+        for rank in range(world)
+    ]
 
 
-def fork(words: list[str], rank: int, world: int, port: int, log: Path) -> int:
-    """One process of a launch, with the variables that torchrun sets."""
-    child = os.fork()
-    if child:
-        return child
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    if world > 1:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-        os.environ.update(WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world))
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    try:
-        os._exit(app(words, standalone_mode=False) or 0)
-    except BaseException as error:
-        print(repr(error), flush=True)
-        os._exit(70)
+def variables(rank: int, world: int, port: int) -> dict[str, str]:
+    """What torchrun says to each of its processes."""
+    places = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world))
+    return {**places, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def ends(children: list[int], within: float) -> list[int]:
     """The exit statuses, negative where a signal ended one; 99 for one that had to be ended here."""
-    deadline, found = time.monotonic() + within, dict.fromkeys(children, 99)
-    left = list(children)
-    while left and time.monotonic() < deadline:
-        for child in list(left):
-            pid, status = os.waitpid(child, os.WNOHANG)
-            if pid:
-                found[child] = os.waitstatus_to_exitcode(status)
-                left.remove(child)
-        time.sleep(0.01)
-    for child in left:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return [found[child] for child in children]
+    deadline = time.monotonic() + within
+    found = [ended(child, deadline - time.monotonic()) for child in children]
+    for child, status in zip(children, found, strict=True):
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return [99 if status is None else status for status in found]
 
 
 def trained(folder: Path, name: str, world: int, *options: str) -> dict[str, object]:
@@ -119,22 +106,15 @@ def trained(folder: Path, name: str, world: int, *options: str) -> dict[str, obj
     words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *options]
     statuses = ends(launch(words, world, folder / f"{name}.logs"), 600)
     logs = [path.read_text() for path in sorted((folder / f"{name}.logs").iterdir())]
+    assert not any(statuses), "\n".join(logs)
     table = rows_of(run / "predictions.csv")
     return {
         "statuses": statuses,
-        "losses": json.loads(losses.read_text()) if losses.is_file() else [],
+        "losses": json.loads(losses.read_text()),
         "ids": [row["id"] for row in table],
         "p": [float(row["p_1"]) for row in table],
         "logs": logs,
     }
-
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    """The rows of a table; none where it is not there."""
-    if not table.is_file():
-        return []
-    with table.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def killed(folder: Path, name: str, draw: random.Random) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import pickle
 import shutil
@@ -32,7 +31,14 @@ from histo.model.card import (
 )
 from histo.model.network import make_one, shapes_of
 from histo.model.opened import open_bundle
-from tests.conftest import Memory, assert_one_line_error, edit_card, replace_file, run_histo
+from tests.conftest import (
+    Memory,
+    assert_one_line_error,
+    edit_card,
+    replace_file,
+    rows_of,
+    run_histo,
+)
 from tests.corrupted import CORRUPTIONS, Evil, sound_bundle
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("bundle-*"))
@@ -44,8 +50,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.name)
 def test_a_bundle_of_every_format_loads_and_predicts_as_it_did(golden):
     """By ONNX Runtime and by torch, to 1e-4."""
-    with (golden / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(golden / "predictions.csv")
     patches = np.stack([read_patch(golden / "patches" / f"{row['id']}.png") for row in rows])
     expected = np.array([[float(row["p_normal"]), float(row["p_tumour"])] for row in rows])
     assert np.ptp(expected[:, 1]) > 0.5

@@ -24,7 +24,7 @@ from histo.data.patches import cv2
 from histo.data.quality import STATISTICS, faults, measure
 from histo.data.synth import synthetic_patches
 from histo.screen import Screen
-from tests.conftest import SHARED, assert_one_line_error, run_histo, write_image
+from tests.conftest import SHARED, assert_one_line_error, rows_of, run_histo, write_image
 
 PCAM = SHARED / "pcam-mini"
 needs_pcam = pytest.mark.skipif(not PCAM.is_dir(), reason="the 4,000 real patches are not here")
@@ -61,15 +61,10 @@ def measured(patches: list[np.ndarray]) -> np.ndarray:
     return rows
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def sets(path: Path) -> set[frozenset[str]]:
     """The sets of a duplicates table, by the patches' ids."""
     found = defaultdict(set)
-    for row in table(path):
+    for row in rows_of(path):
         found[row["set"]].add(row["id"])
     return {frozenset(ids) for ids in found.values()}
 
@@ -153,7 +148,7 @@ def test_every_equal_patch_is_found_and_what_disagrees_or_leaks(planted):
 def test_a_group_on_both_sides_is_found(planted):
     rows = {
         row["slide"]: (row["train"], row["valid"])
-        for row in table(planted.out / "groups_split.csv")
+        for row in rows_of(planted.out / "groups_split.csv")
     }
     assert rows["s3"] == ("5", "1")
     assert set(rows) == {"s3", "s20"}
@@ -171,7 +166,7 @@ def test_a_group_on_both_sides_is_found(planted):
     ],
 )
 def test_each_planted_fault_is_found_and_no_other(planted, name, ids):
-    assert {row["id"] for row in table(planted.out / f"{name}.csv")} == ids
+    assert {row["id"] for row in rows_of(planted.out / f"{name}.csv")} == ids
 
 
 def test_errors_end_with_status_1_after_the_report_is_written(planted):
@@ -189,7 +184,7 @@ def test_errors_end_with_status_1_after_the_report_is_written(planted):
 
 
 def test_the_classes_of_each_group_are_in_a_table_largest_first(planted):
-    rows = table(planted.out / "by_group.csv")
+    rows = rows_of(planted.out / "by_group.csv")
     counts = [int(row["patches"]) for row in rows]
     assert counts == sorted(counts, reverse=True)
     assert {"slide": "s5", "patches": "5", "0": "2", "1": "3"} in rows
@@ -212,7 +207,7 @@ def test_the_index_names_every_finding_and_file(planted):
 
 
 def test_the_exclusions_keep_one_of_each_set_and_none_that_disagree(planted):
-    reasons = {row["id"]: row["reason"] for row in table(planted.exclusions)}
+    reasons = {row["id"]: row["reason"] for row in rows_of(planted.exclusions)}
     expected = {"same20": "same pixels as good20", "valid22": "same pixels as good22"}
     expected |= {"good21": "same pixels as other21, labels disagree"}
     expected |= {"other21": "same pixels as good21, labels disagree"}
@@ -231,7 +226,7 @@ def test_train_leaves_the_excluded_out(planted, weights, tmp_path):
     assert_one_line_error(run_histo(*words), "ghost0")
     config = TrainConfig(planted.folder, no_store=True, exclude=planted.exclusions)
     kept = read_patches(config, Screen(quiet=True)).ids
-    left_out = {row["id"] for row in table(planted.exclusions)}
+    left_out = {row["id"] for row in rows_of(planted.exclusions)}
     assert sorted(kept) == sorted({row[0] for row in planted.rows} - left_out)
     words += ("--exclude", planted.exclusions, "--epochs", 1, "--out", tmp_path / "run")
     result = run_histo(*words, "--device", "cpu")
@@ -278,7 +273,7 @@ def test_the_id_column_keeps_its_name_in_every_table(tmp_path):
     result = run_histo("check", tmp_path, *words, "--write-exclusions", tmp_path / "e.csv")
     assert "1 class of one patch" in result.stdout
     assert (tmp_path / "e.csv").read_text().splitlines()[0] == "name,reason"
-    rows = table(tmp_path / "out" / "duplicates.csv")
+    rows = rows_of(tmp_path / "out" / "duplicates.csv")
     assert [(row["name"], row["class"]) for row in rows] == [("a.png", "x"), ("c.png", "x")]
 
 
@@ -289,7 +284,7 @@ def test_a_file_may_be_called_anything(tmp_path):
         Path(os.fsdecode(path)).write_bytes((tmp_path / "train" / "p0.png").read_bytes())
     result = run_histo("check", tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    names = {row["file"] for row in table(tmp_path / "out" / "duplicates.csv")}
+    names = {row["file"] for row in rows_of(tmp_path / "out" / "duplicates.csv")}
     assert names == {"p0.png", "two\\nlines.png", "<b>.png"}
     assert "<b>.png" not in (tmp_path / "out" / "report.html").read_text()
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +15,7 @@ from histo.data.labels import list_patches
 from histo.data.store import open_store
 from histo.run import read_predictions, write_predictions
 from histo.screen import Screen
-from tests.conftest import assert_one_line_error, edit_card, run_histo, write_image
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from tests.conftest import assert_one_line_error, edit_card, rows_of, run_histo, write_image
 
 
 def test_interpret_draws_every_figure_twice_and_prints_the_table(tiny_run, tmp_path):

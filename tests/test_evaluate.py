@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from histo.data.synth import write_dataset
 from histo.run import read_predictions, write_predictions
 from histo.screen import Screen
-from tests.conftest import assert_one_line_error, edit_card, run_histo
+from tests.conftest import assert_one_line_error, edit_card, rows_of, run_histo
 from tests.test_report import two_classes, write_table
 
 
@@ -37,8 +36,7 @@ def test_a_bundle_is_judged_on_a_set_it_never_saw(tiny_run, elsewhere, tmp_path)
     assert evaluated(out)["patches"] == 60
     table = read_predictions(out / "predictions.csv")
     run_histo("predict", tiny_run / "export", elsewhere / "train", "--out", tmp_path / "p.csv")
-    with (tmp_path / "p.csv").open(newline="") as file:
-        theirs = {row["id"]: float(row["p_1"]) for row in csv.DictReader(file)}
+    theirs = {row["id"]: float(row["p_1"]) for row in rows_of(tmp_path / "p.csv")}
     ours = dict(zip(table.ids, table.probabilities[:, 1], strict=True))
     assert ours == pytest.approx(theirs, abs=1e-6)
     assert run_histo("interpret", out).exit_code == 0
@@ -114,8 +112,7 @@ def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_p
     for name, more in (("scaled", ()), ("raw", ("--raw",))):
         out = tmp_path / f"{name}.csv"
         run_histo("predict", bundle, elsewhere / "train", "--out", out, *more)
-        with out.open(newline="") as file:
-            found[name] = list(csv.DictReader(file))
+        found[name] = rows_of(out)
     for scaled, raw in zip(found["scaled"], found["raw"], strict=True):
         logit = np.log(float(raw["p_1"]) / float(raw["p_0"]))
         assert float(scaled["p_1"]) == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-5)

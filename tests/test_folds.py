@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from histo.model.card import read_card
 from histo.model.checkpoint import Checkpoint, Position, load_best
 from histo.model.network import make_one
 from histo.run import Run, read_predictions
-from tests.conftest import TINY, assert_one_line_error, run_histo
+from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo
 
 FOLDS = ("--weights", "none", "--epochs", 1, "--folds", 3)
 
@@ -37,14 +36,12 @@ def folds(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table_of(path: Path) -> dict[str, float]:
-    with path.open(newline="") as file:
-        return {row["id"]: float(row["p_1"]) for row in csv.DictReader(file)}
+    return {row["id"]: float(row["p_1"]) for row in rows_of(path)}
 
 
 def test_every_patch_is_predicted_by_the_model_that_did_not_see_it(folds):
     every = table_of(folds / "predictions.csv")
-    with (folds / "split.csv").open(newline="") as file:
-        side = {row["id"]: row["split"] for row in csv.DictReader(file)}
+    side = {row["id"]: row["split"] for row in rows_of(folds / "split.csv")}
     assert len(every) == 160
     for number in (1, 2, 3):
         part = table_of(folds / f"fold-{number}" / "predictions.csv")

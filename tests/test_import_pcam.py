@@ -27,7 +27,7 @@ from histo.data.labels import list_patches, read_labels
 from histo.data.patches import pixel_sha1, read_patch
 from histo.data.pcam import hash_patches, unpack
 from histo.screen import Screen
-from tests.conftest import SHARED, assert_one_line_error, run_histo
+from tests.conftest import SHARED, assert_one_line_error, rows_of, run_histo
 
 QUIET = Screen(quiet=True)
 HEADER = ["", "coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi"]
@@ -64,11 +64,6 @@ def draw(count: int, seed: int) -> np.ndarray:
     """Random patches uint8 [count, 96, 96, 3]."""
     data = np.random.default_rng(seed).bytes(count * 96 * 96 * 3)
     return np.frombuffer(data, np.uint8).reshape(count, 96, 96, 3)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def content(data: Path) -> dict[str, bytes]:

@@ -23,9 +23,9 @@ def found(tmp_path_factory) -> Found:
     """What trainings by 1, 2 and 4 processes gave, and one of which a process was killed."""
     folder = tmp_path_factory.mktemp("launched") / "here"
     command = [sys.executable, "-W", "ignore", "-m", "tests.launched", str(folder)]
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *sys.path])}
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
     whole: Found = json.loads((folder / "result.json").read_text())
     return whole
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ from sklearn import metrics as sk
 from histo.report.calibration import judge_calibration
 from histo.run import write_predictions
 from histo.temperature import apply_temperature
-from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
+from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo, write_image
 
 
 def write_table(folder: Path, labels: np.ndarray, table: np.ndarray, name: str = "p.csv") -> Path:
@@ -88,8 +87,7 @@ def test_groups_get_a_row_each_the_worst_first_and_widen_the_interval(tmp_path):
     low, high = metrics["intervals"]["roc_auc"]
     assert (metrics["unit"], metrics["units"]) == ("slide", 20)
     assert high - low > plain[1] - plain[0]
-    with (tmp_path / "report" / "by_group.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "report" / "by_group.csv")
     assert len(rows) == 20
     assert rows[0]["slide"] == "s7"
     here = np.arange(400) // 20 == 7

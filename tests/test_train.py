@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +20,7 @@ from histo.model.learner import build_learner
 from histo.run import Run, read_predictions
 from histo.screen import Screen
 from histo.training.resume import read_settings
-from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
+from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo, write_image
 
 
 def files(folder: Path) -> set[str]:
@@ -70,7 +69,7 @@ def test_every_setting_is_recorded_with_its_source(tiny_run, dataset):
 
 
 def test_the_split_is_stratified_and_the_table_is_of_its_valid_patches(tiny_run):
-    split = list(csv.DictReader((tiny_run / "split.csv").open()))
+    split = rows_of(tiny_run / "split.csv")
     valid = [row for row in split if row["split"] == "valid"]
     assert (len(split), len(valid)) == (160, 32)
     assert sum(row["label"] == "1" for row in valid) == 16
