@@ -61,9 +61,7 @@ def main() -> None:
     """The `histo` program."""
     # what fastai calls of torch and torch means to drop one day is not for histo's users to mend
     warnings.simplefilter("ignore", FutureWarning)
-    if (
-        ranks.world() > 1
-    ):  # what PyTorch's sockets warn of, with pages of frames, is one line of ours
+    if ranks.world() > 1:  # PyTorch warns of a lost socket with pages of frames; histo has a line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 

@@ -74,7 +74,7 @@ def watching() -> Iterator[None]:
     )
     rank, world = ranks.rank(), ranks.world()
     store.set(_key(rank), "0")
-    ranks.any_of(False)  # they have all come here: every key is there
+    ranks.meet()  # now every key is there
     beats = Beats([""] * world, [time.monotonic()] * world)
     left = threading.Event()
     for work in (partial(_beat, store, beats, rank), partial(_watch, beats)):
@@ -109,9 +109,10 @@ def _beat(store: Store, beats: Beats, rank: int, left: threading.Event) -> None:
         count += 1
         with suppress(RuntimeError):
             store.set(keys[rank], str(count))
-            for number, beat in enumerate(store.multi_get(keys)):
-                if beat.decode() != beats.last[number] or beat.decode() == DONE:
-                    beats.last[number], beats.heard[number] = beat.decode(), time.monotonic()
+            for number, said in enumerate(store.multi_get(keys)):
+                beat = said.decode()
+                if beat != beats.last[number] or beat == DONE:
+                    beats.last[number], beats.heard[number] = beat, time.monotonic()
 
 
 def _watch(beats: Beats, left: threading.Event) -> None:

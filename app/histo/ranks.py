@@ -118,7 +118,7 @@ def meet() -> None:
     if ours:  # gloo needs no GPU; a slow process may be hours behind
         dist.init_process_group("gloo", timeout=PATIENCE)
     try:
-        dist.barrier()
+        any_of(False)  # not a barrier, which NCCL would make
     finally:
         if ours:
             dist.destroy_process_group()

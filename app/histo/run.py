@@ -214,6 +214,11 @@ class Run:
         """Whether training came to its end: the learning curve is what it draws last."""
         return (self.path / "learning_curve.svg").is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.checkpoint.glob("*.safetensors"))
+
     def fold(self, number: int) -> Path:
         """The run folder of one fold, counted from 0."""
         return self.path / f"fold-{number + 1}"

@@ -25,11 +25,11 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
 
     def ask(*_: Any) -> None:
         nonlocal first
-        if asked.is_set() and time.monotonic() - first > AGAIN:
-            raise KeyboardInterrupt
         if not asked.is_set():
             first = time.monotonic()
-        asked.set()
+            asked.set()
+        elif time.monotonic() - first > AGAIN:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # signals are not ours there
         yield asked.is_set

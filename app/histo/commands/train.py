@@ -36,6 +36,8 @@ def train(config: TrainConfig, screen: Screen) -> Run:
 
 def check_same(patches: Patches) -> None:
     """HistoError where the machines of a launch do not have the same data."""
+    if ranks.world() == 1:
+        return
     mine = patches.fingerprints()
     if ranks.tell(lambda: mine) != mine:
         raise HistoError("labels or pixels here are not those of the first process's machine")

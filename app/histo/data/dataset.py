@@ -138,9 +138,7 @@ class Split:
 
 def choose_split(config: TrainConfig, rows: list[Row]) -> Split:
     """The split given in a column, else one by group, else a random one."""
-    column, groups = "", None
-    if config.groups:
-        column, groups = groups_of(config.groups, (row.id for row in rows), config.id_column)
+    column, groups = find_groups(config, rows)
     if config.split_column:
         valid = np.array([row.split == "valid" for row in rows])
         return Split(valid, f"as the column {config.split_column} says", column, groups)
@@ -161,11 +159,16 @@ def given_split(given: Given, config: TrainConfig, rows: list[Row]) -> Split:
             f"{config.labels_csv.name}, line {strange.line}: {strange.id} is not in the run's "
             "split: it was started on other labels"
         )
-    groups = None
-    if config.groups:
-        column, groups = groups_of(config.groups, (row.id for row in rows), config.id_column)
     valid = np.array([sides[row.id] == "valid" for row in rows])
-    return Split(valid, how, column, groups)
+    now, groups = find_groups(config, rows)
+    return Split(valid, how, now or column, groups)
+
+
+def find_groups(config: TrainConfig, rows: list[Row]) -> tuple[str, list[str] | None]:
+    """The column that `--groups` names and the group of each row; of neither where it names none."""
+    if config.groups is None:
+        return "", None
+    return groups_of(config.groups, (row.id for row in rows), config.id_column)
 
 
 def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> list[Row]:

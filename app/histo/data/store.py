@@ -159,14 +159,16 @@ def open_store(
     index_path = _index_path(folder, paths[0].parent, crop, size)
     names = np.array([path.name for path in paths])
     stamps = np.array([stamp_of(path) for path in paths])
+    seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
-    if old and np.array_equal(rows, np.arange(len(old.pixels))):
-        return Store(old.pixels, old.sha1, index_path)
-    with awaited(index_path.with_suffix(".lock"), f"waiting for another process's store: {folder}"):
-        old, rows = _find(index_path, names, stamps, screen)  # another may have made it
-        if old and np.array_equal(rows, np.arange(len(old.pixels))):
-            return Store(old.pixels, old.sha1, index_path)
-        return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+    if old is None or not _is_whole(old, rows):
+        word = f"waiting for another process's store: {folder}"
+        with awaited(index_path.with_suffix(".lock"), word):
+            if _version(index_path) != seen:  # another process has made it
+                old, rows = _find(index_path, names, stamps, screen)
+            if old is None or not _is_whole(old, rows):
+                return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+    return Store(old.pixels, old.sha1, index_path)
 
 
 def _find(
@@ -175,6 +177,16 @@ def _find(
     """The store that is there, and the sound row of each file; -1 where it has none."""
     old = _read(index_path)
     return old, old.find(names, stamps, screen) if old else np.full(len(names), -1)
+
+
+def _is_whole(old: _Index, rows: NDArray[np.int64]) -> bool:
+    """Whether the rows found are all of a store, in its order."""
+    return np.array_equal(rows, np.arange(len(old.pixels)))
+
+
+def _version(index_path: Path) -> int:
+    """What changes where an index is replaced; 0 where there is none."""
+    return index_path.stat().st_mtime_ns if index_path.is_file() else 0
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
@@ -218,7 +230,7 @@ class _Index:
 
         per_part = 1024
         parts = [rows[i : i + per_part] for i in range(0, len(rows), per_part)]
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(ranks.cores()) as pool:
             seen = screen.track(pool.map(sound, parts), "checking the store", len(parts))
             good = np.concatenate(list(seen))
         return np.where(good, rows, -1)

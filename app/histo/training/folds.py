@@ -59,8 +59,7 @@ def _train_each(
     count = config.folds or 1
     for number in range(count):
         part, mine = Run(run.fold(number)), fold(patches, folds, number)
-        begun = any(part.checkpoint.glob("*.safetensors"))
-        done, begun = ranks.tell(partial(tuple, [part.finished, begun]))
+        done, begun = ranks.tell(partial(state_of, part))
         if done:
             screen.say(f"fold {number + 1} of {count}: done before")
             continue
@@ -76,6 +75,11 @@ def _train_each(
             train_new(settings, mine, screen)
     if ranks.rank() == 0:
         join_folds(run, patches, count)
+
+
+def state_of(run: Run) -> tuple[bool, bool]:
+    """Whether a run is at its end, and whether it can be gone on with."""
+    return run.finished, run.begun
 
 
 def join_folds(run: Run, patches: Patches, count: int) -> None:

@@ -185,8 +185,6 @@ class Recording:
         from histo.model.checkpoint import LAST
         from histo.report.plots import draw_learning_curve
 
-        if not self.leads:
-            return
         draw_learning_curve(self.run.path / "learning_curve", self.rows)
         (self.run.checkpoint / LAST).unlink(missing_ok=True)
         key = "roc_auc" if len(self.patches.vocab) == 2 else "valid_loss"

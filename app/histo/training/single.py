@@ -49,6 +49,12 @@ class Job:
         """Whether the body starts from weights."""
         return self.config.weights != "none"
 
+    def plan(self, lr: float) -> Plan:
+        """Both phases, at this peak learning rate."""
+        from histo.model.fit import Plan
+
+        return Plan(self.freeze_epochs, self.config.epochs, lr, self.pretrained)
+
 
 def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
     """Train in a new run folder; it is made once labels, patches, weights and device are good."""
@@ -58,9 +64,7 @@ def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
         try:
             train_in(run, job, None, screen)
         except (HistoError, RuntimeError, OSError):
-            if ranks.rank() == 0 and not any(
-                run.checkpoint.glob("*.safetensors")
-            ):  # there is nothing to keep
+            if ranks.rank() == 0 and not run.begun:  # there is nothing to keep
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
     return run
@@ -88,6 +92,7 @@ def prepare(
     device = engine.resolve_device(config.device)
     precision = engine.resolve_precision(config.precision, device)
     engine.seed_everything(config.seed, device)
+    engine.keep_memory()
     body, card = start_model(config, patches, screen, weights=begin is None)
     count = int((~valid).sum())
     wanted = config.batch_size or engine.default_batch_size(device)
@@ -95,7 +100,7 @@ def prepare(
     if batch_size < wanted:
         screen.say(f"batch size {batch_size}: there are only {count} training patches")
     if ranks.world() > 1:
-        divide(batch_size, device, body, screen)
+        divide(config, batch_size, device, body, screen)
     dls = make_loaders(
         patches.store,
         patches.labels,
@@ -117,13 +122,17 @@ def prepare(
     return Job(config, patches, device, precision, learn, card)
 
 
-def divide(batch_size: int, device: torch.device, body: Any, screen: Screen) -> None:
+def divide(
+    config: TrainConfig, batch_size: int, device: torch.device, body: Any, screen: Screen
+) -> None:
     """Make ready for a share of each batch; HistoError where there is not a patch for each."""
     import torch
 
     from histo.model.together import SMALL, synchronise
 
     world = ranks.world()
+    if config.lr == "find":
+        raise HistoError("--lr find is for one process (find it first, then give the number)")
     if batch_size < 2 * world:  # the batches of an epoch may be half as large
         raise HistoError(f"batch size {batch_size} is too small for {world} processes to share")
     if device.type == "cuda":
@@ -169,14 +178,14 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
         learn.add_cb(watch)
         if ranks.world() > 1:
             learn.add_cb(Together())
-        plan = start(run, job, screen) if begin is None else planned(job)
+        lr = start(run, job, screen) if begin is None else parse_lr(config.lr or "")
         if begin:
             if ranks.rank() == 0:
                 record_resumed(run, job.device, screen)
             screen.say(f"going on in epoch {watch.at.epoch + 1}, batch {watch.at.batch + 1:,}")
             advance(watch.at.epoch * steps + watch.at.batch)
         try:
-            fit(learn, plan, watch.at)
+            fit(learn, job.plan(lr), watch.at)
             if job.precision != "fp32":
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
@@ -195,15 +204,13 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
     recording.finish()
 
 
-def start(run: Run, job: Job, screen: Screen) -> Plan:
-    """Write what is known before the first batch, and say what will be done."""
-    from histo.model.fit import Plan
+def start(run: Run, job: Job, screen: Screen) -> float:
+    """Write what is known before the first batch, say what will be done; the learning rate."""
     from histo.model.learner import describe_device
 
     config, patches = job.config, job.patches
     if ranks.rank() > 0:
-        lr = choose_lr(config, job.learn, run)
-        return Plan(job.freeze_epochs, config.epochs, lr, job.pretrained)
+        return choose_lr(config, job.learn, run)
     batch_size = job.learn.dls.train.bs
     found = {
         "batch_size": batch_size,
@@ -227,15 +234,7 @@ def start(run: Run, job: Job, screen: Screen) -> Plan:
         f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
         f"{batch_size}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
     )
-    return Plan(job.freeze_epochs, config.epochs, lr, job.pretrained)
-
-
-def planned(job: Job) -> Plan:
-    """The plan of a run that goes on: its settings hold the rate that was found."""
-    from histo.model.fit import Plan
-
-    lr = parse_lr(job.config.lr or "")
-    return Plan(job.freeze_epochs, job.config.epochs, lr, job.pretrained)
+    return lr
 
 
 def choose_lr(config: TrainConfig, learn: Learner, run: Run) -> float:
@@ -246,8 +245,6 @@ def choose_lr(config: TrainConfig, learn: Learner, run: Run) -> float:
         return default_lr(config.arch)
     if config.lr != "find":
         return parse_lr(config.lr)
-    if ranks.world() > 1:
-        raise HistoError("--lr find is for one process (find it first, then give the number)")
     from histo.report.plots import draw_lr_find
 
     lr, rates, losses = find_lr(learn)
