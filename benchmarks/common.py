@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from histo import ranks
 from histo.config import Augment, ModelCard
 from histo.data.labels import PatchIndex, read_labels
 from histo.data.loaders import make_loaders
@@ -22,13 +25,20 @@ from histo.data.split import random_split
 from histo.data.store import open_store
 from histo.data.synth import write_dataset
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, load_weights, make_body
-from histo.model.learner import build_learner, default_batch_size, resolve_precision
+from histo.model.learner import (
+    build_learner,
+    default_batch_size,
+    describe_device,
+    resolve_precision,
+)
+from histo.run import write_json
 from histo.screen import Screen
 
 Values = dict[str, list[float]]
 Tables = dict[str, Values]
 QUIET = Screen(quiet=True)
 CPU = torch.device("cpu")
+PACKAGES = ("histo", "fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,9 @@ class Bench:
         """The number format `histo train` would choose."""
         return resolve_precision("auto", self.device)
 
-    def loaders(self, data: Data, augment: Augment, device: torch.device) -> Any:
+    def loaders(
+        self, data: Data, augment: Augment, device: torch.device, batch_size: int | None = None
+    ) -> Any:
         """histo's own loaders over a store."""
         store = open_store(data.paths, self.folder / "store", None, None, QUIET)
         return make_loaders(
@@ -85,19 +97,28 @@ class Bench:
             [str(label) for label in data.labels],
             data.valid,
             ["0", "1"],
-            batch_size=min(default_batch_size(device), len(data.part(False))),
+            batch_size=batch_size or min(default_batch_size(device), len(data.part(False))),
             augment=augment,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             device=device,
+            rank=ranks.rank(),
+            world=ranks.world(),
         )
 
-    def learner(self, data: Data, arch: str, weights: Path | None, compiled: bool = False) -> Any:
+    def learner(
+        self,
+        data: Data,
+        arch: str,
+        weights: Path | None,
+        compiled: bool = False,
+        batch_size: int | None = None,
+    ) -> Any:
         """histo's own learner, as `histo train` builds it."""
         body = make_body(arch)
         if weights:
             load_weights(body, weights)
-        dls = self.loaders(data, "stain", self.device)
+        dls = self.loaders(data, "stain", self.device, batch_size)
         features = features_of(body, 96, arch)
         return build_learner(dls, body, features, card_of(arch), self.precision, compiled)
 
@@ -113,6 +134,23 @@ class Bench:
 def card_of(arch: str) -> ModelCard:
     """The card of a model of two classes for patches of 96 px."""
     return ModelCard(arch, ["0", "1"], 96, None, None, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def write_results(
+    out: Path, device: torch.device, settings: Mapping[str, Any], units: str, **found: Any
+) -> None:
+    """What was found, as JSON, with date, hardware and versions."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": describe_device(device),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "settings": settings,
+        "units": units,
+    }
+    write_json(out, {**facts, **found})
+    print(f"\n{out}")
 
 
 def rate(work: Callable[[], int]) -> float:

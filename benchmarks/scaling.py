@@ -1,6 +1,6 @@
 """What several processes gain on one machine, and where the rest goes.
 
-uv run python benchmarks/scaling.py [--processes 2] [--arch resnet50] [--patches 640] [--rounds 3]
+uv run python benchmarks/scaling.py [--processes 2] [--arch resnet50] [--patches 320] [--rounds 3]
 
 Each process has one thread on a CPU, or one GPU. A batch is --batch-size patches for each process,
 so that each has as much to do however many there are. In turn:
@@ -31,45 +31,24 @@ import torch
 import torch.distributed as dist
 import typer
 
-from common import QUIET, Bench, Data, card_of
+from common import QUIET, Bench, Data, write_results
 from histo import ranks
-from histo.data.loaders import make_loaders
-from histo.data.store import open_store
 from histo.data.synth import write_dataset
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, make_body
 from histo.model.fit import Watch
-from histo.model.learner import build_learner, describe_device, resolve_device, resolve_precision
+from histo.model.learner import resolve_device
 from histo.model.together import SMALL, Together, synchronise
-from histo.run import write_json
+from rivals import wait
 
 Facts = dict[str, Any]
 
 
 def train(folder: Path, arch: str, batch_size: int, device: torch.device) -> Facts:
     """The part of one process in an epoch, after one to warm up: seconds, and those of each batch."""
-    bench = Bench(folder, Data.read(folder), 1, device)
-    data = bench.data
-    store = open_store(data.paths, folder / "store", None, None, QUIET)
-    labels, world = [str(label) for label in data.labels], ranks.world()
-    body = make_body(arch)
+    bench, world = Bench(folder, Data.read(folder), 1, device), ranks.world()
+    learn = bench.learner(bench.data, arch, None, batch_size=batch_size * world)
     if world > 1 and batch_size < SMALL:
-        synchronise(body)
-    dls = make_loaders(
-        store,
-        labels,
-        data.valid,
-        ["0", "1"],
-        batch_size=batch_size * world,
-        augment="stain",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        device=device,
-        rank=ranks.rank(),
-        world=world,
-    )
-    precision = resolve_precision("auto", device)
-    features = features_of(body, 96, arch)
-    learn = build_learner(dls, body, features, card_of(arch), precision)
+        synchronise(learn.model)
+    dls = learn.dls
     learn.remove_cb(learn.recorder)
     seconds: list[float] = []
     learn.add_cb(Watch(lambda: None, lambda _, epoch: seconds.append(epoch.train_seconds)))
@@ -106,8 +85,7 @@ def exchange(count: int, device: torch.device) -> float:
         start = time.perf_counter()
         for part in parts:
             dist.all_reduce(part)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait(device)
         found.append(time.perf_counter() - start)
     return median(found)
 
@@ -206,15 +184,14 @@ def main(
             f"  {names[key]:48} {rate:10,.1f} patches/s {rate / median(rows['one']):6.2f} times one"
         )
     print(f"  one exchange of gradients: {median(exchanges):.3f} s")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": describe_device(resolve_device(device)),
-        "versions": {"torch": torch.__version__},
-        "settings": {"arch": arch, "processes": processes, "batch_size": batch_size},
-        "units": "patches a second; seconds for one exchange",
-    }
-    write_json(out, {**facts, "patches_per_second": rows, "exchange": exchanges})
+    write_results(
+        out,
+        resolve_device(device),
+        {"arch": arch, "processes": processes, "batch_size": batch_size, "patches": patches},
+        "patches a second; seconds for one exchange",
+        patches_per_second=rows,
+        exchange=exchanges,
+    )
 
 
 if __name__ == "__main__":

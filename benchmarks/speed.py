@@ -12,11 +12,8 @@ round, so that a slow minute slows them all; figures are medians over the rounds
 
 from __future__ import annotations
 
-import platform
 import tempfile
-import time
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -24,13 +21,11 @@ from typing import Annotated
 import typer
 
 import parts as measure
-from common import Bench, Tables
+from common import Bench, Tables, write_results
 from growth import growth
-from histo.model.learner import describe_device, resolve_device
-from histo.run import write_json
+from histo.model.learner import resolve_device
 
 PARTS = ("loading", "training", "prediction", "startup", "quality", "growth", "checkpoint")
-PACKAGES = ("histo", "fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
 
 
 def show(tables: Tables) -> None:
@@ -86,17 +81,13 @@ def main(
         if "growth" in wanted:
             tables |= growth(bench, [int(size) for size in sizes.split(",")], arch[0])
     show(tables)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": describe_device(where),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
-        "settings": {"patches": patches, "rounds": rounds, "compile": compiled, "seeds": seeds},
-        "units": "patches a second where a table's title names no unit; start-up in seconds",
-    }
-    write_json(out, {**facts, "tables": tables})
-    print(f"\n{out}")
+    write_results(
+        out,
+        where,
+        {"patches": patches, "rounds": rounds, "compile": compiled, "seeds": seeds},
+        "patches a second where a table's title names no unit; start-up in seconds",
+        tables=tables,
+    )
 
 
 if __name__ == "__main__":
