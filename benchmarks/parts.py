@@ -21,7 +21,7 @@ from histo.model.bundle import Bundle, write_bundle
 from histo.model.card import ONNX, read_card
 from histo.model.checkpoint import Checkpoint, capture
 from histo.model.fit import Epoch, Plan, Watch, fit
-from histo.model.learner import default_lr, seed_everything
+from histo.model.learner import default_lr, keep_memory, seed_everything
 from histo.model.network import make_model
 from histo.model.onnx import OnnxModel
 from histo.report.metrics import macro_auc
@@ -54,6 +54,7 @@ def loading(bench: Bench) -> Tables:
 def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
     """Training alone, in patches a second, over at most `most` patches."""
     data = bench.data.first(most)
+    keep_memory()
     learn = bench.learner(data, arch, None, compiled)
     trained: list[float] = []
     learn.add_cb(Watch(lambda: None, lambda _, e: trained.append(e.patches / e.train_seconds)))

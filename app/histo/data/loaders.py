@@ -106,8 +106,8 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
     """`start`: the batch to begin with; at the end of a pass back to 0, and `epoch` one up"""
     rank, world = 0, 1
     """Of `world` processes each has a share of every batch: this one every `world`-th, from `rank`"""
-    batch = 0
-    """How many patches the batch in hand has, all shares together"""
+    number, batch = 0, 0
+    """Of the batch in hand its number, and how many patches it has, all shares together"""
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         """The order of an epoch, by numpy: Python's own shuffle takes a second for a million."""
@@ -136,13 +136,14 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             patches = TensorImage(source.batch(rows[positions]))
             return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
 
+        seeds = [batch_seed(self.seed, self.epoch, n) for n in range(len(sizes))]
         on_cpu, some = self.device.type == "cpu", filter(len, shares)
         for number, batch in enumerate(
             map(gather, some) if on_cpu else map_ahead(gather, some), self.start
         ):
             self.batch, self.number = sizes[number], number
             if self.shuffle:
-                seed_generators(batch_seed(self.seed, self.epoch, number), self.device)
+                seed_generators(seeds[number], self.device)
             yield batch
 
     def __iter__(self) -> Iterator[Any]:

@@ -18,10 +18,10 @@ from histo.model.together import in_order, total
 
 BODY_DIV = 3.0
 """The first half of a pretrained body learns at the peak rate divided by this."""
-LOOK = 50
-"""On a GPU losses are looked at this often, in batches: a look makes the device wait.
+LOOK, LOOK_ON_CPU, LOOK_TOGETHER = 50, 8, 1
+"""Losses are looked at this often, in batches: a look makes a GPU wait, and takes a CPU 0.2 ms.
 
-Several processes agree on a pause as often.
+Several processes agree on a pause as often; on CPUs at every batch, which is long.
 """
 
 
@@ -126,6 +126,8 @@ class Watch(Callback):  # type: ignore[misc]
             self.spent = float(self.begin.facts.get("train_seconds", 0.0))
             self.begin = None
         self.looked = len(self.losses)
+        on_cpu = LOOK_ON_CPU if ranks.world() == 1 else LOOK_TOGETHER
+        self.often = on_cpu if self.dls.device.type == "cpu" else LOOK
 
     def before_train(self) -> None:
         """An epoch begins or goes on (`before_epoch` also comes for those that are skipped)."""
@@ -136,9 +138,7 @@ class Watch(Callback):  # type: ignore[misc]
         self.start = time.perf_counter()
 
     def before_batch(self) -> None:
-        """Plain tensors for the model: with fastai's own types each operation is dispatched twice."""
-        self.learn.xb = tuple(x.as_subclass(Tensor) for x in self.xb)
-        self.learn.yb = tuple(y.as_subclass(Tensor) for y in self.yb)
+        """How far the schedule is."""
         if self.training:  # not added up batch by batch: the same wherever training began
             self.learn.pct_train = (self.epoch + self.at.batch / self.n_iter) / self.n_epoch
 
@@ -152,7 +152,7 @@ class Watch(Callback):  # type: ignore[misc]
             self.logits.append(self.pred.detach().float())
             self.labels.append(self.yb[0])
         self.on_batch()
-        due = self.training and (self.loss.device.type == "cpu" or not self.at.batch % LOOK)
+        due = self.training and not self.at.batch % self.often
         # several processes pause together, where each stands at the same batch
         pause = (due or ranks.world() == 1) and ranks.any_of(self.pause_due())
         if due or pause:
