@@ -26,13 +26,13 @@ lint:
 types:
     uv run mypy
 
-# the tests, on every core
+# the tests, on every core; compiled first, as each process that they start imports torch and fastai
 test *ARGS:
-    uv run pytest -n auto --dist loadscope {{ARGS}}
+    uv run --compile-bytecode pytest -n auto --dist loadscope {{ARGS}}
 
 # the lines of histo that no test runs, in this process or in those that tests start
 coverage *ARGS:
-    uv run pytest -n auto --dist loadscope --cov --cov-report=term-missing:skip-covered {{ARGS}}
+    uv run --compile-bytecode pytest -n auto --dist loadscope --cov --cov-report=term-missing:skip-covered {{ARGS}}
 
 # what CI runs
 check: lint types test

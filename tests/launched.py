@@ -33,7 +33,7 @@ from tests.kills import ended, start
 PATCHES = 203
 TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs", "1")
 PLAIN = ("--arch", "squeezenet1_1", "--lr", "1e-4")
-NORMED = ("--arch", "resnet18", "--lr", "1e-4", "--size", "64")
+NORMED = ("--arch", "resnet18", "--lr", "1e-4", "--size", "32")
 MINUTE = 60.0
 
 
