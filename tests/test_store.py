@@ -13,10 +13,10 @@ import pytest
 from histo.data import store as store_module
 from histo.data.labels import list_patches
 from histo.data.patches import read_patch
-from histo.data.store import Store, open_store, store_folder
+from histo.data.store import Store, map_pixels, open_store, store_folder
 from histo.errors import HistoError
 from histo.screen import Screen
-from tests.conftest import write_image
+from tests.conftest import Memory, write_image
 
 QUIET = Screen(quiet=True)
 
@@ -50,6 +50,31 @@ def test_the_pixels_of_the_store_are_those_of_the_files(images, tmp_path):
         store = open_store(paths, folder, None, None, QUIET)
         for row, path in enumerate(paths):
             assert np.array_equal(store.pixels[row], read_patch(path))
+        rows = np.array([3, 19, 0, 3])
+        gathered = np.empty((4, 16, 16, 3), np.uint8)
+        store.gather(rows, gathered)
+        assert np.array_equal(gathered, store.pixels[rows])
+
+
+def test_what_is_gathered_from_a_large_store_leaves_nothing_of_it_in_memory(tmp_path):
+    whole = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (4000, 96, 96, 3))
+    whole[:] = 7
+    del whole
+    pixels, file = map_pixels(tmp_path / "a.npy")
+    store, batch = Store(pixels, np.empty(4000, "S40"), None, file), np.empty((40, 96, 96, 3), "u1")
+    memory = Memory()
+    for rows in np.random.default_rng(0).permutation(4000).reshape(100, 40):
+        store.gather(rows, batch)
+    assert batch.min() == 7
+    assert memory.taken < 8 << 20 < pixels.nbytes / 10
+
+
+def test_a_store_cut_short_while_it_is_read_is_an_error_not_a_crash(images, tmp_path):
+    store = open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
+    (pixels,) = (tmp_path / "store").glob("*.npy")
+    os.truncate(pixels, 10_000)
+    with pytest.raises(HistoError, match=r"npy ends before its row 19"):
+        store.gather(np.array([0, 19]), np.empty((2, 16, 16, 3), np.uint8))
 
 
 def test_a_second_opening_decodes_nothing(images, tmp_path, decoded):

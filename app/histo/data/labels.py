@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import overload
@@ -33,13 +33,12 @@ class Row:
 
 def read_rows(
     path: Path, columns: list[str], may_be_empty: bool = False
-) -> list[tuple[int, list[str]]]:
+) -> Iterator[tuple[int, list[str]]]:
     """The wanted columns of a CSV with a header, as (line number, values).
 
     UTF-8 with or without a byte-order mark, any line ends. Blank lines are skipped.
     Raises HistoError, naming the file and the line, where that cannot be done.
     """
-    rows: list[tuple[int, list[str]]] = []
     table = _read_table(path)
     header = [name.strip() for name in next(table, (0, []))[1]]
     if not any(header):
@@ -47,7 +46,7 @@ def read_rows(
     for column in columns:
         if column not in header:
             raise HistoError(f"{path} has no column {column!r}: it has {', '.join(header[:20])}")
-    places = [header.index(column) for column in columns]
+    places, empty = [header.index(column) for column in columns], True
     for line, values in table:
         if not any(value.strip() for value in values):
             continue
@@ -55,10 +54,10 @@ def read_rows(
             raise HistoError(
                 f"{path.name}, line {line}: {len(values)} values where the header has {len(header)}"
             )
-        rows.append((line, [values[i].strip() for i in places]))
-    if not rows and not may_be_empty:
+        yield line, [values[i].strip() for i in places]
+        empty = False
+    if empty and not may_be_empty:
         raise HistoError(f"{path} has a header and no rows")
-    return rows
 
 
 def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -106,14 +105,11 @@ def read_labels(
                 f"(up to {NAME} characters on one line)"
             )
     CLASSES.check(len(first), f"{path}, column {label_column}")
-    whole = [re.fullmatch(r"([+-]?\d+)(?:\.0*)?", row.label) for row in rows]
-    if all(whole):
-        rows = [
-            Row(row.id, sys.intern(match[1]), row.line, row.split)
-            for row, match in zip(rows, whole, strict=True)
-            if match
-        ]
-    return rows
+    whole = {label: re.fullmatch(r"([+-]?\d+)(?:\.0*)?", label) for label in first}
+    short = {label: match[1] for label, match in whole.items() if match}
+    if short.keys() != first.keys() or list(short) == list(short.values()):
+        return rows
+    return [replace(row, label=short[row.label]) for row in rows]
 
 
 def read_groups(given: str, id_column: str) -> tuple[str, dict[str, str]]:

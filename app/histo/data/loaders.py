@@ -24,11 +24,6 @@ from histo.data.store import Store, release
 
 DEVICE_SHARE = 0.5
 """A store lies in the GPU's memory where it takes no more than this share of what is free."""
-RELEASE = 32 << 20
-"""Bytes gathered from a mapped store before its pages are given back to the system.
-
-Each patch brings some neighbours' pages with it, so that several times as much is held by then.
-"""
 
 
 class FromStore(Transform):  # type: ignore[misc]
@@ -41,19 +36,13 @@ class FromStore(Transform):  # type: ignore[misc]
         self, store: Store, device: torch.device, crop: int | None = None, size: int | None = None
     ) -> None:
         super().__init__()
-        self.pixels, self.device, self.fit, self.side = (
-            store.pixels,
-            device,
-            (crop, size),
-            store.side,
-        )
+        self.store, self.device, self.fit, self.side = store, device, (crop, size), store.side
         self.resident = to_device(store.pixels, device) if fits(store.pixels, device) else None
-        self.gathered = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "pixels": None, "resident": None, "gathered": 0}
+        return {**self.__dict__, "store": None, "resident": None}
 
-    def encodes(self, item: int | Path | str) -> TensorImage:
+    def encodes(self, item: int | np.integer | Path | str) -> TensorImage:
         """One patch, uint8 [3, S, S]; whole batches of rows go past this, through `PatchDL`."""
         if isinstance(item, (Path, str)):
             pixels = fit_patch(read_patch(Path(item)), *self.fit, Path(item))
@@ -66,14 +55,10 @@ class FromStore(Transform):  # type: ignore[misc]
         if self.resident is not None:
             where = torch.from_numpy(rows).to(self.device, non_blocking=True)
             return self.resident.index_select(0, where).permute(0, 3, 1, 2)
-        batch = torch.from_numpy(self.pixels[rows])
-        self.gathered += batch.numel()
-        if self.gathered > RELEASE:
-            self.gathered = 0
-            release(self.pixels)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return batch.permute(0, 3, 1, 2)
+        shape = (len(rows), self.side, self.side, 3)
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        self.store.gather(rows, batch.numpy())
+        return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def fits(pixels: NDArray[np.uint8], device: torch.device) -> bool:
@@ -109,10 +94,11 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
     number, batch = 0, 0
     """Of the batch in hand its number, and how many patches it has, all shares together"""
 
-    def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        """The order of an epoch, by numpy: Python's own shuffle takes a second for a million."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        return rng.permutation(np.asarray(idxs)).tolist()  # type: ignore[no-any-return]
+    def get_idxs(self) -> NDArray[np.int64]:
+        """The order of an epoch, by numpy: for a million, Python's shuffle takes a second."""
+        if not self.shuffle:
+            return np.arange(self.n)
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
 
     def after_iter(self) -> None:
         """A pass has ended: the next is another epoch's."""
@@ -407,10 +393,10 @@ def make_loaders(
         batch_tfms=[*augments, ToInput(mean, std, store.side)],
     )
     dls = block.dataloaders(
-        range(len(labels)), bs=batch_size, num_workers=0, device=device, drop_last=False
+        np.arange(len(labels)), bs=batch_size, num_workers=0, device=device, drop_last=False
     )
     for dataset in (dls.train_ds, dls.valid_ds):
-        dataset.tls[0].types = [(int, Path, str), TensorImage]  # fastai saw rows only
+        dataset.tls[0].types = [(int, np.integer, Path, str), TensorImage]  # fastai saw rows only
     dls.train.seed = seed
     for loader in dls.loaders:
         loader.rank, loader.world = rank, world

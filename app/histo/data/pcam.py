@@ -193,13 +193,14 @@ def read_targets(path: Path, count: int) -> NDArray[np.uint8]:
 
 def read_slides(path: Path, count: int) -> list[str]:
     """The slide of each patch, from a `…_meta.csv` of `count` rows."""
-    rows = read_rows(path, ["wsi"])
-    if len(rows) != count:
-        raise HistoError(f"{path} has {len(rows)} rows for {count} patches")
-    for line, (slide,) in rows:
+    slides = []
+    for line, (slide,) in read_rows(path, ["wsi"]):
         if not slide:
             raise HistoError(f"{path.name}, line {line}: the wsi is blank")
-    return [sys.intern(slide) for _, (slide,) in rows]
+        slides.append(sys.intern(slide))
+    if len(slides) != count:
+        raise HistoError(f"{path} has {len(slides)} rows for {count} patches")
+    return slides
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from histo.lock import awaited
 from histo.run import written
 from histo.screen import Screen
 
-FORMAT = 2
+FORMAT = 3
 AHEAD = 512
 """Patches decoded before they are asked for: enough for the next batch, little enough to hold."""
 
@@ -41,12 +41,14 @@ AHEAD = 512
 class Store:
     """Decoded patches: `pixels` uint8 [N, S, S, 3], RGB, in the order of the paths asked for.
 
-    `sha1` holds for each row the SHA-1 of the whole decoded file, before crop and resize.
+    `sha1` holds for each row the SHA-1 of the whole decoded file, before crop and resize. `file`
+    is what `pixels` maps; where there is none, they are in memory.
     """
 
     pixels: NDArray[np.uint8]
     sha1: NDArray[np.bytes_]
     path: Path | None = None
+    file: Mapped | None = None
 
     @property
     def side(self) -> int:
@@ -56,6 +58,44 @@ class Store:
     def fingerprint(self) -> str:
         """SHA-256 over the patches' SHA-1s: the same pixels in any order give the same."""
         return hashlib.sha256(np.sort(self.sha1).tobytes()).hexdigest()
+
+    def gather(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Copy rows [B] into `out`, uint8 [B, S, S, 3].
+
+        They are read, not taken from the map: there each page would bring its neighbours into this
+        process, some ten times what was asked for, and a disk that fails would kill it.
+        """
+        if self.file is None:
+            np.take(self.pixels, rows, 0, out)
+            return
+        for row, patch in zip(rows.tolist(), out, strict=True):
+            self.file.read(row, patch)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The open file of an array on disk, whose rows begin at byte `start`."""
+
+    file: BinaryIO
+    start: int
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> None:
+        """Read one row; HistoError where the file does not have all of it."""
+        place = self.start + row * out.nbytes
+        try:
+            count = os.preadv(self.file.fileno(), [out.data], place)
+        except OSError as error:
+            raise HistoError(f"{self.file.name} cannot be read: {error.strerror}") from None
+        if count < out.nbytes:
+            raise HistoError(f"{self.file.name} ends before its row {row}: it was cut meanwhile")
+
+
+def map_pixels(path: Path) -> tuple[NDArray[np.uint8], Mapped | None]:
+    """The array of a store, mapped, and its file; Windows reads it through the map alone."""
+    pixels = np.load(path, mmap_mode="r")
+    if not hasattr(os, "preadv"):
+        return pixels.view(np.ndarray), None
+    return pixels.view(np.ndarray), Mapped(path.open("rb", buffering=0), pixels.offset)
 
 
 class StoreRow(NamedTuple):
@@ -157,8 +197,10 @@ def open_store(
             f"no store can be made in {folder}: {error.strerror} (--store DIR or --no-store)"
         ) from None
     index_path = _index_path(folder, paths[0].parent, crop, size)
-    names = np.array([path.name for path in paths])
-    stamps = np.array([stamp_of(path) for path in paths])
+    names = np.array([path.name.encode() for path in paths])
+    stamps = np.empty((len(paths), 2), np.int64)
+    for row, path in enumerate(paths):
+        stamps[row] = stamp_of(path)
     seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
     if old is None or not _is_whole(old, rows):
@@ -168,11 +210,11 @@ def open_store(
                 old, rows = _find(index_path, names, stamps, screen)
             if old is None or not _is_whole(old, rows):
                 return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
-    return Store(old.pixels, old.sha1, index_path)
+    return Store(old.pixels, old.sha1, index_path, old.file)
 
 
 def _find(
-    index_path: Path, names: NDArray[np.str_], stamps: NDArray[np.int64], screen: Screen
+    index_path: Path, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
 ) -> tuple[_Index | None, NDArray[np.int64]]:
     """The store that is there, and the sound row of each file; -1 where it has none."""
     old = _read(index_path)
@@ -207,13 +249,15 @@ class _Index:
     """What lies on disk: one entry a row in each array."""
 
     pixels: NDArray[np.uint8]
-    names: NDArray[np.str_]
+    file: Mapped | None
+    names: NDArray[np.bytes_]
+    """UTF-8"""
     stamps: NDArray[np.int64]
     crc: NDArray[np.uint32]
     sha1: NDArray[np.bytes_]
 
     def find(
-        self, names: NDArray[np.str_], stamps: NDArray[np.int64], screen: Screen
+        self, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
     ) -> NDArray[np.int64]:
         """The row of each file that is unchanged and whose pixels have their checksum; else -1."""
         if np.array_equal(names, self.names):
@@ -244,19 +288,19 @@ def _read(index_path: Path) -> _Index | None:
             if int(index["format"]) != FORMAT or Path(name).name != name:
                 return None
             rows = [index[key] for key in ("names", "stamps", "crc", "sha1")]
-        pixels = np.load(index_path.parent / name, mmap_mode="r").view(np.ndarray)
+        pixels, file = map_pixels(index_path.parent / name)
         n, kinds = len(pixels), [(r.dtype.kind, r.shape) for r in rows]
         square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
-        expected = [("U", (n,)), ("i", (n, 2)), ("u", (n,)), ("S", (n,))]
+        expected = [("S", (n,)), ("i", (n, 2)), ("u", (n,)), ("S", (n,))]
         if pixels.dtype == np.uint8 and square and kinds == expected:
-            return _Index(pixels, *rows)
+            return _Index(pixels, file, *rows)
     return None
 
 
 def _rebuild(
     index_path: Path,
     paths: Sequence[Path],
-    names: NDArray[np.str_],
+    names: NDArray[np.bytes_],
     stamps: NDArray[np.int64],
     old: _Index | None,
     rows: NDArray[np.int64],
@@ -266,12 +310,12 @@ def _rebuild(
     """Write the store anew, row by row: sound ones copied, the others decoded."""
     have = rows >= 0
     side = old.pixels.shape[1] if old and have.any() else _first(paths, *fit)
-    missing = [path for path, known in zip(paths, have, strict=True) if not known]
+    missing = (path for path, known in zip(paths, have, strict=True) if not known)
 
     def made() -> Iterator[StoreRow]:
         # one process of a machine does this, while the others wait for it
         fresh = decode_all(missing, *fit, ranks.cores() * ranks.local_world())
-        with screen.bar("reading patches", len(missing)) as advance:
+        with screen.bar("reading patches", int((~have).sum())) as advance:
             for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:
                     assert old is not None
@@ -298,10 +342,12 @@ def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable
     ahead = iter(rows)
     first = next(ahead)
     side = first.patch.shape[0]
-    _write(index_path, np.array(names), side, chain([first], ahead))
+    _write(index_path, np.array([name.encode() for name in names]), side, chain([first], ahead))
 
 
-def _write(index_path: Path, names: NDArray[np.str_], side: int, rows: Iterable[StoreRow]) -> Store:
+def _write(
+    index_path: Path, names: NDArray[np.bytes_], side: int, rows: Iterable[StoreRow]
+) -> Store:
     """Write the rows of a store, one a name, then the index that makes them one."""
     count = len(names)
     crc, sha1 = np.empty(count, np.uint32), np.empty(count, "S40")
@@ -326,7 +372,8 @@ def _write(index_path: Path, names: NDArray[np.str_], side: int, rows: Iterable[
         pixels_path.unlink(missing_ok=True)
         raise
     _clear(index_path, pixels_path)
-    return Store(np.load(pixels_path, mmap_mode="r").view(np.ndarray), sha1, index_path)
+    pixels, mapped = map_pixels(pixels_path)
+    return Store(pixels, sha1, index_path, mapped)
 
 
 def _clear(index_path: Path, kept: Path | None = None) -> None:
