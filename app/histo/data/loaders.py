@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             yield from super().create_batches(samps)
             return
         source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
-        codes = self._codes(tls[1]) if len(tls) > 1 else None
+        codes = self.codes if len(tls) > 1 else None
         batches = cut(np.fromiter(samps, np.int64), self.bs)
         sizes = [len(batch) for batch in batches]
         shares = [batch[self.rank :: self.world] for batch in batches[self.start :]]
@@ -145,13 +146,12 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         batches = cut(np.arange(self.n), self.bs)
         return np.concatenate([batch[rank :: self.world] for batch in batches])
 
-    def _codes(self, labels: Any) -> Tensor:
-        """The class index of every patch of this loader on its device, int64 [N], computed once."""
-        if not hasattr(self, "_known_codes"):
-            label_of, code_of = labels.tfms.fs[0], labels.vocab.o2i
-            codes = torch.tensor([code_of[label_of(row)] for row in labels.items])
-            self._known_codes = codes.to(self.device)
-        return self._known_codes
+    @cached_property
+    def codes(self) -> Tensor:
+        """The class index of every patch of this loader, int64 [N], on its device."""
+        labels = self.dataset.tls[1]
+        label_of, code_of = labels.tfms.fs[0], labels.vocab.o2i
+        return torch.tensor([code_of[label_of(row)] for row in labels.items]).to(self.device)
 
 
 def cut(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

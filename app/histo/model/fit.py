@@ -134,7 +134,6 @@ class Watch(Callback):  # type: ignore[misc]
         self.running = True
         self.dls.train.epoch, self.dls.train.start = self.at.epoch, self.at.batch
         self.logits: list[Tensor] = []
-        self.labels: list[Tensor] = []
         self.start = time.perf_counter()
 
     def before_batch(self) -> None:
@@ -150,7 +149,6 @@ class Watch(Callback):  # type: ignore[misc]
             self.at = Position(self.at.epoch, self.at.batch + 1)
         else:
             self.logits.append(self.pred.detach().float())
-            self.labels.append(self.yb[0])
         self.on_batch()
         due = self.training and not self.at.batch % self.often
         # several processes pause together, where each stands at the same batch
@@ -199,7 +197,7 @@ class Watch(Callback):  # type: ignore[misc]
                 self.at.epoch,
                 float(losses.mean()),
                 in_order(torch.cat(self.logits), self.dls.valid).cpu(),
-                in_order(torch.cat(self.labels), self.dls.valid).cpu(),
+                self.dls.valid.codes.cpu(),
                 seconds,
                 self.trained,
                 self.dls.train.n,
