@@ -180,12 +180,23 @@ def test_the_order_is_another_each_epoch_and_the_same_for_the_same_seed():
     assert two_epochs() == [first, second]
 
 
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_an_epoch_goes_on_from_any_batch_to_the_same_end(start: int):
+    """From behind its last batch, too: there it ends at once, and the next is whole."""
+    whole, late = loaders("stain", seed=1).train, loaders("stain", seed=1).train
+    late.start = start
+    for skipped in (start, 0):
+        for (x, y), (x_late, y_late) in zip([*whole][skipped:], late, strict=True):
+            assert torch.equal(x, x_late)
+            assert torch.equal(y, y_late)
+
+
 def test_a_store_that_fits_is_gathered_from_the_device_alike():
     source = FromStore(Store(PIXELS, np.empty(N, "S40")), torch.device("cpu"))
     rows = np.array([4, 1, 4])
-    from_disk = source.batch(rows)
+    from_disk = source.batch(source.asked(rows))
     source.resident = to_device(PIXELS, torch.device("cpu"))
-    assert torch.equal(source.batch(rows), from_disk)
+    assert torch.equal(source.batch(source.asked(rows)), from_disk)
 
 
 def test_an_exported_learner_leaves_the_patches_out_and_still_reads_files(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,20 @@ class FromStore(Transform):  # type: ignore[misc]
             pixels = fit_patch(read_patch(Path(item)), *self.fit, Path(item))
             check_size(pixels, self.side, Path(item))
             return TensorImage(torch.from_numpy(pixels).permute(2, 0, 1))
-        return TensorImage(self.batch(np.array([item]))[0].cpu())
+        return TensorImage(self.batch(self.asked(np.array([item])))[0].cpu())
 
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+    def asked(self, rows: NDArray[np.int64]) -> Tensor:
+        """Rows [N] where `batch` takes them: for a whole pass at once, as a GPU waits for a copy."""
+        where = torch.from_numpy(rows)
+        return where if self.resident is None else where.to(self.resident.device)
+
+    def batch(self, rows: Tensor) -> Tensor:
         """Rows as uint8 [B, 3, S, S], channels-last in memory, on their way to the device."""
         if self.resident is not None:
-            where = torch.from_numpy(rows).to(self.device, non_blocking=True)
-            return self.resident.index_select(0, where).permute(0, 3, 1, 2)
+            return self.resident.index_select(0, rows).permute(0, 3, 1, 2)
         shape = (len(rows), self.side, self.side, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        self.store.gather(rows, batch.numpy())
+        self.store.gather(rows.numpy(), batch.numpy())
         return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
 
@@ -114,20 +118,22 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             yield from super().create_batches(samps)
             return
         source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
-        codes = self.codes if len(tls) > 1 else None
         batches = cut(np.fromiter(samps, np.int64), self.bs)
         sizes = [len(batch) for batch in batches]
         shares = [batch[self.rank :: self.world] for batch in batches[self.start :]]
+        counts = [len(share) for share in shares if len(share)]
+        order = np.concatenate([*shares, np.empty(0, np.int64)])
+        whole = [source.asked(rows[order])]
+        if len(tls) > 1:
+            whole.append(self.codes[torch.from_numpy(order).to(self.device)])
+        parts = zip(*(torch.split(values, counts) for values in whole), strict=True)
 
-        def gather(positions: NDArray[np.int64]) -> tuple[Tensor, ...]:
-            patches = TensorImage(source.batch(rows[positions]))
-            return (patches,) if codes is None else (patches, TensorCategory(codes[positions]))
+        def gather(part: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (TensorImage(source.batch(part[0])), *map(TensorCategory, part[1:]))
 
         seeds = [batch_seed(self.seed, self.epoch, n) for n in range(len(sizes))]
-        on_cpu, some = self.device.type == "cpu", filter(len, shares)
-        for number, batch in enumerate(
-            map(gather, some) if on_cpu else map_ahead(gather, some), self.start
-        ):
+        every = map if self.device.type == "cpu" else map_ahead
+        for number, batch in enumerate(every(gather, parts), self.start):
             self.batch, self.number = sizes[number], number
             if self.shuffle:
                 seed_generators(seeds[number], self.device)
@@ -253,11 +259,15 @@ TURNS: tuple[Any, ...] = (
 
 def turn(patches: Tensor, k: Tensor) -> Tensor:
     """View `k[i]` of each patch [B, S, S, 3], by one gather."""
-    side = patches.shape[1]
-    places = torch.arange(side * side, device=patches.device).view(1, side, side)
-    tables = torch.cat([d4.view(places, v) for v in range(d4.VIEWS)]).flatten(1)
-    chosen = tables[k][:, :, None].expand(-1, -1, 3)
+    chosen = _sources(patches.shape[1], patches.device)[k][:, :, None].expand(-1, -1, 3)
     return patches.flatten(1, 2).gather(1, chosen).view(patches.shape)
+
+
+@cache
+def _sources(side: int, device: torch.device) -> Tensor:
+    """Which pixel comes to each place of the eight views, int64 [8, S * S]."""
+    places = torch.arange(side * side, device=device).view(1, side, side)
+    return torch.cat([d4.view(places, v) for v in range(d4.VIEWS)]).flatten(1)
 
 
 GREY = torch.full((3, 3), 1 / 3)
@@ -315,7 +325,12 @@ def colour_change(factors: Tensor) -> tuple[Tensor, Tensor]:
     angle = torch.pi / 20 * hue
     turns = torch.cat([torch.ones_like(angle), angle.cos(), angle.sin()], 1)
     parts = torch.cat([turns, 0.1 * saturation * turns], 1) * (1 + 0.1 * contrast)
-    return (parts @ COLOURS.to(factors.device)).view(-1, 3, 3), 0.05 * brightness[:, None]
+    return (parts @ _colours(factors.device)).view(-1, 3, 3), 0.05 * brightness[:, None]
+
+
+@cache
+def _colours(device: torch.device) -> Tensor:
+    return COLOURS.to(device)
 
 
 def recolour(patches: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
