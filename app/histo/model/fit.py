@@ -119,10 +119,10 @@ class Watch(Callback):  # type: ignore[misc]
     def before_fit(self) -> None:
         """The checkpoint's weights and optimizer, once."""
         self.running = False
-        self.losses, self.rates, self.spent = [], {}, 0.0  # type: ignore[var-annotated]
+        self.losses, self.rates, self.spent = torch.empty(0), {}, 0.0  # type: ignore[var-annotated]
         if self.begin:
             self.begin.restore(self.learn)
-            self.losses = list(self.begin.tensors.get("losses", torch.empty(0)).unbind())
+            self.losses = self.begin.tensors.get("losses", self.losses)
             self.spent = float(self.begin.facts.get("train_seconds", 0.0))
             self.begin = None
         self.looked = len(self.losses)
@@ -130,10 +130,16 @@ class Watch(Callback):  # type: ignore[misc]
         self.often = on_cpu if self.dls.device.type == "cpu" else LOOK
 
     def before_train(self) -> None:
-        """An epoch begins or goes on (`before_epoch` also comes for those that are skipped)."""
-        self.running = True
+        """An epoch begins or goes on (`before_epoch` also comes for those that are skipped).
+
+        There is room for all its losses at once: thousands of small tensors, one made in each batch,
+        would keep the memory between them from being used again.
+        """
+        self.running, self.judged = True, 0
         self.dls.train.epoch, self.dls.train.start = self.at.epoch, self.at.batch
-        self.logits: list[Tensor] = []
+        known, some = self.losses, next(self.learn.model.parameters())
+        self.losses = some.new_zeros(len(self.dls.train), requires_grad=False)
+        self.losses[: len(known)] = known
         self.start = time.perf_counter()
 
     def before_batch(self) -> None:
@@ -144,11 +150,16 @@ class Watch(Callback):  # type: ignore[misc]
     def after_batch(self) -> None:
         """Keep losses of training, logits of validation, on the device."""
         if self.training:
-            self.losses.append(self.loss.detach())
+            self.losses[self.at.batch] = self.loss.detach()
             self.rates[self.at.batch] = float(self.opt.hypers[-1]["lr"])
             self.at = Position(self.at.epoch, self.at.batch + 1)
         else:
-            self.logits.append(self.pred.detach().float())
+            if not self.judged:
+                shape = len(self.dls.valid.dataset), self.pred.shape[1]
+                self.logits = self.losses.new_empty(shape)
+            end = self.judged + len(self.pred)
+            self.logits[self.judged : end] = self.pred.detach()
+            self.judged = end
         self.on_batch()
         due = self.training and not self.at.batch % self.often
         # several processes pause together, where each stands at the same batch
@@ -163,17 +174,16 @@ class Watch(Callback):  # type: ignore[misc]
 
         Until they are looked at, losses are those of this process's share.
         """
-        if self.looked == len(self.losses):
+        if self.looked == self.at.batch:
             return
-        new = total(torch.stack(self.losses[self.looked :]))
-        self.losses[self.looked :] = new.unbind()
+        new = total(self.losses[self.looked : self.at.batch])
         if not torch.isfinite(new).all():
             first = self.looked + int((~torch.isfinite(new)).nonzero()[0])
             raise HistoError(
                 f"the loss is not finite in batch {first + 1} of epoch {self.at.epoch + 1}, at "
                 f"learning rate {self.rates[first]:.2g} (train anew with a lower --lr, or in fp32)"
             )
-        self.looked = len(self.losses)
+        self.looked = self.at.batch
 
     def train_seconds(self) -> float:
         """Seconds of training in this epoch, those before a break included."""
@@ -188,15 +198,15 @@ class Watch(Callback):  # type: ignore[misc]
         """Hand the epoch over."""
         if not self.running:  # skipped: it was done before the break
             return
-        losses, seconds = torch.stack(self.losses).float(), self.train_seconds()
+        losses, seconds = self.losses, self.train_seconds()
         self.at, self.running = Position(self.at.epoch + 1), False
-        self.losses, self.looked, self.spent = [], 0, 0.0
+        self.losses, self.looked, self.spent = torch.empty(0), 0, 0.0
         self.on_epoch(
             self.learn,
             Epoch(
                 self.at.epoch,
                 float(losses.mean()),
-                in_order(torch.cat(self.logits), self.dls.valid).cpu(),
+                in_order(self.logits[: self.judged], self.dls.valid).float().cpu(),
                 self.dls.valid.codes.cpu(),
                 seconds,
                 self.trained,

@@ -69,14 +69,12 @@ class Recording:
 
     def pause(self, watch: Watch) -> None:
         """A checkpoint between two batches; the end of the run if the user has asked to stop."""
-        import torch
-
         from histo.model.checkpoint import Checkpoint, capture
 
         stop = ranks.any_of(self.stop())
         if self.leads and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
-            tensors["losses"] = torch.stack(watch.losses).float().cpu()
+            tensors["losses"] = watch.losses[: watch.at.batch].float().cpu().clone()
             facts["train_seconds"] = watch.train_seconds()
             self._keep(Checkpoint(watch.at, tensors, facts))
         if stop:
