@@ -172,6 +172,12 @@ def test_the_page_needs_nothing_but_itself(tiny_run):
         assert word.replace("learning rate", "lr") in page
 
 
+def test_the_page_says_that_the_patches_judged_also_chose_the_epoch(tiny_run):
+    """The best of many epochs on these patches looks a little better than it is."""
+    page = (tiny_run / "report" / "report.html").read_text()
+    assert "kept apart, which also chose the epoch kept" in page
+
+
 def test_names_in_the_page_are_text_not_markup(tmp_path):
     labels, table = two_classes(60)
     names = ["<b>no</b>", "<script>yes"]

@@ -127,11 +127,13 @@ def describe_run(run: Run, table: Predictions) -> Subject:
         facts = {
             "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
             "trained on": f"{sides.count('train'):,} patches of {data}",
-            "judged on": f"{len(table.ids):,} patches kept apart",
+            "judged on": f"{len(table.ids):,} patches kept apart, which also chose the epoch kept",
         }
         if settings.get("folds"):
             facts["trained on"] = f"{len(sides):,} patches of {data}, in {settings['folds']} folds"
-            facts["judged on"] = "the same patches, each by the model that did not see it"
+            facts["judged on"] = (
+                "the same patches, each by the model not trained on it, whose epoch it helped choose"
+            )
     facts["when and where"] = f"{environment['started'][:10]}, on {environment['device']}"
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     return Subject(

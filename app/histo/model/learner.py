@@ -101,7 +101,8 @@ def build_learner(
         train_bn=False,
     )
     learn.remove_cb(learn.progress)  # its console bar leaves debris; `Watch` tells the screen
-    learn.logger = noop
+    learn.remove_cb(learn.cast_to_tensor)  # batches are plain tensors, and on the device
+    learn.logger = learn._set_device = noop
     learn.model = learn.model.to(dls.device, memory_format=torch.channels_last)
     if precision == "fp16":
         learn.to_fp16()
