@@ -15,8 +15,8 @@ from histo.ahead import map_ahead
 from histo.config import ModelCard
 from histo.data.loaders import (
     TURNS,
+    D4AndStain,
     FromStore,
-    StainJitter,
     UniformD4,
     colour_change,
     cut,
@@ -110,16 +110,30 @@ def test_augmentation_gives_each_view_equally_often():
     assert chi2 < 24.3  # 0.1 % of chi-square with 7 degrees of freedom
 
 
-@pytest.mark.parametrize("tfm", [UniformD4(), StainJitter()])
+@pytest.mark.parametrize("tfm", [UniformD4(), D4AndStain()])
 def test_augmentation_leaves_validation_alone(tfm):
     x = TensorImage(torch.rand(4, 3, 8, 8))
     assert torch.equal(tfm(x, split_idx=1), x)
 
 
-def test_stain_jitter_is_modest_and_differs_by_patch():
+def test_stain_is_a_change_of_colour_after_the_turns_of_d4():
+    x = TensorImage(torch.randint(50, 206, (64, 3, 8, 8), dtype=torch.uint8))
+    turned, coloured = (
+        seeded(tfm)(x, split_idx=0).float() / 255 for tfm in (UniformD4, D4AndStain)
+    )
+    assert float((coloured - turned).abs().mean((1, 2, 3)).max()) < 0.1
+    assert float((coloured - x.float() / 255).abs().mean((1, 2, 3)).max()) > 0.1
+
+
+def seeded(tfm):
+    torch.manual_seed(0)
+    return tfm()
+
+
+def test_stain_is_modest_and_differs_by_patch():
     torch.manual_seed(0)
     x = TensorImage(torch.randint(50, 206, (64, 3, 8, 8), dtype=torch.uint8))
-    out = StainJitter()(x, split_idx=0)
+    out = D4AndStain()(x, split_idx=0)
     assert out.dtype == torch.uint8
     shift = (out.float() - x.float()).mean((2, 3)).abs() / 255
     assert 0.001 < float(shift.mean()) < 0.1
