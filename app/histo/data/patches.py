@@ -87,9 +87,9 @@ def _to_rgb(image: Any, path: Path) -> Pixels:
         raise HistoError(
             f"{path} holds {image.dtype} samples; only 8- and 16-bit images can be read"
         )
-    if image.ndim == 2 or image.shape[2] == 1:
-        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-    return np.ascontiguousarray(image[..., 2::-1])
+    grey = image.ndim == 2 or image.shape[2] == 1
+    rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def fit_patch(pixels: Pixels, crop: int | None, size: int | None, path: Path) -> Pixels:

@@ -197,10 +197,7 @@ def open_store(
             f"no store can be made in {folder}: {error.strerror} (--store DIR or --no-store)"
         ) from None
     index_path = _index_path(folder, paths[0].parent, crop, size)
-    names = np.array([path.name.encode() for path in paths])
-    stamps = np.empty((len(paths), 2), np.int64)
-    for row, path in enumerate(paths):
-        stamps[row] = stamp_of(path)
+    names, stamps = _stamped(paths)
     seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
     if old is None or not _is_whole(old, rows):
@@ -211,6 +208,15 @@ def open_store(
             if old is None or not _is_whole(old, rows):
                 return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
     return Store(old.pixels, old.sha1, index_path, old.file)
+
+
+def _stamped(paths: Sequence[Path]) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    """Name [N], UTF-8, and stamp [N, 2] of each file."""
+    names, stamps = [], np.empty((len(paths), 2), np.int64)
+    for row, path in enumerate(paths):
+        names.append(path.name.encode())
+        stamps[row] = stamp_of(path)
+    return np.array(names), stamps
 
 
 def _find(
