@@ -23,7 +23,7 @@ import torch
 from histo import ranks
 from histo.data.loaders import ToInput
 from histo.data.synth import write_dataset
-from histo.model import attention
+from histo.model import attention, fit
 from histo.model import learner as engine
 from histo.model.fit import Watch
 from histo.screen import Screen
@@ -34,6 +34,8 @@ PATCHES = 203
 TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs", "1")
 PLAIN = ("--arch", "squeezenet1_1", "--lr", "1e-4")
 NORMED = ("--arch", "resnet18", "--lr", "1e-4", "--size", "32")
+APART = ("--batch-size", "64")
+"""32 patches a process: batch norm is each process's own"""
 MINUTE = 60.0
 
 
@@ -122,10 +124,7 @@ def killed(folder: Path, name: str, draw: random.Random) -> dict[str, object]:
     run, logs = folder / name, folder / f"{name}.logs"
     words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *PLAIN]
     children = launch([*words, "--checkpoint-minutes", "0"], 2, logs)
-    begun = time.monotonic()
-    while not (run / "checkpoint" / "last.safetensors").is_file():
-        assert time.monotonic() - begun < 5 * MINUTE, "no checkpoint came"
-        time.sleep(0.01)
+    wait_for(run / "checkpoint" / "last.safetensors")
     time.sleep(draw.random())
     victim = draw.randrange(2)
     os.kill(children[victim], signal.SIGKILL)
@@ -142,6 +141,28 @@ def killed(folder: Path, name: str, draw: random.Random) -> dict[str, object]:
         "resumed": ends(again, 600),
         "p": [float(row["p_1"]) for row in rows_of(run / "predictions.csv")],
     }
+
+
+def stopped(folder: Path, name: str) -> dict[str, Any]:
+    """Two processes that look up less often than an epoch has batches, asked to stop by SIGTERM."""
+    run, logs = folder / name, folder / f"{name}.logs"
+    words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *PLAIN, "--epochs", "50"]
+    fit.LOOK_TOGETHER = 50
+    children = launch(words, 2, logs)
+    fit.LOOK_TOGETHER = 1
+    wait_for(run / "checkpoint" / "last.safetensors")
+    for child in children:
+        os.kill(child, signal.SIGTERM)
+    statuses = ends(children, MINUTE)
+    return {"statuses": statuses, "logs": [path.read_text() for path in sorted(logs.iterdir())]}
+
+
+def wait_for(file: Path) -> None:
+    """Return when a file is there."""
+    begun = time.monotonic()
+    while not file.is_file():
+        assert time.monotonic() - begun < 5 * MINUTE, f"no {file.name} came"
+        time.sleep(0.01)
 
 
 def prepare(folder: Path) -> None:
@@ -164,12 +185,18 @@ def main() -> None:
     prepare(folder)
     found = {f"plain-{n}": trained(folder, f"plain-{n}", n, *PLAIN) for n in (1, 2, 4)}
     found |= {f"normed-{n}": trained(folder, f"normed-{n}", n, *NORMED) for n in (1, 2)}
+    found["apart-2"] = trained(folder, "apart-2", 2, *NORMED, *APART)
+    engine.resolve_precision = lambda *given: "as it is"  # not fp32: validated anew at the end
+    found["anew-2"] = trained(folder, "anew-2", 2, *NORMED, *APART)
+    engine.resolve_precision = lambda *given: "fp32"
+    found["stopped"] = stopped(folder, "stopped")
     for number in range(asked.kills):
         found[f"killed-{number}"] = killed(folder, f"killed-{number}", draw)
     (folder / "result.json").write_text(json.dumps(found))
     for name, facts in found.items():
-        whole = found["normed-1" if name.startswith("normed") else "plain-1"]
-        apart = max(abs(a - b) for a, b in zip(whole["p"], facts["p"], strict=True))
+        first = name.partition("-")[0]
+        whole = found[{"normed": "normed-1", "anew": "apart-2"}.get(first, "plain-1")]
+        apart = max(abs(a - b) for a, b in zip(whole["p"], facts.get("p", whole["p"]), strict=True))
         print(name, facts["statuses"], f"predictions apart by {apart:.1e}", facts.get("errors", ""))
 
 

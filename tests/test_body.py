@@ -62,6 +62,15 @@ def test_a_failed_download_names_both_ways_out(monkeypatch, tmp_path):
         make_body("squeezenet1_1", imagenet=True)
 
 
+def test_inception_has_the_same_tensors_with_published_weights_and_without(monkeypatch):
+    """With them torchvision leaves the auxiliary head there, which no forward pass reaches."""
+    new = make_body("inception_v3").state_dict().keys()
+    published = torchvision.models.inception_v3(weights=None, init_weights=False)
+    assert "AuxLogits.fc.weight" in published.state_dict()
+    monkeypatch.setattr(torchvision.models, "get_model", lambda *_, **__: published)
+    assert make_body("inception_v3", imagenet=True).state_dict().keys() == new
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
 def test_weights_of_the_whole_model_load_by_name(tmp_path, suffix, prefix):

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from histo.config import TrainConfig
 from histo.data.synth import write_dataset
+from histo.errors import HistoError
 from histo.screen import Screen
+from histo.training.single import divide
 from tests.launched import MINUTE, PATCHES
 
 Found = dict[str, dict[str, Any]]
@@ -68,6 +72,26 @@ def test_a_killed_process_ends_the_other_with_one_line_and_one_goes_on_alone(fou
     assert "another process of the launch is lost" in killed["errors"][0]
     assert killed["resumed"] == [0]
     assert killed["p"] == pytest.approx(found["plain-1"]["p"], abs=1e-6)
+
+
+def test_the_table_is_by_the_model_that_is_kept_where_batch_norm_is_not_shared(found: Found):
+    """The processes judge by the figures of the first, and so does who predicts anew afterwards."""
+    assert "batch norm" not in found["apart-2"]["logs"][0]
+    assert found["apart-2"]["p"] == pytest.approx(found["anew-2"]["p"], abs=1e-6)
+
+
+def test_processes_that_seldom_look_up_stop_at_the_end_of_an_epoch(found: Found):
+    stopped = found["stopped"]
+    assert stopped["statuses"][0] == stopped["statuses"][1] != 0
+    assert "to go on: histo train --resume" in stopped["logs"][0]
+
+
+def test_there_is_a_patch_to_judge_for_each_process(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    config, cpu = TrainConfig(Path("data")), torch.device("cpu")
+    with pytest.raises(HistoError, match="7 validation patches are too few for 8 processes"):
+        divide(config, 256, 7, cpu, torch.nn.Identity(), Screen(quiet=True))
 
 
 def test_devices_is_all_it_takes_on_one_machine(tmp_path: Path):

@@ -73,7 +73,7 @@ def test_a_store_cut_short_while_it_is_read_is_an_error_not_a_crash(images, tmp_
     store = open_store(list_patches(images), tmp_path / "store", None, None, QUIET)
     (pixels,) = (tmp_path / "store").glob("*.npy")
     os.truncate(pixels, 10_000)
-    with pytest.raises(HistoError, match=r"npy ends before its row 19"):
+    with pytest.raises(HistoError, match=r"npy ends in its row 19"):
         store.gather(np.array([0, 19]), np.empty((2, 16, 16, 3), np.uint8))
 
 

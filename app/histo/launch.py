@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 from histo.errors import HistoError
+
+STOPPING = 600
+"""Seconds in which processes that were asked to stop may end by themselves, a checkpoint written."""
 
 
 def launch(processes: int, device: str) -> int:
@@ -24,6 +28,9 @@ def launch(processes: int, device: str) -> int:
     if there and device != "cpu" and processes > there:
         raise HistoError(f"--devices {processes}: {there} GPUs are here")
     logging.disable(logging.CRITICAL)
+    patience: dict[str, Any] = {}
+    if hasattr(LaunchConfig, "shutdown_timeout"):  # not in older versions of PyTorch
+        patience["shutdown_timeout"] = STOPPING
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -33,6 +40,7 @@ def launch(processes: int, device: str) -> int:
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
+        **patience,
     )
     try:
         elastic_launch(settings, sys.executable)("-m", "histo", *sys.argv[1:])

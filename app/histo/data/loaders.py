@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -61,15 +62,19 @@ class FromStore(Transform):  # type: ignore[misc]
         if self.resident is not None:
             return self.resident.index_select(0, rows).permute(0, 3, 1, 2)
         shape = (len(rows), self.side, self.side, 3)
-        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        pinned = self.device.type == "cuda"
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         self.store.gather(rows.numpy(), batch.numpy())
-        return batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        # without pinned memory a copy that goes on would read what is already another's
+        return batch.to(self.device, non_blocking=pinned).permute(0, 3, 1, 2)
 
 
 def fits(pixels: NDArray[np.uint8], device: torch.device) -> bool:
     """Whether a store may lie in the device's own memory, beside the model and its batches."""
     if device.type != "cuda":
         return False
+    gc.collect()  # what an earlier fold had there
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
     return pixels.nbytes <= DEVICE_SHARE * free
 

@@ -81,13 +81,15 @@ class Mapped:
 
     def read(self, row: int, out: NDArray[np.uint8]) -> None:
         """Read one row; HistoError where the file does not have all of it."""
-        place = self.start + row * out.nbytes
-        try:
-            count = os.preadv(self.file.fileno(), [out.data], place)
-        except OSError as error:
-            raise HistoError(f"{self.file.name} cannot be read: {error.strerror}") from None
-        if count < out.nbytes:
-            raise HistoError(f"{self.file.name} ends before its row {row}: it was cut meanwhile")
+        place, left = self.start + row * out.nbytes, out.data.cast("B")
+        while left:  # a file system over the network may give less than was asked for
+            try:
+                count = os.preadv(self.file.fileno(), [left], place)
+            except OSError as error:
+                raise HistoError(f"{self.file.name} cannot be read: {error.strerror}") from None
+            if not count:
+                raise HistoError(f"{self.file.name} ends in its row {row}: it was cut meanwhile")
+            place, left = place + count, left[count:]
 
 
 def map_pixels(path: Path) -> tuple[NDArray[np.uint8], Mapped | None]:
@@ -262,6 +264,12 @@ class _Index:
     crc: NDArray[np.uint32]
     sha1: NDArray[np.bytes_]
 
+    def patch(self, row: int) -> Pixels:
+        """One row, uint8 [S, S, 3], in memory of its own."""
+        out: Pixels = np.empty(self.pixels.shape[1:], np.uint8)
+        Store(self.pixels, self.sha1, file=self.file).gather(np.array([row]), out[None])
+        return out
+
     def find(
         self, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
     ) -> NDArray[np.int64]:
@@ -325,7 +333,7 @@ def _rebuild(
             for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:
                     assert old is not None
-                    yield StoreRow(old.pixels[row], old.sha1[row], stamp)
+                    yield StoreRow(old.patch(row), old.sha1[row], stamp)
                 else:
                     patch, digest = next(fresh)
                     check_size(patch, side, path)

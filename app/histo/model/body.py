@@ -42,6 +42,8 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
             )
             if hasattr(model, "aux_logits"):
                 model.aux_logits = False
+            if hasattr(model, "AuxLogits"):  # Inception's stays with its published weights
+                model.AuxLogits = None
             return _without_classes(model)
         if has_timm:
             import timm

@@ -141,6 +141,8 @@ class Watch(Callback):  # type: ignore[misc]
         self.losses = some.new_zeros(len(self.dls.train), requires_grad=False)
         self.losses[: len(known)] = known
         self.start = time.perf_counter()
+        if ranks.world() > 1:  # they do not ask while they validate
+            self.pause_if_due()
 
     def before_batch(self) -> None:
         """How far the schedule is."""
@@ -161,12 +163,16 @@ class Watch(Callback):  # type: ignore[misc]
             self.logits[self.judged : end] = self.pred.detach()
             self.judged = end
         self.on_batch()
-        due = self.training and not self.at.batch % self.often
-        # several processes pause together, where each stands at the same batch
-        pause = (due or ranks.world() == 1) and ranks.any_of(self.pause_due())
-        if due or pause:
+        if self.training and not self.at.batch % self.often:
             self.look()
-        if pause:
+            self.pause_if_due()
+        elif ranks.world() == 1:
+            self.pause_if_due()
+
+    def pause_if_due(self) -> None:
+        """Several processes pause together, where each stands at the same batch."""
+        if ranks.any_of(self.pause_due()):
+            self.look()
             self.on_pause(self)
 
     def look(self) -> None:

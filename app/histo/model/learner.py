@@ -152,7 +152,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type != "cuda":
             return "fp32"
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name != "fp32" and device.type != "cuda":
         raise HistoError(f"--precision {name} needs a CUDA GPU ({device.type} trains in fp32)")
     return name

@@ -34,7 +34,7 @@ class Together(Callback):  # type: ignore[misc]
         self.learn.model = DistributedDataParallel(
             self.alone,
             device_ids=[self.dls.device.index] if on_gpu else None,
-            broadcast_buffers=False,  # the first process's count; see `synchronise`
+            broadcast_buffers=False,  # not in each batch: see `before_validate`
             gradient_as_bucket_view=True,
         )
 
@@ -44,6 +44,11 @@ class Together(Callback):  # type: ignore[misc]
             part = len(self.yb[0]) / self.dls.train.batch
             self.learn.loss_grad = self.loss_grad * (part * ranks.world())
             self.learn.loss = self.loss * part
+
+    def before_validate(self) -> None:
+        """Judge by one model: batch norm's running figures are those of the first process."""
+        for value in self.alone.buffers():
+            dist.broadcast(value, src=0)
 
     def after_fit(self) -> None:
         """The model itself again."""
@@ -80,6 +85,17 @@ def in_order(rows: Tensor, loader: Any) -> Tensor:
     return whole
 
 
+def judge(model: nn.Module, loader: Any) -> Tensor:
+    """Logits [N, C] of all validation patches, of which each process judges its share.
+
+    Not by fastai's `get_preds`: its loader forgets the shares, and it gathers what it finds.
+    """
+    model.eval()
+    with torch.inference_mode():
+        rows = torch.cat([model(patches) for patches, _ in loader])
+    return in_order(rows.cpu(), loader)
+
+
 def synchronise(model: nn.Module) -> int:
     """Have every batch norm reckon over the batches of all processes; how many there are."""
     found = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -106,7 +122,7 @@ class SharedNorm:
         axes = [axis for axis in range(x.ndim) if axis != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        count: Tensor = total(wide.new_tensor([x.numel() // x.shape[1]]))
+        count = total(wide.new_full((1,), x.numel() // x.shape[1]))  # no copy from the host
         mean = SumOverAll.apply(wide.sum(axes)) / count
         apart = wide - mean.view(shape)
         variance = SumOverAll.apply(apart.square().sum(axes)) / count

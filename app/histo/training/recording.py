@@ -72,7 +72,7 @@ class Recording:
         from histo.model.checkpoint import Checkpoint, capture
 
         stop = ranks.any_of(self.stop())
-        if self.leads and (watch.training or stop):
+        if self.leads and watch.at.batch and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
             tensors["losses"] = watch.losses[: watch.at.batch].float().cpu().clone()
             facts["train_seconds"] = watch.train_seconds()
@@ -168,15 +168,14 @@ class Recording:
     def finish_in_fp32(self, learn: Learner) -> None:
         """Predict the validation patches anew, so that the table is what the bundle will say."""
         from histo.model.checkpoint import load_best
-        from histo.model.together import in_order, like_the_first
+        from histo.model.together import judge, like_the_first
 
         if self.leads:
             load_best(self.run.checkpoint, learn.model)
         like_the_first(learn.model)
-        with learn.removed_cbs(learn.mixed_precision), learn.removed_cbs(learn.watch):
-            probabilities = in_order(learn.get_preds()[0].double().cpu(), learn.dls.valid)
+        logits = judge(learn.model, learn.dls.valid)
         if self.leads:
-            self._predictions(probabilities.numpy())
+            self._predictions(softmax(logits))
 
     def finish(self) -> None:
         """Draw the learning curve, say which epoch is kept, and drop what only resuming needs."""

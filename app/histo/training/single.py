@@ -100,7 +100,7 @@ def prepare(
     if batch_size < wanted:
         screen.say(f"batch size {batch_size}: there are only {count} training patches")
     if ranks.world() > 1:
-        divide(config, batch_size, device, body, screen)
+        divide(config, batch_size, int(valid.sum()), device, body, screen)
     dls = make_loaders(
         patches.store,
         patches.labels,
@@ -123,7 +123,12 @@ def prepare(
 
 
 def divide(
-    config: TrainConfig, batch_size: int, device: torch.device, body: Any, screen: Screen
+    config: TrainConfig,
+    batch_size: int,
+    judged: int,
+    device: torch.device,
+    body: Any,
+    screen: Screen,
 ) -> None:
     """Make ready for a share of each batch; HistoError where there is not a patch for each."""
     import torch
@@ -135,6 +140,8 @@ def divide(
         raise HistoError("--lr find is for one process (find it first, then give the number)")
     if batch_size < 2 * world:  # the batches of an epoch may be half as large
         raise HistoError(f"batch size {batch_size} is too small for {world} processes to share")
+    if judged < world:
+        raise HistoError(f"{judged} validation patches are too few for {world} processes to share")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
