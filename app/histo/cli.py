@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from histo import __version__, ranks
-from histo.config import CheckConfig, DataConfig, TrainConfig, Wanted
+from histo.config import PREDICT_BATCH, CheckConfig, DataConfig, TrainConfig, Wanted
 from histo.errors import HistoError, Stopped
 from histo.parts import Part, gather
 from histo.plural import counted
@@ -338,7 +338,7 @@ def predict(
         bool, typer.Option("--raw", help="Probabilities as trained, without the temperature.")
     ] = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1)] = PREDICT_BATCH,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
@@ -381,7 +381,7 @@ def evaluate(
     groups: Groups = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: Annotated[int, typer.Option(min=1)] = PREDICT_BATCH,
     shard: ShardOption = None,
 ) -> None:
     """Judge a bundle on labelled patches it never saw."""

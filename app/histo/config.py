@@ -1,4 +1,4 @@
-"""Every setting of a training run and its default, once."""
+"""Every setting and its default, once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Augment = Literal["none", "d4", "stain"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PREDICT_BATCH = 64
+"""Patches predicted at once: on a CPU as fast as 256, in less than half the memory."""
 
 
 @dataclass(frozen=True)

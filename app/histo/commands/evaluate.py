@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo import ranks
-from histo.config import DataConfig, ModelCard
+from histo.config import PREDICT_BATCH, DataConfig, ModelCard
 from histo.data.labels import (
     PatchIndex,
     Row,
@@ -69,7 +69,7 @@ def evaluate(
     groups: str | None = None,
     tta: bool = False,
     device: str = "auto",
-    batch_size: int = 256,
+    batch_size: int = PREDICT_BATCH,
     shard: Shard | None = None,
 ) -> Run | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.

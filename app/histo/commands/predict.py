@@ -13,6 +13,7 @@ from histo import ranks
 from histo.ahead import map_ahead
 from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
 from histo.data.store import decode_batches
+from histo.config import PREDICT_BATCH
 from histo.digest import sha256
 from histo.errors import HistoError
 from histo.model.card import CARD
@@ -53,7 +54,7 @@ def predict(
     tta: bool = False,
     trust_pickle: bool = False,
     device: str = "auto",
-    batch_size: int = 256,
+    batch_size: int = PREDICT_BATCH,
     raw: bool = False,
     shard: Shard | None = None,
 ) -> int:
