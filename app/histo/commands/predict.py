@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from histo import ranks
 from histo.ahead import map_ahead
+from histo.config import PREDICT_BATCH
 from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
 from histo.data.store import decode_batches
-from histo.config import PREDICT_BATCH
 from histo.digest import sha256
 from histo.errors import HistoError
 from histo.model.card import CARD
