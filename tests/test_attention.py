@@ -147,7 +147,7 @@ def test_a_model_without_a_last_map_is_said_to_have_none(tmp_path, capsys):
     run = Run.create(tmp_path / "run", "tiny")
     save_best(run.checkpoint, on_cpu(model.state_dict()))
     write_attention(
-        run, model, CARD, np.zeros((0, 32, 32, 3), np.uint8), np.zeros(0, int), 8, Screen()
+        run, model, CARD, np.zeros((0, 32, 32, 3), np.uint8).take, np.zeros(0, int), 8, Screen()
     )
     assert capsys.readouterr().out == (
         "note: tiny has no last feature map: no picture of where it looked\n"

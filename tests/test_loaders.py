@@ -209,7 +209,7 @@ def test_a_store_that_fits_is_gathered_from_the_device_alike():
     source = FromStore(Store(PIXELS, np.empty(N, "S40")), torch.device("cpu"))
     rows = np.array([4, 1, 4])
     from_disk = source.batch(source.asked(rows))
-    source.resident = to_device(PIXELS, torch.device("cpu"))
+    source.resident = to_device(source.store, torch.device("cpu"))
     assert torch.equal(source.batch(source.asked(rows)), from_disk)
 
 

@@ -22,7 +22,7 @@ from histo import d4
 from histo.ahead import map_ahead
 from histo.config import Augment
 from histo.data.patches import check_size, cv2, fit_patch, read_patch
-from histo.data.store import Store, release
+from histo.data.store import Store
 
 DEVICE_SHARE = 0.5
 """A store lies in the GPU's memory where it takes no more than this share of what is free."""
@@ -39,7 +39,7 @@ class FromStore(Transform):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.store, self.device, self.fit, self.side = store, device, (crop, size), store.side
-        self.resident = to_device(store.pixels, device) if fits(store.pixels, device) else None
+        self.resident = to_device(store, device) if fits(store, device) else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "store": None, "resident": None}
@@ -69,23 +69,23 @@ class FromStore(Transform):  # type: ignore[misc]
         return batch.to(self.device, non_blocking=pinned).permute(0, 3, 1, 2)
 
 
-def fits(pixels: NDArray[np.uint8], device: torch.device) -> bool:
+def fits(store: Store, device: torch.device) -> bool:
     """Whether a store may lie in the device's own memory, beside the model and its batches."""
     if device.type != "cuda":
         return False
     gc.collect()  # what an earlier fold had there
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    return pixels.nbytes <= DEVICE_SHARE * free
+    return len(store) * store.side**2 * 3 <= DEVICE_SHARE * free
 
 
-def to_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_device(store: Store, device: torch.device) -> Tensor:
     """The whole store in the device's memory, copied by parts so that the host holds none of it."""
-    there = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(pixels), 4096):
-        part = slice(start, start + 4096)
-        there[part] = torch.from_numpy(np.array(pixels[part]))
-        release(pixels)
+    shape = (len(store), store.side, store.side, 3)
+    there = torch.empty(shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(store), 4096):
+        part = np.arange(start, min(start + 4096, len(store)))
+        there[start : start + len(part)] = torch.from_numpy(store.take(part))
     return there
 
 

@@ -35,20 +35,27 @@ from histo.screen import Screen
 FORMAT = 3
 AHEAD = 512
 """Patches decoded before they are asked for: enough for the next batch, little enough to hold."""
+TOGETHER = 16
+"""Patches that a thread decodes at once: to hand over each alone takes longer than to decode it."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded patches: `pixels` uint8 [N, S, S, 3], RGB, in the order of the paths asked for.
+    """Decoded patches, N of them, in the order of the paths asked for.
 
-    `sha1` holds for each row the SHA-1 of the whole decoded file, before crop and resize. `file`
-    is what `pixels` maps; where there is none, they are in memory.
+    `pixels` uint8 [M, S, S, 3], RGB, hold them, perhaps among others: patch n is in row `rows[n]`,
+    or n where there are no `rows`. `sha1` [N] are the SHA-1s of the whole decoded files, before
+    crop and resize. `file` is what `pixels` maps; where there is none, they are in memory.
     """
 
     pixels: NDArray[np.uint8]
     sha1: NDArray[np.bytes_]
     path: Path | None = None
     file: Mapped | None = None
+    rows: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sha1)
 
     @property
     def side(self) -> int:
@@ -59,12 +66,19 @@ class Store:
         """SHA-256 over the patches' SHA-1s: the same pixels in any order give the same."""
         return hashlib.sha256(np.sort(self.sha1).tobytes()).hexdigest()
 
-    def gather(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Copy rows [B] into `out`, uint8 [B, S, S, 3].
+    def take(self, places: NDArray[np.int64]) -> Pixels:
+        """The patches [B] at these places, uint8 [B, S, S, 3]."""
+        out: Pixels = np.empty((len(places), *self.pixels.shape[1:]), np.uint8)
+        self.gather(places, out)
+        return out
+
+    def gather(self, places: NDArray[np.int64], out: Pixels) -> None:
+        """Copy the patches [B] at these places into `out`, uint8 [B, S, S, 3].
 
         They are read, not taken from the map: there each page would bring its neighbours into this
         process, some ten times what was asked for, and a disk that fails would kill it.
         """
+        rows = places if self.rows is None else self.rows[places]
         if self.file is None:
             np.take(self.pixels, rows, 0, out)
             return
@@ -148,11 +162,22 @@ def decode_all(
 ) -> Iterator[tuple[Pixels, bytes]]:
     """Patch and SHA-1 of each file in order, decoded some hundreds ahead: on this process's cores."""
 
-    def decode(path: Path) -> tuple[Pixels, bytes]:
-        pixels = read_patch(path)
-        return fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()
+    def decode(part: list[Path]) -> tuple[list[tuple[Pixels, bytes]], HistoError | None]:
+        found: list[tuple[Pixels, bytes]] = []
+        try:
+            for path in part:
+                pixels = read_patch(path)
+                found.append((fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()))
+        except HistoError as error:  # it comes in its place, after those before it
+            return found, error
+        return found, None
 
-    return map_ahead(decode, paths, AHEAD, cores or ranks.cores())
+    rest = iter(paths)
+    parts = iter(lambda: list(islice(rest, TOGETHER)), [])
+    for found, error in map_ahead(decode, parts, AHEAD // TOGETHER, cores or ranks.cores()):
+        yield from found
+        if error:
+            raise error
 
 
 def decode_batches(
@@ -202,14 +227,16 @@ def open_store(
     names, stamps = _stamped(paths)
     seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
-    if old is None or not _is_whole(old, rows):
+    if old is None or rows.min() < 0:
         word = f"waiting for another process's store: {folder}"
         with awaited(index_path.with_suffix(".lock"), word):
             if _version(index_path) != seen:  # another process has made it
                 old, rows = _find(index_path, names, stamps, screen)
-            if old is None or not _is_whole(old, rows):
+            if old is None or rows.min() < 0:
                 return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
-    return Store(old.pixels, old.sha1, index_path, old.file)
+    whole = np.array_equal(rows, np.arange(len(old.pixels)))
+    places = None if whole else rows
+    return Store(old.pixels, old.sha1[rows], index_path, old.file, places)
 
 
 def _stamped(paths: Sequence[Path]) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
@@ -227,11 +254,6 @@ def _find(
     """The store that is there, and the sound row of each file; -1 where it has none."""
     old = _read(index_path)
     return old, old.find(names, stamps, screen) if old else np.full(len(names), -1)
-
-
-def _is_whole(old: _Index, rows: NDArray[np.int64]) -> bool:
-    """Whether the rows found are all of a store, in its order."""
-    return np.array_equal(rows, np.arange(len(old.pixels)))
 
 
 def _version(index_path: Path) -> int:
@@ -263,12 +285,6 @@ class _Index:
     stamps: NDArray[np.int64]
     crc: NDArray[np.uint32]
     sha1: NDArray[np.bytes_]
-
-    def patch(self, row: int) -> Pixels:
-        """One row, uint8 [S, S, 3], in memory of its own."""
-        out: Pixels = np.empty(self.pixels.shape[1:], np.uint8)
-        Store(self.pixels, self.sha1, file=self.file).gather(np.array([row]), out[None])
-        return out
 
     def find(
         self, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
@@ -323,7 +339,8 @@ def _rebuild(
 ) -> Store:
     """Write the store anew, row by row: sound ones copied, the others decoded."""
     have = rows >= 0
-    side = old.pixels.shape[1] if old and have.any() else _first(paths, *fit)
+    kept = Store(old.pixels, old.sha1, file=old.file) if old and have.any() else None
+    side = kept.side if kept else _first(paths, *fit)
     missing = (path for path, known in zip(paths, have, strict=True) if not known)
 
     def made() -> Iterator[StoreRow]:
@@ -332,8 +349,8 @@ def _rebuild(
         with screen.bar("reading patches", int((~have).sum())) as advance:
             for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:
-                    assert old is not None
-                    yield StoreRow(old.patch(row), old.sha1[row], stamp)
+                    assert kept is not None
+                    yield StoreRow(kept.take(np.array([row]))[0], kept.sha1[row], stamp)
                 else:
                     patch, digest = next(fresh)
                     check_size(patch, side, path)

@@ -6,6 +6,7 @@ how much it moves the answer. A map is as coarse as that layer (3x3 cells for a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -29,16 +30,16 @@ def write_attention(
     run: Run,
     model: nn.Sequential,
     card: ModelCard,
-    pixels: NDArray[np.uint8],
+    take: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
     places: NDArray[np.int64],
     batch_size: int,
     screen: Screen,
 ) -> None:
     """Write attention.npz: maps of a run's worst mistakes, typical hits and a random sample.
 
-    `model` is body and head, and gets the weights that were kept; `pixels` are patches
-    uint8 [N, S, S, 3], and `places` says where among them each row of predictions.csv is. A model
-    without a last feature map, as most transformers, leaves no file, and that is said.
+    `model` is body and head, and gets the weights that were kept; `take` gives the patches
+    uint8 [B, S, S, 3] at some places, and `places` says where each row of predictions.csv is. A
+    model without a last feature map, as most transformers, leaves no file, and that is said.
     """
     load_best(run.checkpoint, model)
     layer = last_map(model.eval()[0], card.patch_size)
@@ -50,7 +51,7 @@ def write_attention(
     maps, called = [], []
     with screen.bar("where it looked", len(rows)) as advance:
         for start in range(0, len(rows), batch_size):
-            batch = to_input(pixels[places[rows[start : start + batch_size]]], model, card)
+            batch = to_input(take(places[rows[start : start + batch_size]]), model, card)
             heat, classes = grad_cam(model, layer, batch)
             maps.append(heat.cpu().numpy())
             called += [card.vocab[c] for c in classes.tolist()]

@@ -207,7 +207,7 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
     chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
     draw_sheet(
         run.path / "samples",
-        [patches.store.pixels[i] for i in chosen],
+        list(patches.store.take(chosen)),
         [f"label {patches.labels[i]}" for i in chosen],
         "Sample patches",
     )

@@ -203,7 +203,7 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
         run,
         learn.model,
         job.card,
-        job.patches.store.pixels,
+        job.patches.store.take,
         np.flatnonzero(job.patches.valid),
         learn.dls.train.bs,
         screen,
