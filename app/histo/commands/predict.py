@@ -166,9 +166,7 @@ def _open_pickle(path: Path, tta: bool, trust: bool, device: str, batch_size: in
         )
     if tta:
         raise HistoError("--tta needs a bundle, not a pickle")
-    if (
-        ranks.world() > 1
-    ):  # fastai would gather predictions itself, over processes that have not met
+    if ranks.world() > 1:  # fastai would gather by itself, over processes that have not met
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.bundle import open_pickle

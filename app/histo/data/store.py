@@ -234,9 +234,9 @@ def open_store(
                 old, rows = _find(index_path, names, stamps, screen)
             if old is None or rows.min() < 0:
                 return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
-    whole = np.array_equal(rows, np.arange(len(old.pixels)))
-    places = None if whole else rows
-    return Store(old.pixels, old.sha1[rows], index_path, old.file, places)
+    if np.array_equal(rows, np.arange(len(old.pixels))):
+        return Store(old.pixels, old.sha1, index_path, old.file)
+    return Store(old.pixels, old.sha1[rows], index_path, old.file, rows)
 
 
 def _stamped(paths: Sequence[Path]) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:

@@ -163,10 +163,10 @@ class Watch(Callback):  # type: ignore[misc]
             self.logits[self.judged : end] = self.pred.detach()
             self.judged = end
         self.on_batch()
-        if self.training and not self.at.batch % self.often:
+        due = self.training and not self.at.batch % self.often
+        if due:
             self.look()
-            self.pause_if_due()
-        elif ranks.world() == 1:
+        if due or ranks.world() == 1:
             self.pause_if_due()
 
     def pause_if_due(self) -> None:

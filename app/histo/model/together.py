@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,8 +48,7 @@ class Together(Callback):  # type: ignore[misc]
 
     def before_validate(self) -> None:
         """Judge by one model: batch norm's running figures are those of the first process."""
-        for value in self.alone.buffers():
-            dist.broadcast(value, src=0)
+        like_the_first(self.alone.buffers())
 
     def after_fit(self) -> None:
         """The model itself again."""
@@ -62,10 +62,10 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def like_the_first(model: nn.Module) -> None:
-    """Give every process the weights of the first."""
+def like_the_first(values: Iterable[Tensor]) -> None:
+    """Give every process the values of the first."""
     if ranks.world() > 1:
-        for value in model.state_dict().values():
+        for value in values:
             dist.broadcast(value, src=0)
 
 

@@ -72,7 +72,8 @@ class Recording:
         from histo.model.checkpoint import Checkpoint, capture
 
         stop = ranks.any_of(self.stop())
-        if self.leads and watch.at.batch and (watch.training or stop):
+        begun = watch.at.batch > 0  # else the last epoch's own checkpoint says it all
+        if self.leads and begun and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
             tensors["losses"] = watch.losses[: watch.at.batch].float().cpu().clone()
             facts["train_seconds"] = watch.train_seconds()
@@ -172,7 +173,7 @@ class Recording:
 
         if self.leads:
             load_best(self.run.checkpoint, learn.model)
-        like_the_first(learn.model)
+        like_the_first(learn.model.state_dict().values())
         logits = judge(learn.model, learn.dls.valid)
         if self.leads:
             self._predictions(softmax(logits))
