@@ -10,8 +10,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 from histo.report.calibration import fit_temperature, reliability
 from histo.report.metrics import log_loss
-from histo.run import Predictions, read_predictions
-from histo.temperature import apply_temperature
+from histo.run.calls import apply_temperature
+from histo.run.predictions import Predictions, read_predictions
 
 HALVINGS = 20
 

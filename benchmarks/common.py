@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo import ranks
 from histo.config import Augment, ModelCard
-from histo.data.labels import PatchIndex, read_labels
+from histo.data.labels import read_labels
 from histo.data.loaders import make_loaders
+from histo.data.patch_files import PatchIndex
 from histo.data.split import random_split
 from histo.data.store import open_store
 from histo.data.synth import write_dataset
+from histo.distributed import ranks
+from histo.files.writing import write_json
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, load_weights, make_body
 from histo.model.learner import (
     build_learner,
@@ -31,7 +33,6 @@ from histo.model.learner import (
     describe_device,
     resolve_precision,
 )
-from histo.run import write_json
 from histo.screen import Screen
 
 Values = dict[str, list[float]]

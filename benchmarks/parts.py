@@ -16,15 +16,15 @@ import torch
 import rivals
 from common import CPU, QUIET, Bench, Data, Tables, Values, card_of, one_core, rate
 from histo.commands.predict import predict
-from histo.data.patches import read_patch
+from histo.data.decode import read_patch
 from histo.model.bundle import Bundle, write_bundle
 from histo.model.card import ONNX, read_card
 from histo.model.checkpoint import Checkpoint, capture
-from histo.model.fit import Epoch, Plan, Watch, fit
 from histo.model.learner import default_lr, keep_memory, seed_everything
 from histo.model.network import make_model
 from histo.model.onnx import OnnxModel
 from histo.report.metrics import macro_auc
+from histo.training.watch import Epoch, Plan, Watch, fit
 
 
 def count_batches(loader: Any, passes: int) -> int:

@@ -30,8 +30,8 @@ from torchvision import transforms
 
 from common import Data
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD
-from histo.model.optimizer import FusedAdamW
 from histo.report.metrics import macro_auc
+from histo.training.optimizer import FusedAdamW
 
 
 def wait(device: torch.device) -> None:

@@ -32,11 +32,11 @@ import torch.distributed as dist
 import typer
 
 from common import QUIET, Bench, Data, write_results
-from histo import ranks
 from histo.data.synth import write_dataset
-from histo.model.fit import Watch
+from histo.distributed import ranks
 from histo.model.learner import resolve_device
-from histo.model.together import SMALL, Together, synchronise
+from histo.training.data_parallel import SMALL_SHARE, DataParallel, share_batch_norm
+from histo.training.watch import Watch
 from rivals import wait
 
 Facts = dict[str, Any]
@@ -46,14 +46,14 @@ def train(folder: Path, arch: str, batch_size: int, device: torch.device) -> Fac
     """The part of one process in an epoch, after one to warm up: seconds, and those of each batch."""
     bench, world = Bench(folder, Data.read(folder), 1, device), ranks.world()
     learn = bench.learner(bench.data, arch, None, batch_size=batch_size * world)
-    if world > 1 and batch_size < SMALL:
-        synchronise(learn.model)
+    if world > 1 and batch_size < SMALL_SHARE:
+        share_batch_norm(learn.model)
     dls = learn.dls
     learn.remove_cb(learn.recorder)
     seconds: list[float] = []
     learn.add_cb(Watch(lambda: None, lambda _, epoch: seconds.append(epoch.train_seconds)))
     if world > 1:
-        learn.add_cb(Together())
+        learn.add_cb(DataParallel())
     learn.fit(2, 1e-4)
     loads = timed(iter(dls.train))
     return {
@@ -81,7 +81,7 @@ def exchange(count: int, device: torch.device) -> float:
     parts = torch.split(torch.zeros(count, device=device), 25 * 2**20 // 4)
     found = []
     for _ in range(5):
-        ranks.meet()
+        ranks.barrier()
         start = time.perf_counter()
         for part in parts:
             dist.all_reduce(part)
@@ -95,7 +95,7 @@ def child(folder: Path, arch: str, batch_size: int, device: str, out: Path) -> N
     where = resolve_device(device)
     if where.type == "cpu":
         torch.set_num_threads(1)
-    with ranks.joined():
+    with ranks.process_group():
         facts = train(folder, arch, batch_size, where)
     out.with_suffix(f".{ranks.rank()}").write_text(json.dumps(facts))
 

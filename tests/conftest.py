@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from histo.cli import app
-from histo.data.patches import cv2  # histo's import of it sets its limits first
+from histo.data.decode import cv2
 from histo.data.synth import write_dataset
 from histo.model.body import make_body
 from histo.model.card import CARD, SEAL, seal_of

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from histo.digest import sha256
+from histo.files.digests import sha256
 from histo.model.card import CARD, FILES, LEARNER, ONNX, SEAL, TRAINED, WEIGHTS
 from tests.conftest import edit_card
 from tests.conftest import replace_file as write

@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
-from histo import ranks
 from histo.data.loaders import ToInput
 from histo.data.synth import write_dataset
-from histo.model import attention, fit
+from histo.distributed import ranks
+from histo.model import gradcam
 from histo.model import learner as engine
-from histo.model.fit import Watch
 from histo.screen import Screen
+from histo.training import watch
+from histo.training.watch import Watch
 from tests.conftest import rows_of
 from tests.kills import ended, start
 
@@ -54,7 +55,7 @@ def exactly() -> None:
         return learn
 
     engine.build_learner = build_learner
-    attention.write_attention = lambda *given: None  # it sees in float32
+    gradcam.save_gradcam = lambda *given: None  # it sees in float32
     ToInput.change = lambda self, patches: change(self, patches).double()  # type: ignore[method-assign]
 
 
@@ -147,9 +148,9 @@ def stopped(folder: Path, name: str) -> dict[str, Any]:
     """Two processes that look up less often than an epoch has batches, asked to stop by SIGTERM."""
     run, logs = folder / name, folder / f"{name}.logs"
     words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *PLAIN, "--epochs", "50"]
-    fit.LOOK_TOGETHER = 50
+    watch.LOOK_TOGETHER = 50
     children = launch(words, 2, logs)
-    fit.LOOK_TOGETHER = 1
+    watch.LOOK_TOGETHER = 1
     wait_for(run / "checkpoint" / "last.safetensors")
     for child in children:
         os.kill(child, signal.SIGTERM)

@@ -23,13 +23,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from histo.data.decode import cv2, decode_patch
+from histo.data.groups import read_groups
 from histo.data.header import first_directory
-from histo.data.labels import PatchIndex, Row, check_id, make_vocab, read_groups, read_labels
-from histo.data.patches import cv2, decode_patch
+from histo.data.labels import Row, check_id, make_vocab, read_labels
+from histo.data.patch_files import PatchIndex
 from histo.errors import HistoError
-from histo.limits import CLASSES, IMAGE_PIXELS, is_name
+from histo.files.limits import CLASSES, IMAGE_PIXELS, is_name
 from histo.model.card import CARD, FORMAT, SEAL, read_card, seal_of
-from histo.run import read_predictions
+from histo.run.predictions import read_predictions
 from tests.conftest import Memory
 
 same = settings(

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,63 +15,65 @@ from histo.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "app" / "histo"
-BASE = {
-    *("run", "config", "errors", "screen", "signals", "d4", "ahead", "temperature", "__init__"),
-    *(
-        "attention",
-        "finding",
-        "heartbeat",
-        "launch",
-        "digest",
-        "limits",
-        "lock",
-        "plural",
-        "rows",
-        "ranks",
-        "shard",
-        "table",
-        "parts",
-    ),
-}
-ALLOWED = {
-    "cli": {"commands", "BASE"},
-    "__main__": {"cli"},
-    "commands": {"training", "data", "model", "report", "BASE"},
-    "training": {"training", "data", "model", "report", "BASE"},
-    "data": {"data", "BASE"},
-    "model": {"model", "BASE"},
-    "report": {"report", "BASE"},
-    "BASE": {"BASE"},
-}
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("__init__",),
+    ("commands",),
+    ("training",),
+    ("slides", "report", "web"),
+    ("model", "data"),
+    ("run", "shards"),
+    ("files", "distributed", "pixels"),
+    ("screen",),
+    ("config", "errors"),
+)
+"""From the top down: a package imports from itself and from those in the rows below its own."""
 ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "h5dir", "parts"}
 """No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 
 
-def layer(name: str) -> str:
-    return "BASE" if name in BASE else name
+def modules() -> dict[str, Path]:
+    """Every module of histo by its dotted name below `histo`."""
+    paths = PACKAGE.rglob("*.py")
+    return {".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in paths}
 
 
-def imports_of(path: Path) -> set[str]:
-    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    names = set()
-    for node in tree:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("histo"):
-            parts = node.module.split(".")
-            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return {layer(name if name != "__version__" else "__init__") for name in names}
+def imports_of(path: Path, known: set[str]) -> set[str]:
+    """The modules of histo that a module imports, at its head or within a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "histo":
+            base = node.module.removeprefix("histo").lstrip(".")
+            names = {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+            found |= {name if name in known else base or "__init__" for name in names}
+    return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.stem)
-def test_arrows_point_down(path: Path):
-    """A module imports only from its own layer and those below; a command imports no command."""
-    own = layer(path.relative_to(PACKAGE).with_suffix("").parts[0])
-    assert imports_of(path) <= ALLOWED[own]
+def row_of(name: str) -> int:
+    return next(n for n, row in enumerate(LAYERS) if name.partition(".")[0] in row)
+
+
+def test_arrows_point_down():
+    """A module imports only from its own package and from the packages below it."""
+    graph = {name: imports_of(path, set(modules())) for name, path in modules().items()}
+    for name, others in graph.items():
+        for other in others - {"__init__"}:
+            same = name.partition(".")[0] == other.partition(".")[0]
+            assert same or row_of(other) > row_of(name), f"{name} imports {other}"
+
+
+def test_no_circle_of_imports():
+    """No module imports itself by way of others, at any depth, imports within functions counted."""
+    graph = {name: imports_of(path, set(modules())) for name, path in modules().items()}
+    graph = {name: others - {"__init__", name} for name, others in graph.items()}
+    list(TopologicalSorter(graph).static_order())
 
 
 def test_the_command_line_is_light():
     """`import histo.cli` loads none of the heavy packages."""
-    code = f"import sys, histo.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    code = f"import sys, histo, histo.cli; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

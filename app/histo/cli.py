@@ -12,13 +12,13 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from histo import __version__, ranks
+from histo import __version__
 from histo.config import PREDICT_BATCH, CheckConfig, DataConfig, TrainConfig, Wanted
-from histo.errors import HistoError, Stopped
-from histo.parts import Part, gather
-from histo.plural import counted
-from histo.screen import Screen
-from histo.shard import Shard, whole_path
+from histo.distributed import ranks
+from histo.errors import HistoError, Spell, Stopped
+from histo.screen import Screen, counted
+from histo.shards.parts import Part, gather
+from histo.shards.shard import Shard, whole_path
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -32,8 +32,8 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except HistoError as error:
             who = f" (process {ranks.rank()} of {ranks.world()})" if ranks.rank() else ""
-            if not error.said:
-                typer.echo(f"error{who}: {error}", err=True)
+            if not error.said_elsewhere:
+                typer.echo(f"error{who}: {error.line(self.speller(ctx))}", err=True)
             status = error.exit_status
         except OSError as error:
             if error.errno not in NO_WRITE:
@@ -45,6 +45,12 @@ class Group(TyperGroup):
             typer.echo("error: stopped", err=True)
             status = Stopped.exit_status
         raise typer.Exit(status)
+
+    def speller(self, ctx: Any) -> Spell:
+        """How the command that was called spells its settings: as options."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        options = {p.name: p.opts[0] for p in command.params} if command else {}
+        return lambda setting: options.get(setting)
 
 
 app = typer.Typer(
@@ -247,7 +253,7 @@ def train(
     from histo.commands.train import train as run
 
     if devices and devices > 1 and ranks.world() == 1:
-        from histo.launch import launch
+        from histo.distributed.launch import launch
 
         raise typer.Exit(launch(devices, device))
     others = ("resume", "devices")

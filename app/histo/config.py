@@ -50,7 +50,7 @@ class CheckConfig(DataConfig):
     split_column: str | None = None
     groups: str | None = None
     write_exclusions: Path | None = None
-    """a CSV of ids to leave out, for `histo train --exclude`"""
+    """a CSV of ids to leave out, to be given to train as `exclude`"""
 
 
 @dataclass(frozen=True)

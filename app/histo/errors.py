@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-MOST = 1000
-"""Characters of a message: what a file holds is named in it, not poured out."""
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+MAX_LENGTH = 1000
+"""Characters of a message: text from a file is quoted in it, not copied into it whole."""
+Spell = Callable[[str], str | None]
+"""How the caller writes a setting: `images` as `--images`, say; None where it has no such setting."""
 
 
 def plain(text: str) -> str:
@@ -13,26 +19,76 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def spell_in_python(setting: str) -> str:
+    """A setting as a Python caller writes it."""
+    return f"{setting}="
+
+
+@dataclass(frozen=True)
+class Call:
+    """A histo command as a way out, and what it is for: `to go on: histo train --resume RUN`."""
+
+    purpose: str
+    command: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def spelled(self, spell: Spell) -> str:
+        """The command as the caller would write it, in a shell or in Python."""
+        if spell is spell_in_python:
+            given = ", ".join(f"{name}={str(value)!r}" for name, value in self.settings.items())
+            return f"{self.purpose}: histo.{self.command}({given})"
+        given = "".join(f" --{name} {value}" for name, value in self.settings.items())
+        return f"{self.purpose}: histo {self.command}{given}"
+
+
+Way = str | Call
+"""A way out: a command, or a phrase in which settings stand in braces, `give {images}`."""
+LOWER_RATE: tuple[Way, ...] = ("train anew with a lower {lr}", "with {precision} fp32")
+"""The ways out where a training has diverged."""
+
+
+def with_ways(message: str, ways: tuple[Way, ...], spell: Spell) -> str:
+    """A message followed by its ways out; those that need a setting the caller lacks are left off."""
+    found = [text for way in ways if (text := _spelled(way, spell))]
+    return f"{message} ({', or '.join(found)})" if found else message
+
+
+def _spelled(way: Way, spell: Spell) -> str:
+    if isinstance(way, Call):
+        return way.spelled(spell)
+    names = {name: spell(name) for name in re.findall(r"\{(\w+)\}", way)}
+    if None in names.values():
+        return ""
+    return re.sub(r"\{(\w+)\}", lambda match: names[match[1]] or "", way)
+
+
 class HistoError(Exception):
-    """An expected problem: the message names what is wrong, where, and the way out."""
+    """An expected problem: the message names what is wrong and where, `ways` are the ways out.
+
+    `str(error)` spells settings as Python does; the command line has its own spelling (`line`).
+    """
 
     exit_status = 1
-    said = False
-    """whether another process of a launch says it for this one"""
+    said_elsewhere = False
+    """whether another process of the launch reports it for this one"""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *ways: Way) -> None:
         message = plain(message)
-        if len(message) > MOST:
-            message = f"{message[: MOST - 2]} …"
+        if len(message) > MAX_LENGTH:
+            message = f"{message[: MAX_LENGTH - 2]} …"
         super().__init__(message)
-        self.message = message
+        self.message, self.ways = message, ways
 
     def __str__(self) -> str:
-        """The message as it was raised: fastai rewrites the `args` of what a callback raises."""
-        return self.message
+        """Not from `args`, which fastai rewrites in what a callback raises."""
+        return self.line(spell_in_python)
+
+    def line(self, spell: Spell) -> str:
+        """The message and its ways out, in one line."""
+        return plain(with_ways(self.message, self.ways, spell))
 
 
-class Stopped(HistoError):  # noqa: N818  (it is no error: the user wanted it)
+class Stopped(HistoError):  # noqa: N818  (not an error: the user wanted it)
     """The user pressed Ctrl-C; the status is the shell's own for it, 128 + SIGINT."""
 
     exit_status = 130

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from histo import ranks
-from histo.errors import plain
+from histo.errors import Spell, Way, plain, spell_in_python, with_ways
 
 T = TypeVar("T")
 Advance = Callable[..., None]
@@ -23,20 +22,21 @@ PLAIN_SECONDS = 30.0
 class Screen:
     """Standard output as a person or a log reads it; `quiet=True` shows nothing.
 
-    Of the processes of a launcher the first one speaks.
+    `spell` is how the caller writes settings, for the ways out that a note names.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet or ranks.rank() > 0
+    def __init__(self, quiet: bool = False, spell: Spell = spell_in_python) -> None:
+        self.quiet, self.spell = quiet, spell
         self.terminal = sys.stdout.isatty() and not self.quiet
 
-    def say(self, line: str = "") -> None:
-        """A line, or several, as they are, above the bar where one runs.
+    def say(self, line: str = "", *ways: Way) -> None:
+        """A line, or several, above the bar where one runs; `ways` as in HistoError.
 
-        Names from files are among them: what a terminal would obey is escaped.
+        Text from files is escaped where a terminal would obey it.
         """
         if self.quiet:
             return
+        line = with_ways(line, ways, self.spell)
         line = "\n".join(plain(part) for part in line.split("\n"))
         if self.terminal:
             from rich import get_console
@@ -97,3 +97,15 @@ class Screen:
             for item in items:
                 yield item
                 advance()
+
+
+def plural(word: str, count: int) -> str:
+    """The word for a count of things."""
+    if count == 1:
+        return word
+    return f"{word}es" if word.endswith(("ch", "s", "x")) else f"{word}s"
+
+
+def counted(count: int, word: str) -> str:
+    """A count and the word for it."""
+    return f"{count:,} {plural(word, count)}"

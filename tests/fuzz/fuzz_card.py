@@ -20,7 +20,7 @@ import atheris
 with atheris.instrument_imports(include=["histo", "json"]):
     from histo.config import ModelCard
     from histo.errors import HistoError
-    from histo.limits import CLASSES, is_name
+    from histo.files.limits import CLASSES, is_name
     from histo.model.card import CARD, FORMAT, WEIGHTS, parse_trained, read_card
     from histo.model.weights import check_shapes, read_weights
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["histo.data", "histo.limits", "histo.errors", "PIL"]):
-    from histo.data.patches import cv2, decode_patch
+with atheris.instrument_imports(include=["histo.data", "histo.files", "histo.errors", "PIL"]):
+    from histo.data.decode import cv2, decode_patch
     from histo.errors import HistoError
-    from histo.limits import IMAGE_PIXELS
+    from histo.files.limits import IMAGE_PIXELS
 
 import numpy as np
 from PIL import Image

@@ -19,12 +19,12 @@ from PIL import Image
 from torch import nn
 
 from histo.config import ModelCard
-from histo.data.patches import read_patch
+from histo.data.decode import read_patch
 from histo.data.synth import write_dataset
 from histo.model.bundle import write_bundle
 from histo.model.network import make_model
-from histo.model.opened import open_bundle
-from histo.run import write_predictions
+from histo.model.predictor import open_bundle
+from histo.run.predictions import write_predictions
 from histo.screen import Screen
 
 SIDE = 48

@@ -1,1 +1,1 @@
-"""One module a command; none imports another."""
+"""A verb a module: each calls the layers below, then says what came of it."""

@@ -9,21 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histo.config import CheckConfig
-from histo.data import quality
-from histo.data.colour import MEAN, SD, Colours, judge_colours
-from histo.data.duplicates import ALIKE, equal_sets, near_sets
-from histo.data.findings import Files, of_files, of_ids, of_labels, of_sizes
-from histo.data.inspect import know, look_at
-from histo.data.labels import PatchIndex, Row, make_vocab, read_groups, read_labels
-from histo.data.patches import read_patch, thumbnail_jpeg
+from histo.data.check import quality
+from histo.data.check.colour import MEAN, SD, Colours, judge_colours
+from histo.data.check.duplicates import ALIKE, equal_sets, near_sets
+from histo.data.check.finding import Finding
+from histo.data.check.inspect import know, look_at
+from histo.data.check.suspects import balance, of_groups, of_quality, of_sets
+from histo.data.check.tables import CheckedFiles, of_files, of_ids, of_labels, of_sizes
+from histo.data.decode import read_patch, thumbnail_jpeg
+from histo.data.groups import read_groups
+from histo.data.labels import Row, make_vocab, read_labels
+from histo.data.patch_files import PatchIndex
 from histo.data.store import store_bytes, store_folder
-from histo.data.suspects import balance, of_groups, of_quality, of_sets
 from histo.errors import plain
-from histo.finding import Finding
-from histo.plural import counted
-from histo.report.findings import Checked, open_folder, write_findings
-from histo.run import check_folders, written
-from histo.screen import Screen
+from histo.files.writing import check_folders, written
+from histo.report.check_page import Checked, open_folder, write_findings
+from histo.screen import Screen, counted
 
 FEW = 5
 JUDGED = {
@@ -56,7 +57,7 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     open_folder(config.out)
     check_folders(config.write_exclusions)
     known = know(index, rows, groups, unit)
-    files = Files(look_at(index.paths, screen), known, config)
+    files = CheckedFiles(look_at(index.paths, screen), known, config)
     tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]
     found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
     found.sort(key=lambda finding: not finding.fatal)
@@ -77,7 +78,7 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     return Result(page, fatal, len(found) - fatal + len(colours.notes))
 
 
-def suspects(files: Files, screen: Screen) -> list[Finding]:
+def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
     """Duplicates, near-duplicates, empty and blurred patches, leaks."""
     seen = files.seen
     readable = seen.readable
@@ -95,7 +96,7 @@ def suspects(files: Files, screen: Screen) -> list[Finding]:
 
 
 def describe(
-    files: Files,
+    files: CheckedFiles,
     rows: Sequence[Row],
     classes: Sequence[Sequence[str]],
     colours: Colours,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from histo.errors import HistoError
-from histo.plural import counted
-from histo.run import Predictions, Run, read_predictions, write_json
-from histo.screen import Screen
+from histo.files.writing import write_json
+from histo.run.folder import RunFolder
+from histo.run.predictions import Predictions, read_predictions
+from histo.screen import Screen, counted
 
 
 def compare(
@@ -85,7 +86,7 @@ def rows_of(result: dict[str, Any]) -> list[list[str]]:
 
 def read_table(path: Path) -> Predictions:
     """The predictions of a run folder, or a table itself."""
-    return read_predictions(path if path.is_file() else Run.open(path).predictions)
+    return read_predictions(path if path.is_file() else RunFolder.open(path).predictions)
 
 
 def pair(
@@ -123,10 +124,10 @@ def groups_for(
 ) -> tuple[str, list[str] | None]:
     """What a group is called, and the group of each id: as given, or as either run knows them."""
     if given:
-        from histo.data.labels import groups_of
+        from histo.data.groups import groups_of
 
         return groups_of(given, ids)
     for place in places:
-        if place.is_dir() and (groups := Run.open(place).groups_of(ids)):
-            return Run.open(place).settings().get("group_column") or "group", groups
+        if place.is_dir() and (groups := RunFolder.open(place).groups_of(ids)):
+            return RunFolder.open(place).settings().get("group_column") or "group", groups
     return "patch", None

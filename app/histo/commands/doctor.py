@@ -23,8 +23,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from histo import __version__, ranks
-from histo.ahead import map_ahead
+from histo import __version__
+from histo.distributed import ranks
+from histo.distributed.prefetch import prefetch
 from histo.screen import Screen
 
 HOST = "download.pytorch.org"
@@ -70,7 +71,7 @@ facts["cached"] = os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Probe:
     """One line of the output, the fix where it tells of a fault, and whether training fails by it."""
 
     name: str
@@ -79,13 +80,13 @@ class Finding:
     fatal: bool = False
 
 
-Facts = dict[str, Any]
+PackageFacts = dict[str, Any]
 """What a package says of itself: `version` and more, or `error` where it does not load."""
 
 
-def doctor(screen: Screen) -> list[Finding]:
+def doctor(screen: Screen) -> list[Probe]:
     """Look at the machine, say what is there, and return it."""
-    tried = map_ahead(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
+    tried = prefetch(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
     seen = screen.track(zip(PACKAGES, tried, strict=True), "loading packages", len(PACKAGES))
     packages = dict(seen)
     findings = [
@@ -103,7 +104,7 @@ def doctor(screen: Screen) -> list[Finding]:
     return findings
 
 
-def try_package(module: str) -> Facts:
+def try_package(module: str) -> PackageFacts:
     """What a package says of itself when a process of its own imports it."""
     code = LOADS.format(module) + MORE.get(module, "") + "print(json.dumps(facts))"
     try:
@@ -133,15 +134,15 @@ def public(text: str) -> str:
     return re.sub(r"(?:\b[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+", "…/", text)[:300]
 
 
-def machine() -> Iterator[Finding]:
+def machine() -> Iterator[Probe]:
     """Python, memory, disk, and whether a run folder could be made here."""
-    yield Finding("histo", __version__)
+    yield Probe("histo", __version__)
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
-    yield Finding("Python", f"{platform.python_version()}, {system}, {ranks.cores()} cores")
+    yield Probe("Python", f"{platform.python_version()}, {system}, {ranks.cores()} cores")
     total, free = memory()
     few = "train with a smaller --batch-size, or close what else runs"
     told = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB free" if total else "unknown"
-    yield Finding("memory", told, few if total and free < LITTLE_MEMORY else "")
+    yield Probe("memory", told, few if total and free < LITTLE_MEMORY else "")
     yield writable()
 
 
@@ -160,23 +161,23 @@ def memory() -> tuple[int, int]:
     return total, free
 
 
-def writable() -> Finding:
+def writable() -> Probe:
     """Whether the current folder takes a file, and how much more."""
     try:
         with tempfile.TemporaryFile(dir=Path()):
             free = shutil.disk_usage(Path()).free
     except OSError as error:
         fix = "go to a folder that you may write to: a run is made in runs/ there"
-        return Finding("this folder", f"cannot be written to ({error.strerror})", fix, fatal=True)
+        return Probe("this folder", f"cannot be written to ({error.strerror})", fix, fatal=True)
     fix = "make room: runs and decoded patches are kept on disk" if free < LITTLE_DISK else ""
-    return Finding("this folder", f"can be written to, {free / 1e9:.1f} GB free", fix)
+    return Probe("this folder", f"can be written to, {free / 1e9:.1f} GB free", fix)
 
 
-def package(module: str, facts: Facts) -> Finding:
+def package(module: str, facts: PackageFacts) -> Probe:
     """A package and its version, or why it does not load."""
     name, error = PACKAGES[module], facts.get("error", "")
     if not error:
-        return Finding(name, facts["version"])
+        return Probe(name, facts["version"])
     if "libGL" in error or "libgthread" in error or "libglib" in error:
         fix = LIBGL
     elif "torchvision::" in error or name in ("torch", "torchvision"):
@@ -186,10 +187,10 @@ def package(module: str, facts: Facts) -> Finding:
         fix = f"pip install {PACKAGES.get(missing, name if missing == module else missing)}"
     else:
         fix = f"pip install --force-reinstall {name}"
-    return Finding(name, f"does not load: {error}", fix, fatal=True)
+    return Probe(name, f"does not load: {error}", fix, fatal=True)
 
 
-def match(packages: dict[str, Facts]) -> Iterator[Finding]:
+def match(packages: dict[str, PackageFacts]) -> Iterator[Probe]:
     """Whether torch and torchvision are of one make, by their versions."""
     torch, vision = (packages[name].get("version", "") for name in ("torch", "torchvision"))
     wanted = ""
@@ -200,29 +201,29 @@ def match(packages: dict[str, Facts]) -> Iterator[Finding]:
         wanted = next((pin[1] for pin in pins if pin), "")
     if wanted and torch and torch.partition("+")[0] != wanted:
         found = f"this torchvision is made for torch {wanted}, not {torch}"
-        yield Finding("the two", found, BOTH, fatal=True)
+        yield Probe("the two", found, BOTH, fatal=True)
     elif torch and vision and torch.partition("+")[2] != vision.partition("+")[2]:
-        yield Finding("the two", "are of different builds", BOTH)
+        yield Probe("the two", "are of different builds", BOTH)
 
 
-def device(torch: Facts) -> Finding:
+def device(torch: PackageFacts) -> Probe:
     """What training would run on, and whether a GPU lies idle beside it."""
     if "error" in torch:
-        return Finding("device", "unknown without torch")
+        return Probe("device", "unknown without torch")
     drivers = nvidia()
     if torch["gpus"]:
         told = [f"{name}, {m / 1e9:.0f} GB, compute {c}" for name, m, c in torch["gpus"]]
-        return Finding("device", f"cuda {torch['built_for']}: {'; '.join(told)} ({drivers})")
+        return Probe("device", f"cuda {torch['built_for']}: {'; '.join(told)} ({drivers})")
     if torch["mps"]:
-        return Finding("device", "mps")
+        return Probe("device", "mps")
     if not drivers:
-        return Finding("device", "cpu: no NVIDIA driver answers")
+        return Probe("device", "cpu: no NVIDIA driver answers")
     fix = (
         f"update the driver: this torch needs one for CUDA {torch['built_for']}"
         if torch["built_for"]
         else "this torch is built for CPUs only: install one for CUDA (pytorch.org/get-started)"
     )
-    return Finding("device", f"cpu, though there is a GPU ({drivers})", fix)
+    return Probe("device", f"cpu, though there is a GPU ({drivers})", fix)
 
 
 def nvidia() -> str:
@@ -235,14 +236,14 @@ def nvidia() -> str:
     return ""
 
 
-def weights(torchvision: Facts) -> Finding:
+def weights(torchvision: PackageFacts) -> Probe:
     """Whether `--weights imagenet` would find its file."""
     if torchvision.get("cached"):
-        return Finding("weights", "resnet50's are in the cache")
+        return Probe("weights", "resnet50's are in the cache")
     if reachable():
-        return Finding("weights", f"resnet50's are not in the cache; {HOST} can be reached")
+        return Probe("weights", f"resnet50's are not in the cache; {HOST} can be reached")
     fix = "train with --weights FILE, a file carried over, or with --weights none"
-    return Finding("weights", f"not in the cache, and {HOST} cannot be reached", fix)
+    return Probe("weights", f"not in the cache, and {HOST} cannot be reached", fix)
 
 
 def reachable() -> bool:

@@ -15,34 +15,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import ranks
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard
-from histo.data.labels import (
-    PatchIndex,
-    Row,
-    groups_of,
-    read_labels,
-    without_repeats,
-)
+from histo.data.groups import groups_of
+from histo.data.labels import Row, read_labels, without_repeats
+from histo.data.patch_files import PatchIndex
 from histo.data.store import decode_batches
-from histo.digest import sha256
+from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.writing import check_new, write_json
 from histo.model.card import CARD, read_trained, short_digests
-from histo.model.opened import Model, open_bundle
-from histo.parts import Facts, Part, fingerprint, gather, joined
-from histo.run import (
-    PROBABILITY,
-    Run,
-    check_new,
-    prediction_columns,
-    write_json,
-    write_predictions,
-    write_split,
-)
+from histo.model.predictor import Model, open_bundle
+from histo.run.calls import apply_temperature
+from histo.run.folder import RunFolder, write_split
+from histo.run.predictions import PROBABILITY, prediction_columns, write_predictions
 from histo.screen import Advance, Screen
-from histo.shard import Shard
-from histo.table import Table, open_table
-from histo.temperature import apply_temperature
+from histo.shards.parts import Part, TableFacts, fingerprint, gather, joined_bytes
+from histo.shards.shard import Shard
+from histo.shards.table import PartWriter, open_table
 
 UNSEEN = "none of these patches is among those the model was trained or chosen on, by their pixels"
 COLUMNS = ("id", "label", "group", "sha1", "seen")
@@ -71,7 +61,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
     shard: Shard | None = None,
-) -> Run | Part | None:
+) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
 
     Patches that the model was trained or chosen on are found by their pixels, and said. `shard`
@@ -85,7 +75,7 @@ def evaluate(
     trained = read_trained(bundle)
     if trained is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
-    facts = Facts(
+    facts = TableFacts(
         command="evaluate",
         bundle=sha256(bundle / CARD),
         patches=len(patches.rows),
@@ -113,7 +103,7 @@ def evaluate(
         write_rows(rows, patches, card, model, trained, advance)
     if shard is not None:
         return part
-    ranks.meet()
+    ranks.barrier()
     if ranks.rank() > 0:
         return None
     parts = gather(mine.paths(table))
@@ -170,7 +160,7 @@ def settings_of(
 
 
 def write_rows(
-    table: Table,
+    table: PartWriter,
     patches: Labelled,
     card: ModelCard,
     model: Model,
@@ -201,10 +191,10 @@ def write_rows(
         advance(len(files))
 
 
-def write_run(parts: Sequence[Part], out: Path | None) -> Run:
+def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
     """The run folder of an evaluation of which all parts are there."""
     facts, settings = parts[0].facts, dict(parts[0].settings)
-    text = b"".join(joined(parts)).decode()
+    text = b"".join(joined_bytes(parts)).decode()
     _, *rows = csv.reader(io.StringIO(text, newline=""))
     seen = sum(row[COLUMNS.index("seen")] == "1" for row in rows)
     if seen:
@@ -212,7 +202,7 @@ def write_run(parts: Sequence[Part], out: Path | None) -> Run:
         settings["leak"] = (
             f"{seen:,} of {len(rows):,} patches are among those the model was trained or chosen on"
         )
-    run = Run.create(out, "evaluate")
+    run = RunFolder.create(out, "evaluate")
     write_json(
         run.config, {name: {"value": value, "source": "given"} for name, value in settings.items()}
     )

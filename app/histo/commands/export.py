@@ -8,7 +8,9 @@ from typing import Any
 
 from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
-from histo.run import Predictions, Run, read_json, read_predictions
+from histo.files.writing import read_json
+from histo.run.folder import RunFolder
+from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Screen
 
 
@@ -24,7 +26,7 @@ def export(
     Its threshold is the one that reaches what is `wanted`, here or in the run's report; else 0.5.
     `no_pickle` leaves fastai's learner out.
     """
-    run = Run.open(run_path)
+    run = RunFolder.open(run_path)
     if not run.predictions.is_file():
         raise HistoError(f"{run_path} has no model: no epoch of it ended")
     folder = out or run.export
@@ -37,7 +39,7 @@ def export(
     from histo.model.card import CARD, parse_card
     from histo.model.checkpoint import load_best
     from histo.model.network import make_model
-    from histo.report.metrics import judge
+    from histo.report.metrics import compute_metrics
 
     wanted = wanted or wanted_in_report(run)
     card = parse_card(read_json(run.path / CARD), run.path / CARD)
@@ -47,9 +49,9 @@ def export(
     model = make_model(card)
     parts = getattr(model, "models", [model])
     for number, part in enumerate(parts):
-        load_best(run.checkpoint if folds == 1 else Run(run.fold(number)).checkpoint, part)
+        load_best(run.checkpoint if folds == 1 else RunFolder(run.fold(number)).checkpoint, part)
     environment: dict[str, Any] = read_json(run.environment)
-    metrics = judge(table.labels, table.probabilities, table.vocab)
+    metrics = compute_metrics(table.labels, table.probabilities, table.vocab)
     metrics.pop("confusion_matrix", None)  # of many classes it would be most of the card
     has_onnx = write_bundle(
         folder,
@@ -70,7 +72,7 @@ def export(
     return folder
 
 
-def wanted_in_report(run: Run) -> Wanted | None:
+def wanted_in_report(run: RunFolder) -> Wanted | None:
     """The operating point that `histo interpret` was asked for, if it was."""
     try:
         ((rate, value),) = read_json(run.report / "metrics.json")["at_wanted"]["wanted"].items()
@@ -80,7 +82,7 @@ def wanted_in_report(run: Run) -> Wanted | None:
 
 
 def with_calibration(
-    card: ModelCard, run: Run, table: Predictions, wanted: Wanted | None, screen: Screen
+    card: ModelCard, run: RunFolder, table: Predictions, wanted: Wanted | None, screen: Screen
 ) -> ModelCard:
     """The card with the temperature, and the threshold, that the validation patches ask for."""
     from histo.report.calibration import judge_calibration

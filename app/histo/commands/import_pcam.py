@@ -19,25 +19,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.labels import Files
-from histo.data.patches import Pixels, pixel_sha1, read_patch
+from histo.data.decode import pixel_sha1, read_patch
+from histo.data.patch_files import PatchFiles
 from histo.data.pcam import (
     SIDE,
     SPLITS,
-    Patches,
+    PcamPatches,
     Source,
     encode_tif,
     find_sources,
-    read_patches,
+    read_pcam_patches,
     read_sources,
     unpack,
 )
 from histo.data.store import StoreRow, stamp_of, store_folder, write_store
 from histo.errors import HistoError
-from histo.lock import held
-from histo.plural import counted
-from histo.run import read_json, write_json, written
-from histo.screen import Screen
+from histo.files.locks import locked
+from histo.files.writing import read_json, write_json, written
+from histo.pixels.fit import Pixels
+from histo.screen import Screen, counted
 
 WORK, RECORD, GROUPS = ".import-pcam", "import.json", "groups.csv"
 FOLDERS = {"train": ("train", "valid"), "test": ("test",)}
@@ -123,7 +123,7 @@ def begin(data: Path, plan: dict[str, Any], groups_only: bool) -> Path:
 def alone(work: Path, data: Path) -> Iterator[None]:
     """One import into a folder at a time; a full disk becomes one line that says how to go on."""
     try:
-        with held(work / "lock", f"another import into {data} is running"):
+        with locked(work / "lock", f"another import into {data} is running"):
             yield
     except OSError as error:
         if error.errno not in NO_ROOM:
@@ -134,7 +134,7 @@ def alone(work: Path, data: Path) -> Iterator[None]:
         ) from None
 
 
-def counts_of(patches: Patches, kept: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+def counts_of(patches: PcamPatches, kept: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
     """Of each split: the patches in its file, the duplicates among them, those kept, and by label."""
     found = {}
     for split in [name for name in SPLITS if name in patches.split]:
@@ -150,7 +150,7 @@ def counts_of(patches: Patches, kept: NDArray[np.bool_]) -> dict[str, dict[str, 
     return found
 
 
-def say_counts(patches: Patches, kept: NDArray[np.bool_], screen: Screen, labels: bool) -> None:
+def say_counts(patches: PcamPatches, kept: NDArray[np.bool_], screen: Screen, labels: bool) -> None:
     """A row a split, and how the duplicates differ from the patch that was there before."""
     columns = ["in_file", "duplicates", "kept", *(["0", "1"] if labels else [])]
     counts = counts_of(patches, kept)
@@ -172,7 +172,7 @@ def say_counts(patches: Patches, kept: NDArray[np.bool_], screen: Screen, labels
 
 def write_patches(
     sources: Sequence[Source],
-    patches: Patches,
+    patches: PcamPatches,
     kept: NDArray[np.bool_],
     data: Path,
     screen: Screen,
@@ -186,7 +186,7 @@ def write_patches(
         folder, stored = work / name, name == "train"
         folder.mkdir(exist_ok=True)
         names = [f"{patches.ids[row]}.tif" for row in rows]
-        made = lay_out(sources, patches, rows, Files(folder, names), stored, screen)
+        made = lay_out(sources, patches, rows, PatchFiles(folder, names), stored, screen)
         if stored:
             write_store(store_folder(data, None), data / name, names, made)
         else:
@@ -198,9 +198,9 @@ def write_patches(
 
 def lay_out(
     sources: Sequence[Source],
-    patches: Patches,
+    patches: PcamPatches,
     rows: NDArray[np.int64],
-    paths: Files,
+    paths: PatchFiles,
     stored: bool,
     screen: Screen,
 ) -> Iterator[StoreRow]:
@@ -220,7 +220,7 @@ def lay_out(
             mine = patches.row[rows[done:]][patches.split[rows[done:]] == source.split]
             if not len(mine):
                 continue
-            for pixels in read_patches(unpack(source.x, work, screen), mine):
+            for pixels in read_pcam_patches(unpack(source.x, work, screen), mine):
                 if pixel_sha1(pixels).encode() != sha1[done]:
                     raise HistoError(f"{source.x} has changed since it was read (remove {work})")
                 paths[done].write_bytes(encode_tif(pixels))
@@ -238,7 +238,7 @@ def written_before(path: Path, sha1: bytes) -> Pixels | None:
     return pixels if pixel_sha1(pixels).encode() == sha1 else None
 
 
-def check_room(paths: Files, stored: bool) -> None:
+def check_room(paths: PatchFiles, stored: bool) -> None:
     """Better no import after a second than none after an hour."""
     left = len(paths) - sum(1 for _ in paths.folder.iterdir())
     need = left * TIF_BYTES + len(paths) * STORE_BYTES * stored
@@ -256,7 +256,7 @@ def flush_all() -> None:
         os.sync()
 
 
-def write_labels(patches: Patches, kept: NDArray[np.bool_], data: Path) -> None:
+def write_labels(patches: PcamPatches, kept: NDArray[np.bool_], data: Path) -> None:
     """The label table of each folder."""
     for name, splits in FOLDERS.items():
         here = kept & np.isin(patches.split, splits)
@@ -265,7 +265,7 @@ def write_labels(patches: Patches, kept: NDArray[np.bool_], data: Path) -> None:
 
 
 def write_table(
-    path: Path, patches: Patches, wanted: NDArray[np.bool_], columns: Sequence[str]
+    path: Path, patches: PcamPatches, wanted: NDArray[np.bool_], columns: Sequence[str]
 ) -> None:
     """A CSV of the wanted patches, in the order of the files; made in the work folder beside it."""
     values: dict[str, Sequence[Any] | NDArray[Any]] = {

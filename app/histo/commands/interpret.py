@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from histo.config import Wanted
 from histo.errors import HistoError
-from histo.run import Predictions, Run, read_json, read_predictions
+from histo.files.writing import read_json
+from histo.run.folder import RunFolder
+from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Screen
 
 if TYPE_CHECKING:
-    from histo.attention import Attention
     from histo.report.words import Subject
+    from histo.run.gradcam import GradCam
 
 REPEAT = (
     "data",
@@ -53,7 +55,7 @@ def interpret(
     `centre` is the side in px of the part of a patch that labels speak of, 0 for none; found from
     the patches where it is None.
     """
-    run = None if path.is_file() else Run.open(path)
+    run = None if path.is_file() else RunFolder.open(path)
     if run is not None and not run.predictions.is_file():
         raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")
     table = read_predictions(run.predictions if run else path)
@@ -81,22 +83,22 @@ def interpret(
     )
 
 
-def read_attention(run: Run) -> Attention | None:
+def read_attention(run: RunFolder) -> GradCam | None:
     """Where the model of a run looked, or those of its folds; None where that was not kept."""
-    from histo.attention import ATTENTION, joined, read_attention_file
+    from histo.run.gradcam import GRADCAM, concatenate, read_gradcam
 
     folds = run.settings().get("folds") or 0
     parts = [run.path, *(run.fold(number) for number in range(folds))]
-    found = [part for path in parts if (part := read_attention_file(path / ATTENTION))]
-    return joined(found) if found else None
+    found = [part for path in parts if (part := read_gradcam(path / GRADCAM))]
+    return concatenate(found) if found else None
 
 
-def choose_centre(given: int | None, attention: Attention, resized: bool) -> int:
+def choose_centre(given: int | None, attention: GradCam, resized: bool) -> int:
     """The centre as given, else as such patches have it; 0 where nobody knows, or maps can't tell.
 
     A map of 2x2 cells has a quarter of each cell in the centre, whatever it shows.
     """
-    from histo.report.attention import centre_of
+    from histo.report.gradcam import centre_of
 
     side, (rows, columns) = attention.side, attention.maps.shape[1:]
     if given and given > side:
@@ -111,7 +113,7 @@ def choose_centre(given: int | None, attention: Attention, resized: bool) -> int
     return 0
 
 
-def describe_run(run: Run, table: Predictions) -> Subject:
+def describe_run(run: RunFolder, table: Predictions) -> Subject:
     """What a run folder says about its table."""
     from histo.report.words import Subject
 
@@ -154,14 +156,14 @@ def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
     """The subject with the groups that `CSV[:column]` names."""
     from dataclasses import replace
 
-    from histo.data.labels import groups_of
+    from histo.data.groups import groups_of
 
     unit, groups = groups_of(given, table.ids)
     return replace(subject, unit=unit, groups=groups)
 
 
 def patch_reader(
-    run: Run | None, images: Path | None
+    run: RunFolder | None, images: Path | None
 ) -> Callable[[Sequence[str]], list[Any]] | None:
     """What reads the patches of a table by id; None where nobody knows where they are."""
     settings = run.settings() if run else {}
@@ -170,8 +172,9 @@ def patch_reader(
         return None
 
     def read(ids: Sequence[str]) -> list[Any]:
-        from histo.data.labels import PatchIndex
-        from histo.data.patches import fit_patch, read_patch
+        from histo.data.decode import read_patch
+        from histo.data.patch_files import PatchIndex
+        from histo.pixels.fit import fit_patch
 
         index, patches = PatchIndex(folder), []
         for name in ids:

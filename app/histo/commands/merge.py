@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histo.errors import HistoError
-from histo.parts import Part, join
-from histo.run import check_folders, write_submission
-from histo.shard import whole_path
+from histo.files.writing import check_folders
+from histo.run.predictions import write_submission
+from histo.shards.parts import Part, join
+from histo.shards.shard import whole_path
 
 
 def merge(parts: Sequence[Part], out: Path | None, submission: Path | None) -> Path:

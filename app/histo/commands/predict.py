@@ -9,20 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import ranks
-from histo.ahead import map_ahead
 from histo.config import PREDICT_BATCH
-from histo.data.labels import PatchIndex, Row, check_id, list_patches, read_rows
+from histo.data.labels import Row, check_id, read_rows
+from histo.data.patch_files import PatchIndex, list_patches
 from histo.data.store import decode_batches
-from histo.digest import sha256
+from histo.distributed import ranks
+from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.writing import check_folders
 from histo.model.card import CARD
-from histo.parts import Facts, Part, fingerprint, gather, join
-from histo.run import check_folders, prediction_columns, write_submission
+from histo.run.calls import apply_temperature
+from histo.run.predictions import prediction_columns, write_submission
 from histo.screen import Screen
-from histo.shard import Shard
-from histo.table import open_table
-from histo.temperature import apply_temperature
+from histo.shards.parts import Part, TableFacts, fingerprint, gather, join
+from histo.shards.shard import Shard
+from histo.shards.table import open_table
 
 Predicted = Iterator[tuple[Sequence[Path], NDArray[np.float32]]]
 
@@ -72,7 +74,7 @@ def predict(
     mine = shard or Shard(ranks.rank() + 1, ranks.world())
     part = Part(
         mine.path(out) if shard or mine.of > 1 else out,
-        Facts(
+        TableFacts(
             command="predict",
             bundle=sha256(bundle if bundle.is_file() else bundle / CARD),
             patches=len(paths),
@@ -115,7 +117,7 @@ def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen
 
 def finish(part: Part, out: Path, submission: Path | None) -> None:
     """Make the parts of all processes, when they are there, the table."""
-    ranks.meet()
+    ranks.barrier()
     if ranks.rank() > 0:
         return
     if part.shard.of == 1:
@@ -147,13 +149,13 @@ def open_model(bundle: Path, tta: bool, trust_pickle: bool, device: str, batch_s
     if bundle.suffix == ".pkl":
         return _open_pickle(bundle, tta, trust_pickle, device, batch_size)
 
-    from histo.model.opened import open_bundle
+    from histo.model.predictor import open_bundle
 
     card, model = open_bundle(bundle, device)
 
     def predict_files(paths: Sequence[Path]) -> Predicted:
         parts = decode_batches(paths, card.crop, card.size, card.patch_size, batch_size)
-        return map_ahead(lambda part: (part[0], model.predict(part[1], tta)), parts)
+        return prefetch(lambda part: (part[0], model.predict(part[1], tta)), parts)
 
     return Opened(card.vocab, predict_files, model.engine, card.temperature, card.threshold)
 

@@ -1,1 +1,1 @@
-"""From files to batches: labels, patches, store, split, loaders."""
+"""From labels and image files to patches in memory: read, split, stored, augmented, checked."""

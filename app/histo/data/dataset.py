@@ -10,16 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
-from histo.data.labels import (
-    PatchIndex,
-    Row,
-    groups_of,
-    make_vocab,
-    read_labels,
-    read_rows,
-    without_repeats,
-)
-from histo.data.patches import SHA1
+from histo.data.decode import SHA1
+from histo.data.groups import groups_of
+from histo.data.labels import Row, make_vocab, read_labels, read_rows, without_repeats
+from histo.data.patch_files import PatchIndex
 from histo.data.split import (
     check_split,
     fold_of,
@@ -30,14 +24,12 @@ from histo.data.split import (
 )
 from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError
-from histo.plural import counted
-from histo.screen import Screen
-
-RANDOM = "random over patches, optimistic on new slides"
+from histo.run.split import Leak, Split
+from histo.screen import Screen, counted
 
 
 @dataclass(frozen=True)
-class Patches:
+class Dataset:
     """The data of a run: one entry a patch in `ids`, `labels`, `valid` and the store's rows."""
 
     ids: list[str]
@@ -45,12 +37,10 @@ class Patches:
     valid: NDArray[np.bool_]
     vocab: list[str]
     store: Store
-    split: str
-    """how it was split, for a person"""
-    leak: str = ""
-    """what is on both sides of a given split, where that was allowed"""
+    split: Split
     groups: list[str] | None = None
-    group_column: str = ""
+    unit: str = ""
+    """what a group is: slide, patient, hospital"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -64,14 +54,19 @@ class Patches:
         return {"labels": labels, "pixels": self.store.fingerprint()}
 
 
-Given = tuple[dict[str, str], str, str]
-"""A split that was made before: the side of each id, how it was made, the groups' column."""
+@dataclass(frozen=True)
+class KnownSplit:
+    """The split of an earlier start of a run: the side of each id, how it was made, what a group is."""
+
+    sides: dict[str, str]
+    split: Split
+    unit: str
 
 
-def read_patches(config: TrainConfig, screen: Screen, given: Given | None = None) -> Patches:
+def load_dataset(config: TrainConfig, screen: Screen, known: KnownSplit | None = None) -> Dataset:
     """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong.
 
-    With a split that was `given` none is made, nor judged: it was when it was made.
+    A `known` split is taken as it is: it was checked when it was made.
     """
     table = config.labels_csv
     rows = read_labels(table, config.id_column, config.label_column, config.split_column)
@@ -84,19 +79,21 @@ def read_patches(config: TrainConfig, screen: Screen, given: Given | None = None
     if len(vocab) < 2:
         raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
     paths = PatchIndex(config.images_folder).locate(rows, table)
-    split = given_split(given, config, rows) if given else choose_split(config, rows)
-    if not given:
-        check_split(labels, split.valid)
+    sides = read_split(known, config, rows) if known else choose_split(config, rows)
+    if not known:
+        check_split(labels, sides.valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
     store = open_store(paths, folder, config.crop, config.size, screen)
     ids = [row.id for row in rows]
     say_changed_ids(ids, store, screen)
-    if split.how == RANDOM and not given:
-        split = replace(split, valid=with_first(split.valid, store.sha1))
-        check_split(labels, split.valid)
-    leak = find_leak(ids, split, store)
-    if leak and config.split_column and not config.allow_leak and not given:
-        raise HistoError(f"the given split leaks: {leak} (mend it, or --allow-leak)")
+    if sides.split.kind == "random" and not known:
+        sides = replace(sides, valid=with_first(sides.valid, store.sha1))
+        check_split(labels, sides.valid)
+    leak = find_leak(ids, sides, store)
+    if leak and config.split_column and not config.allow_leak and not known:
+        raise HistoError(
+            f"the given split leaks: {leak}", "mend it", "{allow_leak} trains all the same"
+        )
     if leak:
         screen.say(f"note: the split leaks: {leak}")
     counts = Counter(labels)
@@ -105,12 +102,11 @@ def read_patches(config: TrainConfig, screen: Screen, given: Given | None = None
         f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
         f"{', …' if len(vocab) > 8 else ''}"
     )
-    return Patches(
-        ids, labels, split.valid, vocab, store, split.how, leak, split.groups, split.column
-    )
+    split = replace(sides.split, leak=leak)
+    return Dataset(ids, labels, sides.valid, vocab, store, split, sides.groups, sides.unit)
 
 
-def choose_folds(patches: Patches, config: TrainConfig) -> NDArray[np.int64]:
+def choose_folds(patches: Dataset, config: TrainConfig) -> NDArray[np.int64]:
     """The fold of each patch [N]; groups and equal patches are never in two."""
     folds = config.folds or 1
     found = fold_of(patches.labels, patches.groups, folds, config.seed)
@@ -119,7 +115,7 @@ def choose_folds(patches: Patches, config: TrainConfig) -> NDArray[np.int64]:
     return found
 
 
-def fold(patches: Patches, folds: NDArray[np.int64], number: int) -> Patches:
+def fold(patches: Dataset, folds: NDArray[np.int64], number: int) -> Dataset:
     """The data of one fold's run: the patches of fold `number` validate."""
     valid = folds == number
     check_split(patches.labels, valid)
@@ -127,45 +123,44 @@ def fold(patches: Patches, folds: NDArray[np.int64], number: int) -> Patches:
 
 
 @dataclass(frozen=True)
-class Split:
-    """Which patches validate (bool [N]), in words how that was chosen, and their groups [N]."""
+class Sides:
+    """Which patches validate (bool [N]), how that was decided, and the groups [N] where known."""
 
     valid: NDArray[np.bool_]
-    how: str = RANDOM
-    column: str = ""
+    split: Split
+    unit: str = ""
+    """what a group is: the name of its column"""
     groups: list[str] | None = None
 
 
-def choose_split(config: TrainConfig, rows: list[Row]) -> Split:
+def choose_split(config: TrainConfig, rows: list[Row]) -> Sides:
     """The split given in a column, else one by group, else a random one."""
-    column, groups = find_groups(config, rows)
+    unit, groups = find_groups(config, rows)
     if config.split_column:
         valid = np.array([row.split == "valid" for row in rows])
-        return Split(valid, f"as the column {config.split_column} says", column, groups)
+        return Sides(valid, Split("column", config.split_column), unit, groups)
     labels = [row.label for row in rows]
     if groups is None:
-        return Split(random_split(labels, config.valid_pct, config.seed))
+        return Sides(random_split(labels, config.valid_pct, config.seed), Split("random"))
     valid = grouped_split(labels, groups, config.valid_pct, config.seed)
-    how = f"by {column}: none of {len(set(groups)):,} is on both sides"
-    return Split(valid, how, column, groups)
+    return Sides(valid, Split("grouped", unit, len(set(groups))), unit, groups)
 
 
-def given_split(given: Given, config: TrainConfig, rows: list[Row]) -> Split:
-    """The split of a run as its split.csv has it (for folds, who validates is not said there)."""
-    sides, how, column = given
-    strange = next((row for row in rows if row.id not in sides), None)
+def read_split(known: KnownSplit, config: TrainConfig, rows: list[Row]) -> Sides:
+    """The split of a run as its split.csv has it (with folds it does not say who validates)."""
+    strange = next((row for row in rows if row.id not in known.sides), None)
     if strange is not None:
         raise HistoError(
             f"{config.labels_csv.name}, line {strange.line}: {strange.id} is not in the run's "
-            "split: it was started on other labels"
+            "split: the run was started on other labels"
         )
-    valid = np.array([sides[row.id] == "valid" for row in rows])
-    now, groups = find_groups(config, rows)
-    return Split(valid, how, now or column, groups)
+    valid = np.array([known.sides[row.id] == "valid" for row in rows])
+    unit, groups = find_groups(config, rows)
+    return Sides(valid, known.split, unit or known.unit, groups)
 
 
 def find_groups(config: TrainConfig, rows: list[Row]) -> tuple[str, list[str] | None]:
-    """The column that `--groups` names and the group of each row; of neither where it names none."""
+    """What a group is and the group of each row, from the table of groups; None without a table."""
     if config.groups is None:
         return "", None
     return groups_of(config.groups, (row.id for row in rows), config.id_column)
@@ -184,16 +179,18 @@ def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> li
     return kept
 
 
-def find_leak(ids: list[str], split: Split, store: Store) -> str:
-    """What is on both sides of a split, groups and equal patches, for a person; else nothing."""
-    found = []
-    if split.groups and (rows := on_both_sides(split.valid, split.groups)):
-        some = ", ".join(split.groups[row] for row in rows[:3])
-        found.append(f"{counted(len(rows), split.column)} on both sides, as {some}")
-    if rows := on_both_sides(split.valid, store.sha1):
-        some = ", ".join(ids[row] for row in rows[:3])
-        found.append(f"{counted(len(rows), 'patch')} with equals on the other side, as {some}")
-    return "; ".join(found)
+def find_leak(ids: list[str], sides: Sides, store: Store) -> Leak:
+    """Groups, and equal patches, on both sides of a split."""
+    groups = sides.groups or []
+    group_rows = on_both_sides(sides.valid, groups) if groups else []
+    patch_rows = on_both_sides(sides.valid, store.sha1)
+    return Leak(
+        len(group_rows),
+        len(patch_rows),
+        sides.unit or "group",
+        tuple(groups[row] for row in group_rows[:3]),
+        tuple(ids[row] for row in patch_rows[:3]),
+    )
 
 
 def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:

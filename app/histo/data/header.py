@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from histo.errors import HistoError
-from histo.limits import IMAGE_PIXELS
+from histo.files.limits import IMAGE_PIXELS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_SCANS = 100

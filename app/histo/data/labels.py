@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
-from typing import overload
 
 from histo.errors import HistoError
-from histo.limits import CLASSES, NAME, is_name
-from histo.rows import read_table
+from histo.files.limits import CLASSES, NAME, is_name
+from histo.files.tables import read_table
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-GROUP_COLUMNS = ("slide", "patient", "group", "wsi", "hospital")
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid"}
 
 
@@ -65,7 +60,7 @@ def _read_table(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         yield from read_table(path)
     except FileNotFoundError:
-        raise HistoError(f"no label CSV {path} (give --labels if it is elsewhere)") from None
+        raise HistoError(f"no label CSV {path}", "give {labels} if it is elsewhere") from None
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not a CSV") from None
 
@@ -112,63 +107,6 @@ def read_labels(
     return [replace(row, label=short[row.label]) for row in rows]
 
 
-def read_groups(given: str, id_column: str) -> tuple[str, dict[str, str]]:
-    """The group (slide, patient, hospital) of each id, from `CSV[:column]`, and its column's name.
-
-    Without a column: the one called slide, patient, group or wsi; else the only one beside the id.
-    Ids are taken with or without suffix.
-    """
-    table, column = Path(given), ""
-    if not table.is_file() and ":" in given:
-        place, _, column = given.rpartition(":")
-        table = Path(place)
-    if not column:
-        column = _group_column(table, id_column)
-    groups: dict[str, str] = {}
-    for line, (name, group) in read_rows(table, [id_column, column]):
-        where = f"{table.name}, line {line}"
-        check_id(name, where)
-        if not group:
-            raise HistoError(f"{where}: the {column} of {name} is blank")
-        stem = stem_of(name)
-        if groups.setdefault(stem, sys.intern(group)) != group:
-            raise HistoError(f"{where}: id {name} is of {group}, but before of {groups[stem]}")
-    return column, groups
-
-
-def _group_column(table: Path, id_column: str) -> str:
-    """The column of a groups table that names the group, where the user did not."""
-    header = [name.strip() for name in next(_read_table(table), (0, []))[1]]
-    known = [name for name in GROUP_COLUMNS if name in header]
-    others = [name for name in header if name != id_column]
-    if known or len(others) == 1:
-        return (known or others)[0]
-    raise HistoError(
-        f"{table.name}: which column is the group? (--groups {table}:COLUMN; "
-        f"it has {', '.join(header[:20])})"
-    )
-
-
-def group_of(groups: dict[str, str], name: str, table: str) -> str:
-    """The group of an id; HistoError where the table does not name it."""
-    found = groups.get(stem_of(name))
-    if found is None:
-        raise HistoError(f"{table} names no group for the patch {name}")
-    return found
-
-
-def groups_of(given: str, ids: Iterable[str], id_column: str = "id") -> tuple[str, list[str]]:
-    """What a group is called, and the group of each id, from `CSV[:column]`, as `read_groups`."""
-    column, known = read_groups(given, id_column)
-    return column, [group_of(known, name, given) for name in ids]
-
-
-def stem_of(name: str) -> str:
-    """An id without the suffix of an image file."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if f"{dot}{suffix}".lower() in SUFFIXES else name
-
-
 def make_vocab(labels: list[str]) -> list[str]:
     """The classes, numbers by value and names by alphabet."""
     names = sorted(set(labels))
@@ -190,74 +128,3 @@ def without_repeats(rows: list[Row], path: Path) -> tuple[list[Row], int]:
                 f"says {seen.label} (histo check lists them all)"
             )
     return list(first.values()), len(rows) - len(first)
-
-
-class Files(Sequence[Path]):
-    """Files of one folder, held by name: for a million patches as many paths take a gigabyte."""
-
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self.folder, self.names = folder, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @overload
-    def __getitem__(self, at: int) -> Path: ...
-    @overload
-    def __getitem__(self, at: slice) -> Files: ...
-    def __getitem__(self, at: int | slice) -> Path | Files:
-        if isinstance(at, slice):
-            return Files(self.folder, self.names[at])
-        return self.folder / self.names[at]
-
-
-def list_patches(folder: Path) -> Files:
-    """The image files of a folder by name; HistoError where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.name.lower().endswith(SUFFIXES)]
-    except (FileNotFoundError, NotADirectoryError):
-        raise HistoError(
-            f"no images folder {folder} (give --images if the patches are elsewhere)"
-        ) from None
-    for name in names:
-        if not name.isprintable() and any("\udc80" <= c <= "\udcff" for c in name):
-            raise HistoError(f"{folder} holds {name!r}, whose name is not UTF-8: rename it")
-    return Files(folder, sorted(name for name in names if not name.startswith(".")))
-
-
-class PatchIndex:
-    """The files of an images folder, found by name with or without suffix."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.paths = folder, list_patches(folder)
-        names = self.paths.names
-        self._names = frozenset(names)
-        stems = [name.rpartition(".")[0] for name in names]
-        self._by_stem = dict(zip(reversed(stems), reversed(names), strict=True))
-        self._twice = {stem for stem, n in Counter(stems).items() if n > 1}
-
-    def find(self, name: str) -> Path | None:
-        """The file of an id, or None; an id that could be two files is an error."""
-        found = self._find(name)
-        return None if found is None else self.folder / found
-
-    def _find(self, name: str) -> str | None:
-        if name in self._names:
-            return name
-        if name in self._twice:
-            raise HistoError(f"id {name} fits several files of {self.folder} (give its suffix)")
-        return self._by_stem.get(name)
-
-    def locate(self, rows: Sequence[Row], path: Path) -> Files:
-        """The file of each row; the first that is missing is an error."""
-        found = []
-        for row in rows:
-            name = self._find(row.id)
-            if name is None:
-                raise HistoError(
-                    f"{path.name}, line {row.line}: no patch {row.id} in {self.folder} "
-                    "(give --images if the patches are elsewhere)"
-                )
-            found.append(name)
-        return Files(self.folder, found)

@@ -22,11 +22,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.data.decode import cv2, pixel_sha1
 from histo.data.labels import read_rows
-from histo.data.patches import Pixels, cv2, pixel_sha1
 from histo.data.split import with_first
 from histo.errors import HistoError
-from histo.run import written
+from histo.files.writing import written
+from histo.pixels.fit import Pixels
 from histo.screen import Screen
 
 SPLITS = ("train", "valid", "test")
@@ -142,7 +143,7 @@ def count_patches(path: Path) -> int:
         return len(x)
 
 
-def read_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
+def read_pcam_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
     """The patches uint8 [96, 96, 3], RGB, of ascending rows of an `…_x.h5`; memory does not grow."""
     with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
         # A chunk is unpacked whole: whoever reads it in parts unpacks it as often.
@@ -171,7 +172,7 @@ def hash_patches(path: Path, kept: Path, screen: Screen) -> NDArray[np.bytes_]:
         done = file.tell() // SHA1_LENGTH
         file.truncate(done * SHA1_LENGTH)
         advance(done)
-        for pixels in read_patches(path, np.arange(done, total)):
+        for pixels in read_pcam_patches(path, np.arange(done, total)):
             file.write(pixel_sha1(pixels).encode())
             advance()
     return np.fromfile(kept, f"S{SHA1_LENGTH}")
@@ -204,7 +205,7 @@ def read_slides(path: Path, count: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Patches:
+class PcamPatches:
     """What the files say: one entry a patch in each, the splits one after the other.
 
     `row` is a patch's row in its file; `first` the place here of the first with its pixels.
@@ -233,7 +234,7 @@ class Patches:
         return names
 
 
-def read_sources(sources: Sequence[Source], work: Path, screen: Screen) -> Patches:
+def read_sources(sources: Sequence[Source], work: Path, screen: Screen) -> PcamPatches:
     """Labels, slides and SHA-1s of all the splits; unpacked files and SHA-1s are kept in `work`."""
     parts = []
     for source in sources:
@@ -247,7 +248,7 @@ def read_sources(sources: Sequence[Source], work: Path, screen: Screen) -> Patch
         parts.append((sha1, labels, np.array(slides, object), np.full(count, source.split)))
     sha1, label, slide, split = (np.concatenate(column) for column in zip(*parts, strict=True))
     row = np.concatenate([np.arange(len(part[0])) for part in parts])
-    return Patches(sha1, label, slide, split, row, with_first(np.arange(len(sha1)), sha1))
+    return PcamPatches(sha1, label, slide, split, row, with_first(np.arange(len(sha1)), sha1))
 
 
 def encode_tif(pixels: Pixels) -> bytes:

@@ -33,7 +33,8 @@ def random_split(labels: list[str], valid_pct: float, seed: int) -> NDArray[np.b
     except ValueError:
         raise HistoError(
             f"{len(labels)} patches cannot be split {100 - valid_pct:g}/{valid_pct:g} with every "
-            "class on both sides (give another --valid-pct)"
+            "class on both sides",
+            "give another {valid_pct}",
         ) from None
     mask = np.zeros(len(labels), dtype=bool)
     mask[valid] = True
@@ -57,8 +58,8 @@ def grouped_split(
     folds = part.denominator
     if codes.max() + 1 < folds:
         raise HistoError(
-            f"{codes.max() + 1} groups cannot be split {100 - valid_pct:g}/{valid_pct:g} "
-            "(more groups, or a larger --valid-pct)"
+            f"{codes.max() + 1} groups cannot be split {100 - valid_pct:g}/{valid_pct:g} by group",
+            "give more groups or a larger {valid_pct}",
         )
     wanted = np.bincount(classes) * less
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -117,6 +118,7 @@ def check_split(labels: list[str], valid: NDArray[np.bool_]) -> None:
         absent = sorted(set(labels) - set(names[where]))
         if absent:
             raise HistoError(
-                f"no patch of class {absent[0]!r} in {name} "
-                "(more patches of it, another --valid-pct or another --seed)"
+                f"no patch of class {absent[0]!r} in {name}",
+                "add patches of it",
+                "give another {valid_pct} or {seed}",
             )

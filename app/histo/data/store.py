@@ -24,12 +24,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import ranks
-from histo.ahead import map_ahead
-from histo.data.patches import Pixels, check_size, fit_patch, pixel_sha1, read_patch
+from histo.data.decode import pixel_sha1, read_patch
+from histo.distributed import ranks
+from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
-from histo.lock import awaited
-from histo.run import written
+from histo.files.locks import locked_when_free
+from histo.files.writing import written
+from histo.pixels.fit import Pixels, check_size, fit_patch
 from histo.screen import Screen
 
 FORMAT = 3
@@ -174,7 +175,7 @@ def decode_all(
 
     rest = iter(paths)
     parts = iter(lambda: list(islice(rest, TOGETHER)), [])
-    for found, error in map_ahead(decode, parts, AHEAD // TOGETHER, cores or ranks.cores()):
+    for found, error in prefetch(decode, parts, AHEAD // TOGETHER, cores or ranks.cores()):
         yield from found
         if error:
             raise error
@@ -221,15 +222,20 @@ def open_store(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HistoError(
-            f"no store can be made in {folder}: {error.strerror} (--store DIR or --no-store)"
+            f"no store can be made in {folder}: {error.strerror}",
+            "give another {store} folder",
+            "{no_store} keeps the patches in memory",
         ) from None
     index_path = _index_path(folder, paths[0].parent, crop, size)
     names, stamps = _stamped(paths)
     seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
     if old is None or rows.min() < 0:
-        word = f"waiting for another process's store: {folder}"
-        with awaited(index_path.with_suffix(".lock"), word):
+
+        def waiting() -> None:
+            screen.say(f"waiting for another process that packs the same store: {folder}")
+
+        with locked_when_free(index_path.with_suffix(".lock"), waiting):
             if _version(index_path) != seen:  # another process has made it
                 old, rows = _find(index_path, names, stamps, screen)
             if old is None or rows.min() < 0:
@@ -423,6 +429,7 @@ def _reserve(handle: int, folder: Path, size: int) -> None:
         pass
     except OSError as error:
         raise HistoError(
-            f"no room for the store in {folder}: {size / 1e9:.1f} GB needed, "
-            f"{error.strerror} (--store DIR elsewhere, or --no-store)"
+            f"no room for the store in {folder}: {size / 1e9:.1f} GB needed, {error.strerror}",
+            "give another {store} folder",
+            "{no_store} keeps the patches in memory",
         ) from None

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.patches import Pixels, cv2, pixel_sha1
-from histo.run import written
+from histo.data.decode import cv2, pixel_sha1
+from histo.files.writing import written
+from histo.pixels.fit import Pixels
 from histo.screen import Screen
 
 ZOOM = 2

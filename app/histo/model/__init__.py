@@ -1,1 +1,1 @@
-"""From batches to a trained, portable model: learner, checkpoint, bundle."""
+"""The network and the bundle: built, saved, loaded, and from patches to calls."""

@@ -55,8 +55,9 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
         if not imagenet:
             raise
         raise HistoError(
-            f"the ImageNet weights of {arch} could not be downloaded ({_short(error)}): give "
-            "--weights FILE with a .safetensors or .pth file, or --weights none"
+            f"the ImageNet weights of {arch} could not be downloaded: {_short(error)}",
+            "give {weights} a .safetensors or .pth file that you carried over",
+            "{weights} none starts from random weights",
         ) from None
     near = difflib.get_close_matches(arch, known, n=3, cutoff=0.3)
     more = "" if has_timm else "; timm's names work where timm is installed"
@@ -90,8 +91,8 @@ def features_of(body: nn.Module, side: int, arch: str) -> int:
             return int(body.eval()(torch.zeros(1, 3, side, side)).shape[1])
     except (RuntimeError, AssertionError, ValueError) as error:
         raise HistoError(
-            f"{arch} can't take patches of {side}x{side} px ({_short(error)}): "
-            "give --size, 224 for most"
+            f"{arch} does not take patches of {side}x{side} px: {_short(error)}",
+            "resize them with {size}: 224 px suits most architectures",
         ) from None
     finally:
         body.train(was_training)
@@ -147,7 +148,8 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
         fits = _by_order(own, given)
     if not fits:
         raise HistoError(
-            f"{path}: none of its {len(given)} tensors fits the arch (is it for another --arch?)"
+            f"{path}: none of its {len(given)} tensors fits this architecture",
+            "give the {arch} that the weights are for",
         )
     body.load_state_dict({name: given[source] for name, source in fits.items()}, strict=False)
     used = set(fits.values())

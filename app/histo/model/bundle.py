@@ -20,10 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from histo import d4
 from histo.config import ModelCard
-from histo.digest import sha256
 from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.writing import write_json, written
 from histo.model.card import (
     CARD,
     FILES,
@@ -37,15 +37,15 @@ from histo.model.card import (
     check_files,
     member,
     read_card,
+    read_verified,
     seal_of,
     short_digests,
-    vouched,
 )
 from histo.model.checkpoint import on_cpu
 from histo.model.network import make_model, shapes_of
 from histo.model.onnx import OnnxModel
 from histo.model.weights import check_shapes
-from histo.run import write_json, written
+from histo.pixels import d4
 
 OPSET = 18
 
@@ -92,7 +92,7 @@ def write_bundle(
     return onnx is not None
 
 
-class Whole(nn.Module):
+class PixelsToProbabilities(nn.Module):
     """From pixels to probabilities, as model.onnx has it: uint8 [N, S, S, 3] to float32 [N, C]."""
 
     mean: Tensor
@@ -112,7 +112,9 @@ class Whole(nn.Module):
 
 def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
     """Write model.onnx, checked against the model itself; None where torch cannot convert it."""
-    whole = Whole(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
+    whole = (
+        PixelsToProbabilities(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
+    )
     side = card.patch_size
     patches = torch.randint(0, 256, (3, side, side, 3), dtype=torch.uint8)
     try:
@@ -193,7 +195,7 @@ class Bundle:
 
     def __init__(self, card: ModelCard, model: nn.Module, device: torch.device) -> None:
         self.card, self.device = card, device
-        self.model = Whole(model, card).eval().to(device)
+        self.model = PixelsToProbabilities(model, card).eval().to(device)
         self.model = self.model.to(memory_format=torch.channels_last)
 
     @property
@@ -210,7 +212,7 @@ class Bundle:
         card, facts = read_card(folder)
         check_files(folder, facts)
         check_shapes(member(folder, WEIGHTS), shapes_of(card))
-        data = vouched(folder, WEIGHTS, facts)
+        data = read_verified(folder, WEIGHTS, facts)
         model = make_model(card)
         try:
             model.load_state_dict(load(data))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import ModelCard
-from histo.digest import sha256
 from histo.errors import HistoError
-from histo.limits import CARD_BYTES, CLASSES, MODEL_BYTES, check_regular, is_name, read_bytes
-from histo.run import read_json
+from histo.files.digests import sha256
+from histo.files.limits import CARD_BYTES, CLASSES, MODEL_BYTES, check_regular, is_name, read_bytes
+from histo.files.writing import read_json
 
 FORMAT = 1
 CARD = "model.json"
@@ -176,7 +176,7 @@ def read_trained(folder: Path) -> NDArray[np.uint64] | None:
     if TRAINED not in facts["files"]:
         return None
     path = member(folder, TRAINED)
-    return parse_trained(vouched(folder, TRAINED, facts), path)
+    return parse_trained(read_verified(folder, TRAINED, facts), path)
 
 
 def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
@@ -193,7 +193,7 @@ def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
     return np.frombuffer(rest, np.uint64)
 
 
-def vouched(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
+def read_verified(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
     """The bytes of a bundle's file, once the whole bundle is known to be what its card says."""
     check_files(folder, facts)
     path = member(folder, name)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from histo.errors import HistoError
-from histo.run import written
+from histo.files.writing import written
 
 if TYPE_CHECKING:
     from fastai.learner import Learner

@@ -21,21 +21,21 @@ from fastai.vision.learner import vision_learner
 from fastcore.basics import noop
 from torch import Tensor, nn
 
-from histo import ranks
 from histo.config import ModelCard
+from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.model.optimizer import FusedAdamW
+from histo.training.optimizer import FusedAdamW
 
-FULL_LR = 1.5e-3
+CNN_LR = 1.5e-3
 """Peak learning rate for convolutional nets; by measurement, see benchmarks/README.md."""
-ATTENTION_LR = 1e-4
+TRANSFORMER_LR = 1e-4
 """For transformers and ConvNeXt, which diverge at the rate of a plain convolutional net."""
-ATTENTION = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coat", "cait", "xcit")
+TRANSFORMERS = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coat", "cait", "xcit")
 
 
 def default_lr(arch: str) -> float:
     """The peak learning rate for an architecture."""
-    return ATTENTION_LR if arch.startswith(ATTENTION) else FULL_LR
+    return TRANSFORMER_LR if arch.startswith(TRANSFORMERS) else CNN_LR
 
 
 def default_batch_size(device: torch.device) -> int:
@@ -144,7 +144,9 @@ def resolve_device(name: str) -> torch.device:
     if kind == "cuda" and count and int(number or 0) < count:
         return torch.device("cuda", int(number or 0))
     there = f"{count} CUDA devices are" if count else "no such device is"
-    raise HistoError(f"--device {name}: {there} available here (--device auto takes what there is)")
+    raise HistoError(
+        f"no device {name!r}: {there} available here", "{device} auto takes what there is"
+    )
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -155,7 +157,11 @@ def resolve_precision(name: str, device: torch.device) -> str:
         with torch.cuda.device(device):
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if name != "fp32" and device.type != "cuda":
-        raise HistoError(f"--precision {name} needs a CUDA GPU ({device.type} trains in fp32)")
+        raise HistoError(
+            f"{name} needs a CUDA GPU; {device.type} trains in fp32",
+            "{precision} fp32",
+            "{precision} auto",
+        )
     return name
 
 
@@ -185,7 +191,8 @@ def out_of_memory(error: RuntimeError, batch_size: int) -> HistoError | None:
     """The one line for a device that ran out of memory; None for any other error."""
     if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
         return HistoError(
-            f"out of memory at batch size {batch_size}: try --batch-size {max(1, batch_size // 2)}"
+            f"out of memory at batch size {batch_size}",
+            f"try {{batch_size}} {max(1, batch_size // 2)}",
         )
     return None
 

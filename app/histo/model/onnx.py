@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo import d4, ranks
 from histo.config import ModelCard
+from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.model.card import ONNX, Onnx, vouched
+from histo.model.card import ONNX, Onnx, read_verified
+from histo.pixels import d4
 
 
 class OnnxModel:
@@ -56,7 +57,7 @@ class OnnxModel:
             raise HistoError(
                 f"{folder} has a damaged card: how to call {ONNX} is missing"
             ) from None
-        return cls(card, vouched(folder, ONNX, facts), name, str(folder / ONNX))
+        return cls(card, read_verified(folder, ONNX, facts), name, str(folder / ONNX))
 
     def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
         """Probabilities float32 [B, C] of uint8 RGB patches [B, S, S, 3].

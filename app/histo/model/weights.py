@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from histo.errors import HistoError
-from histo.limits import MB, MODEL_BYTES, check_regular
+from histo.files.limits import MB, MODEL_BYTES, check_regular
 
 HEADER_BYTES = 16 * MB
 """Of the header of a .safetensors: room for a hundred thousand tensors."""
@@ -34,7 +34,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # it says what it will refuse in a moment
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise HistoError(f"no weights file {path} (--weights imagenet|none|FILE)") from None
+        raise HistoError(
+            f"no weights file {path}", "{weights} is imagenet, none or a file"
+        ) from None
     except pickle.UnpicklingError:
         raise HistoError(
             f"{path} holds more than tensors, and is refused: it could run code"

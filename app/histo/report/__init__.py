@@ -1,1 +1,1 @@
-"""From a predictions table to a judgement: metrics and plots, without torch."""
+"""From a predictions table to a report: metrics, intervals, figures and the page, without torch."""

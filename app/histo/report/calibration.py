@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.report.metrics import Labels, Table, brier, log_loss
-from histo.temperature import apply_temperature
+from histo.report.metrics import Labels, Probabilities, brier, log_loss
+from histo.run.calls import apply_temperature
 
 BINS = 15
 """Bins of equal count in the reliability diagram and the calibration error."""
@@ -34,7 +34,7 @@ class Reliability:
         return float((gap * self.counts).sum() / self.counts.sum())
 
 
-def reliability(labels: Labels, probabilities: Table, bins: int = BINS) -> Reliability:
+def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS) -> Reliability:
     """Class 1's probability against its share for two classes; for more, the called class's.
 
     Bins of equal count (Nixon et al., 2019, arXiv:1904.01685): none is empty, none is noise.
@@ -52,8 +52,8 @@ def reliability(labels: Labels, probabilities: Table, bins: int = BINS) -> Relia
 
 
 def cross_fitted(
-    labels: Labels, probabilities: Table, groups: Sequence[str] | None = None
-) -> Table:
+    labels: Labels, probabilities: Probabilities, groups: Sequence[str] | None = None
+) -> Probabilities:
     """Probabilities [N, C] each scaled by the temperature of patches it was not among.
 
     Ten parts, by group where there are groups: the figures after scaling are then those of new
@@ -70,7 +70,7 @@ def cross_fitted(
     return scaled
 
 
-def fit_temperature(labels: Labels, probabilities: Table) -> float:
+def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
     """The temperature with the least log loss (Guo et al., 2017, arXiv:1706.04599), 0.05 to 20.
 
     Log loss is convex in 1/temperature, so that a bounded search finds it.
@@ -85,7 +85,7 @@ def fit_temperature(labels: Labels, probabilities: Table) -> float:
 
 
 def judge_calibration(
-    labels: Labels, probabilities: Table, groups: Sequence[str] | None = None
+    labels: Labels, probabilities: Probabilities, groups: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """The temperature, and expected calibration error, Brier score and log loss without and with it.
 
@@ -94,7 +94,7 @@ def judge_calibration(
     class would have any temperature that calls them so more loudly: for them `after` is None.
     """
 
-    def figures(table: Table) -> dict[str, float]:
+    def figures(table: Probabilities) -> dict[str, float]:
         error = reliability(labels, table).error
         return {"error": error, "brier": brier(labels, table), "log_loss": log_loss(labels, table)}
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histo.plural import counted
 from histo.report import page
 from histo.report.words import (
     Subject,
     absent_line,
-    attention_line,
     calibration_line,
     class_rows,
+    gradcam_line,
     group_rows,
     headline,
     points,
@@ -23,6 +22,7 @@ from histo.report.words import (
     what_it_allows,
     worst_line,
 )
+from histo.screen import counted
 
 DISCLAIMER = "histo is a research tool, not a medical device: not for diagnosis."
 CURVES = {
@@ -109,7 +109,7 @@ def sheets(folder: Path, metrics: dict[str, Any]) -> list[Section]:
         caption = "The most confident mistakes."
         found.append(("Mistakes", [page.figures([(mistakes, caption)], sheet=True)]))
     attention = metrics.get("attention")
-    pieces = [page.paragraph(attention_line(attention))] if attention else []
+    pieces = [page.paragraph(gradcam_line(attention))] if attention else []
     if looked.is_file():
         pieces.append(page.figures([(looked, LOOKED)], sheet=True))
     return [*found, ("Why: where the model looked", pieces)] if pieces else found

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from histo.attention import Attention
 from histo.errors import HistoError
 from histo.report import plots
-from histo.report.attention import enlarge, share_inside
 from histo.report.calibration import cross_fitted, reliability
-from histo.report.metrics import selective, told_apart
+from histo.report.gradcam import enlarge, share_inside
+from histo.report.metrics import scorable_classes, selective
 from histo.report.words import POINTS, Subject
-from histo.run import Predictions
+from histo.run.gradcam import GradCam
+from histo.run.predictions import Predictions
 from histo.screen import Screen
 
 SHEET = 12
@@ -45,7 +45,7 @@ def drawings(
         lambda: plots.draw_reliability(folder / "reliability", bins),
         lambda: plots.draw_selective(folder / "selective", selective(labels, probabilities)),
     ]
-    if told_apart(labels, len(vocab)):
+    if scorable_classes(labels, len(vocab)):
         rest = (labels, probabilities, vocab)
         found.append(lambda: plots.draw_roc(folder / "roc", *rest))
         found.append(lambda: plots.draw_precision_recall(folder / "precision_recall", *rest))
@@ -91,19 +91,19 @@ def read_for(
 ) -> list[Any] | None:
     """The patches of a sheet; None, and a word, where nobody knows where they are."""
     if read is None:
-        screen.say(f"no sheet of {sheet}: give --images to say where the patches are")
+        screen.say(f"no sheet of {sheet}: where the patches are is not known", "give {images}")
         return None
     try:
         return read(ids)
     except HistoError as error:
-        screen.say(f"no sheet of {sheet}: {error} (give --images)")
+        screen.say(f"no sheet of {sheet}: {error.message}", "give {images}")
         return None
 
 
-def draw_attention(
+def draw_gradcam_sheet(
     path: Path,
     table: Predictions,
-    found: Attention,
+    found: GradCam,
     centre: int,
     read: Reader | None,
     screen: Screen,
@@ -128,10 +128,10 @@ def draw_attention(
         text = f"{kind}: true {true}, called {plots.short(found.called[n], 12)} ({sure:.3f})"
         inside = "" if shares is None else f"\n{100 * np.nan_to_num(shares[k]):.0f} % in the centre"
         captions.append(text + inside)
-    plots.draw_attention(path, patches, enlarge(maps, found.side), captions, centre)
+    plots.draw_gradcam(path, patches, enlarge(maps, found.side), captions, centre)
 
 
-def pick(found: Attention, table: Predictions) -> list[int]:
+def pick(found: GradCam, table: Predictions) -> list[int]:
     """Places in the maps: of those not drawn at random the surest mistakes, then hits as they come."""
     row_of = {name: row for row, name in enumerate(table.ids)}
     mistakes: list[tuple[int, float]] = []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from histo.config import Wanted
 from histo.errors import HistoError
-from histo.report.metrics import Labels, Table, told_apart
+from histo.report.metrics import Labels, Probabilities, scorable_classes
 
 Floats = NDArray[np.float64]
 Figures = dict[str, Floats]
@@ -76,14 +76,14 @@ class Ranked:
 
 
 def wanted_threshold(
-    labels: Labels, probabilities: Table, vocab: Sequence[str], wanted: Wanted
+    labels: Labels, probabilities: Probabilities, vocab: Sequence[str], wanted: Wanted
 ) -> float:
     """The threshold on class 1 that reaches what is wanted; HistoError where nothing can tell."""
     if probabilities.shape[1] != 2:
-        raise HistoError("--sensitivity and --specificity need a table of two classes")
+        raise HistoError("a threshold for a sensitivity or specificity needs two classes")
     needed = int(wanted.rate == "sensitivity")
     if not (labels == needed).any():
-        raise HistoError(f"--{wanted.rate} needs patches of class {vocab[needed]}: there are none")
+        raise HistoError(f"a {wanted.rate} needs patches of class {vocab[needed]}: there are none")
     ranked = Ranked(labels == 1, probabilities[:, 1])
     return float(ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value))
 
@@ -91,9 +91,9 @@ def wanted_threshold(
 class Scores:
     """The figures of a predictions table that need no threshold, for any weights of its patches."""
 
-    def __init__(self, labels: Labels, probabilities: Table) -> None:
+    def __init__(self, labels: Labels, probabilities: Probabilities) -> None:
         n, classes = probabilities.shape
-        shown = told_apart(labels, classes)
+        shown = scorable_classes(labels, classes)
         self.ranked = [Ranked(labels == c, probabilities[:, c]) for c in shown]
         self.surprise = -np.log(np.clip(probabilities[np.arange(n), labels], 1e-15, 1))
         truth = np.eye(classes)[labels]
@@ -145,7 +145,7 @@ def tally(of: Labels, weights: Floats, classes: int) -> Floats:
     return np.asarray(sums.reshape(*weights.shape[:-1], classes), np.float64)
 
 
-def all_figures(labels: Labels, probabilities: Table) -> Callable[[Floats], Figures]:
+def all_figures(labels: Labels, probabilities: Probabilities) -> Callable[[Floats], Figures]:
     """Every figure of a table for any weights, two classes called at 0.5."""
     classes = probabilities.shape[1]
     at_half = (probabilities[:, 1] >= 0.5).astype(np.int64)
@@ -225,7 +225,7 @@ def interval(
 def add_intervals(
     metrics: dict[str, Any],
     labels: Labels,
-    probabilities: Table,
+    probabilities: Probabilities,
     groups: Sequence[str] | None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> None:
@@ -248,7 +248,7 @@ def count_rounds(metrics: dict[str, Any]) -> int:
 
 
 def _parts(
-    metrics: dict[str, Any], labels: Labels, probabilities: Table
+    metrics: dict[str, Any], labels: Labels, probabilities: Probabilities
 ) -> Iterator[tuple[dict[str, Any], Callable[[Floats], Figures]]]:
     """Each part of the metrics with the figures that belong in it."""
     yield metrics, Scores(labels, probabilities)

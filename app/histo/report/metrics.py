@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 Labels = NDArray[np.int64]
-Table = NDArray[np.float64]
+Probabilities = NDArray[np.float64]
 Figure = float | None
 """A figure; None where the patches do not define it: an AUC of patches of one class."""
 
 
-def log_loss(labels: Labels, probabilities: Table) -> float:
+def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     """Mean negative log-likelihood in nats; labels int64 [N], probabilities [N, C]."""
     right = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.clip(right, 1e-15, 1)).mean())
 
 
-def brier(labels: Labels, probabilities: Table) -> float:
+def brier(labels: Labels, probabilities: Probabilities) -> float:
     """Mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2 for more.
 
     As scikit-learn's `brier_score_loss`: for two classes of class 1's probability alone.
@@ -30,19 +30,19 @@ def brier(labels: Labels, probabilities: Table) -> float:
     return square / 2 if probabilities.shape[1] == 2 else square
 
 
-def macro_auc(labels: Labels, probabilities: Table) -> float:
+def macro_auc(labels: Labels, probabilities: Probabilities) -> float:
     """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest.
 
     Classes without a patch are left out of the mean; nan where one class has all the patches.
     """
     if not np.isfinite(probabilities).all():
         return float("nan")
-    classes = told_apart(labels, probabilities.shape[1])
+    classes = scorable_classes(labels, probabilities.shape[1])
     areas = [areas_of(labels == c, probabilities[:, c])[0] for c in classes]
     return float(np.mean(np.array(areas, float))) if areas else float("nan")
 
 
-def told_apart(labels: Labels, classes: int) -> list[int]:
+def scorable_classes(labels: Labels, classes: int) -> list[int]:
     """The classes with a patch of their own and one of another: 1 alone, where there are two."""
     counts = np.bincount(labels, minlength=classes)
     own = [c for c in range(classes) if 0 < counts[c] < len(labels)]
@@ -92,7 +92,7 @@ def share(part: float, whole: float) -> Figure:
 
 
 def by_group(
-    labels: Labels, probabilities: Table, groups: list[str], threshold: float
+    labels: Labels, probabilities: Probabilities, groups: list[str], threshold: float
 ) -> list[dict[str, Any]]:
     """Patches, errors and AUC of each group, the one with the most errors by share first.
 
@@ -119,7 +119,9 @@ def by_group(
     return sorted(found, key=lambda row: (-row["error_rate"], -row["patches"], row["group"]))
 
 
-def selective(labels: Labels, probabilities: Table, points: int = 50) -> list[tuple[float, float]]:
+def selective(
+    labels: Labels, probabilities: Probabilities, points: int = 50
+) -> list[tuple[float, float]]:
     """Accuracy of the share of patches with the most certain answers, as (share, accuracy)."""
     order = np.argsort(-probabilities.max(1), kind="stable")
     right = (probabilities.argmax(1) == labels)[order]
@@ -128,7 +130,9 @@ def selective(labels: Labels, probabilities: Table, points: int = 50) -> list[tu
     return [(float(n / len(labels)), float(sums[n - 1] / n)) for n in counts]
 
 
-def judge(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, Any]:
+def compute_metrics(
+    labels: Labels, probabilities: Probabilities, vocab: list[str]
+) -> dict[str, Any]:
     """All of metrics.json; a figure is None where a class that it needs has no patch.
 
     For two classes class 1 (the second of `vocab`) is the positive one. For more, means over
@@ -159,7 +163,7 @@ def _binary(labels: Labels, scores: NDArray[np.float64]) -> dict[str, Any]:
     return found | {name: at_threshold(labels, scores, at) for name, at in points.items()}
 
 
-def _many(labels: Labels, probabilities: Table, vocab: list[str]) -> dict[str, Any]:
+def _many(labels: Labels, probabilities: Probabilities, vocab: list[str]) -> dict[str, Any]:
     """The figures of many classes: of each against the rest, and their means."""
     called = probabilities.argmax(1)
     classes = {}

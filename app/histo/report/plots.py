@@ -18,9 +18,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
+from histo.files.writing import written
 from histo.report.calibration import Reliability
-from histo.report.metrics import Labels, Table, macro_auc, told_apart
-from histo.run import written
+from histo.report.metrics import Labels, Probabilities, macro_auc, scorable_classes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito's palette (2008), the two most different first."""
@@ -66,11 +66,11 @@ def short(name: str, most: int = 18) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def draw_roc(path: Path, labels: Labels, probabilities: Table, vocab: list[str]) -> None:
+def draw_roc(path: Path, labels: Labels, probabilities: Probabilities, vocab: list[str]) -> None:
     """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
     figure, ax = _figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
-    for c in told_apart(labels, len(vocab))[: len(COLOURS)]:
+    for c in scorable_classes(labels, len(vocab))[: len(COLOURS)]:
         fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
         value = sk.roc_auc_score(labels == c, probabilities[:, c])
         ax.plot(fpr, tpr, linewidth=2, label=f"class {short(vocab[c])}, AUC {value:.3f}")
@@ -88,11 +88,11 @@ def draw_roc(path: Path, labels: Labels, probabilities: Table, vocab: list[str])
 
 
 def draw_precision_recall(
-    path: Path, labels: Labels, probabilities: Table, vocab: list[str]
+    path: Path, labels: Labels, probabilities: Probabilities, vocab: list[str]
 ) -> None:
     """Precision against recall, with the share of positives as the line of chance."""
     figure, ax = _figure()
-    for n, c in enumerate(told_apart(labels, len(vocab))[: len(COLOURS)]):
+    for n, c in enumerate(scorable_classes(labels, len(vocab))[: len(COLOURS)]):
         precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
         value = sk.average_precision_score(labels == c, probabilities[:, c])
         name = f"class {short(vocab[c])}, average precision {value:.3f}"
@@ -135,7 +135,11 @@ def draw_confusion_matrix(
 
 
 def draw_scores(
-    path: Path, labels: Labels, probabilities: Table, vocab: list[str], threshold: float = 0.5
+    path: Path,
+    labels: Labels,
+    probabilities: Probabilities,
+    vocab: list[str],
+    threshold: float = 0.5,
 ) -> None:
     """How the probability of a class is spread over patches of that class and of the others."""
     figure, ax = _figure(6.4, 4.4)
@@ -219,7 +223,7 @@ def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], titl
     _save(figure, path)
 
 
-def draw_attention(
+def draw_gradcam(
     path: Path, patches: Sequence[Any], maps: Any, captions: Sequence[str], centre: int
 ) -> None:
     """A sheet of patches, each beside itself with its map [S, S] over it, the centre outlined.

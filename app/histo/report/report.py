@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from histo.attention import Attention
 from histo.config import Wanted
-from histo.plural import counted
-from histo.report.attention import judge_attention
+from histo.files.writing import write_json, written
 from histo.report.calibration import judge_calibration
 from histo.report.document import write_html
-from histo.report.drawings import Reader, draw_attention, draw_mistakes, drawings
+from histo.report.drawings import Reader, draw_gradcam_sheet, draw_mistakes, drawings
+from histo.report.gradcam import share_in_centre
 from histo.report.intervals import (
     Figures,
     Floats,
@@ -24,12 +23,12 @@ from histo.report.intervals import (
     intervals,
     wanted_threshold,
 )
-from histo.report.metrics import at_threshold, by_group, judge
+from histo.report.metrics import at_threshold, by_group, compute_metrics
 from histo.report.words import (
     Subject,
     absent_line,
-    attention_line,
     calibration_line,
+    gradcam_line,
     headline,
     points,
     unit_line,
@@ -37,8 +36,9 @@ from histo.report.words import (
     what_it_allows,
     worst_line,
 )
-from histo.run import Predictions, write_json, written
-from histo.screen import Screen
+from histo.run.gradcam import GradCam
+from histo.run.predictions import Predictions
+from histo.screen import Screen, counted
 
 MAY_BE_ABSENT = ("roc", "precision_recall", "mistakes", "attention")
 """Drawings that some reports have and others not: those of an older report are taken away."""
@@ -52,7 +52,7 @@ def write_report(
     *,
     wanted: Wanted | None = None,
     read: Reader | None = None,
-    attention: Attention | None = None,
+    attention: GradCam | None = None,
     centre: int = 0,
 ) -> dict[str, Any]:
     """Judge a table and write all of its report into `folder`; returns metrics.json's content.
@@ -63,7 +63,7 @@ def write_report(
     if attention and centre:
         group_of = dict(zip(table.ids, subject.groups, strict=True)) if subject.groups else {}
         groups = [group_of.get(name, name) for name in attention.ids] if group_of else None
-        metrics["attention"] = judge_attention(attention, centre, groups)
+        metrics["attention"] = share_in_centre(attention, centre, groups)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "metrics.json", metrics)
     rows = []
@@ -81,7 +81,7 @@ def write_report(
         draw_mistakes(folder / "mistakes", table, threshold, read, screen)
         advance()
         if attention:
-            draw_attention(folder / "attention", table, attention, centre, read, screen)
+            draw_gradcam_sheet(folder / "attention", table, attention, centre, read, screen)
         advance()
     write_html(folder, subject, metrics, rows)
     say(metrics, subject, rows, screen)
@@ -93,7 +93,7 @@ def judge_all(
 ) -> tuple[dict[str, Any], float]:
     """The figures with their intervals, and the threshold that matters most."""
     labels, probabilities = table.labels, table.probabilities
-    metrics = judge(labels, probabilities, table.vocab)
+    metrics = compute_metrics(labels, probabilities, table.vocab)
     metrics |= {"split": subject.split, "leak": subject.leak}
     metrics |= {"unit": subject.unit if subject.groups else "patch"}
     metrics["units"] = len(set(subject.groups or table.ids))
@@ -155,6 +155,6 @@ def say(
         screen.say(wanted_line(metrics))
     screen.say(calibration_line(metrics))
     if "attention" in metrics:
-        screen.say(attention_line(metrics["attention"]))
+        screen.say(gradcam_line(metrics["attention"]))
     if line := worst_line(groups, subject.unit):
         screen.say(line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from histo.plural import counted, plural
+from histo.screen import counted, plural
 
 FIGURES = {
     "roc_auc": "AUC",
@@ -89,7 +89,8 @@ def what_it_allows(subject: Subject) -> tuple[str, bool]:
     if subject.split.startswith("random"):
         return (
             "The split is random over patches: patches of one slide are on both sides, so the "
-            "figures are optimistic for new slides. Believe those of a split by slide (--groups).",
+            "figures are optimistic for new slides. Only a split by slide or patient tells how good the "
+            "model is on new ones.",
             True,
         )
     return f"The split: {subject.split}.", False
@@ -168,7 +169,7 @@ def calibration_line(metrics: dict[str, Any]) -> str:
     )
 
 
-def attention_line(found: dict[str, Any]) -> str:
+def gradcam_line(found: dict[str, Any]) -> str:
     """Which share of the attention falls inside the centre, and what that is to be held against."""
     side, patch = found["centre"], found["patch"]
     shares = []

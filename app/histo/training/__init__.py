@@ -1,1 +1,1 @@
-"""A training run: made, recorded, gone on with, alone or in folds."""
+"""A training run: the recipe, and all that starts, records and resumes it."""

@@ -8,20 +8,22 @@ from functools import partial
 
 import numpy as np
 
-from histo import ranks
 from histo.config import TrainConfig
-from histo.data.dataset import Patches, choose_folds, fold
-from histo.run import Run, read_predictions, write_json, write_predictions
+from histo.data.dataset import Dataset, choose_folds, fold
+from histo.distributed import ranks
+from histo.files.writing import write_json
+from histo.run.folder import RunFolder
+from histo.run.predictions import read_predictions, write_predictions
 from histo.screen import Screen
 from histo.training.recording import environment, write_sides
 from histo.training.resume import MAY_DIFFER, read_settings
 from histo.training.single import train_new, train_on
 
 
-def train_folds(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+def train_folds(config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
     """A new folder with one run a fold, and above them the predictions of all patches."""
     folds = choose_folds(patches, config)
-    run = ranks.tell(lambda: Run.create(config.out, config.arch))
+    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
         if ranks.rank() == 0:
             start_folds(run, config, patches, folds)
@@ -29,13 +31,15 @@ def train_folds(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
     return run
 
 
-def train_folds_on(run: Run, config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+def train_folds_on(
+    run: RunFolder, config: TrainConfig, patches: Dataset, screen: Screen
+) -> RunFolder:
     """Go on with folds that this process holds: what is done stays, what is cut goes on."""
     _train_each(run, config, patches, choose_folds(patches, config), screen)
     return run
 
 
-def start_folds(run: Run, config: TrainConfig, patches: Patches, folds: np.ndarray) -> None:
+def start_folds(run: RunFolder, config: TrainConfig, patches: Dataset, folds: np.ndarray) -> None:
     """Settings, environment and split of all folds."""
     from histo.model.learner import resolve_device
 
@@ -54,12 +58,12 @@ def start_folds(run: Run, config: TrainConfig, patches: Patches, folds: np.ndarr
 
 
 def _train_each(
-    run: Run, config: TrainConfig, patches: Patches, folds: np.ndarray, screen: Screen
+    run: RunFolder, config: TrainConfig, patches: Dataset, folds: np.ndarray, screen: Screen
 ) -> None:
     count = config.folds or 1
     for number in range(count):
-        part, mine = Run(run.fold(number)), fold(patches, folds, number)
-        done, begun = ranks.tell(partial(state_of, part))
+        part, mine = RunFolder(run.fold(number)), fold(patches, folds, number)
+        done, begun = ranks.broadcast(partial(state_of, part))
         if done:
             screen.say(f"fold {number + 1} of {count}: done before")
             continue
@@ -77,14 +81,14 @@ def _train_each(
         join_folds(run, patches, count)
 
 
-def state_of(run: Run) -> tuple[bool, bool]:
+def state_of(run: RunFolder) -> tuple[bool, bool]:
     """Whether a run is at its end, and whether it can be gone on with."""
     return run.finished, run.begun
 
 
-def join_folds(run: Run, patches: Patches, count: int) -> None:
+def join_folds(run: RunFolder, patches: Dataset, count: int) -> None:
     """The out-of-fold predictions of all folds, in the order of the label CSV."""
-    tables = [read_predictions(Run(run.fold(number)).predictions) for number in range(count)]
+    tables = [read_predictions(RunFolder(run.fold(number)).predictions) for number in range(count)]
     rows = {
         name: values
         for table in tables

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histo import ranks
-from histo.data.dataset import Patches
-from histo.errors import HistoError, Stopped
-from histo.run import Run, read_json, write_json, write_predictions, write_split, written
+from histo.data.dataset import Dataset
+from histo.distributed import ranks
+from histo.errors import LOWER_RATE, Call, HistoError, Stopped
+from histo.files.writing import read_json, write_json, written
+from histo.run.folder import RunFolder, write_split
+from histo.run.predictions import write_predictions
 from histo.screen import Screen
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from histo.model.checkpoint import Checkpoint
-    from histo.model.fit import Epoch, Watch
+    from histo.training.watch import Epoch, Watch
 
 HISTORY = (
     "epoch",
@@ -48,8 +50,8 @@ class Recording:
 
     def __init__(
         self,
-        run: Run,
-        patches: Patches,
+        run: RunFolder,
+        patches: Dataset,
         screen: Screen,
         minutes: float,
         stop: Callable[[], bool],
@@ -71,7 +73,7 @@ class Recording:
         """A checkpoint between two batches; the end of the run if the user has asked to stop."""
         from histo.model.checkpoint import Checkpoint, capture
 
-        stop = ranks.any_of(self.stop())
+        stop = ranks.any_rank(self.stop())
         begun = watch.at.batch > 0  # else the last epoch's own checkpoint says it all
         if self.leads and begun and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
@@ -80,10 +82,10 @@ class Recording:
             self._keep(Checkpoint(watch.at, tensors, facts))
         if stop:
             stopped = Stopped(
-                f"stopped in epoch {watch.at.epoch + 1}, {watch.at.batch:,} batches into it (to go "
-                f"on: histo train --resume {self.run.path})"
+                f"stopped in epoch {watch.at.epoch + 1}, after {watch.at.batch:,} batches of it",
+                Call("to go on", "train", {"resume": self.run.path}),
             )
-            stopped.said = not self.leads
+            stopped.said_elsewhere = not self.leads
             raise stopped
 
     def epoch(self, learn: Learner, seen: Epoch) -> None:
@@ -96,8 +98,7 @@ class Recording:
         probabilities = softmax(seen.logits)
         if not np.isfinite(probabilities).all():
             raise HistoError(
-                f"the predictions are not finite after epoch {seen.number} (train anew with a "
-                "lower --lr, or in fp32)"
+                f"the predictions are not finite after epoch {seen.number}", *LOWER_RATE
             )
         labels = seen.labels.numpy()
         row = {
@@ -124,16 +125,14 @@ class Recording:
         import torch
 
         if not all(torch.isfinite(value).all() for value in checkpoint.part("model.").values()):
-            raise HistoError(
-                "the weights are not finite (train anew with a lower --lr, or in fp32)"
-            )
+            raise HistoError("the weights are not finite", *LOWER_RATE)
         checkpoint.facts.update(rows=self.rows, best=self.best)
         try:
             checkpoint.write(self.run.checkpoint)
         except OSError as error:
             raise HistoError(
-                f"{self.run.checkpoint}: {error.strerror or error} (make room, then histo train "
-                f"--resume {self.run.path})"
+                f"{self.run.checkpoint}: {error.strerror or error}",
+                Call("make room, then go on", "train", {"resume": self.run.path}),
             ) from None
         self.kept = time.monotonic()
 
@@ -169,12 +168,12 @@ class Recording:
     def finish_in_fp32(self, learn: Learner) -> None:
         """Predict the validation patches anew, so that the table is what the bundle will say."""
         from histo.model.checkpoint import load_best
-        from histo.model.together import judge, like_the_first
+        from histo.training.data_parallel import broadcast_tensors, predict_valid
 
         if self.leads:
             load_best(self.run.checkpoint, learn.model)
-        like_the_first(learn.model.state_dict().values())
-        logits = judge(learn.model, learn.dls.valid)
+        broadcast_tensors(learn.model.state_dict().values())
+        logits = predict_valid(learn.model, learn.dls.valid)
         if self.leads:
             self._predictions(softmax(logits))
 
@@ -199,7 +198,7 @@ def softmax(logits: Tensor) -> Any:
     return logits.double().softmax(1).numpy()
 
 
-def write_start(run: Run, patches: Patches, device: Any) -> None:
+def write_start(run: RunFolder, patches: Dataset, device: Any) -> None:
     """What is known before the first batch: split, environment, sample sheet."""
     from histo.report.plots import draw_sheet
 
@@ -214,13 +213,13 @@ def write_start(run: Run, patches: Patches, device: Any) -> None:
     )
 
 
-def write_sides(run: Run, patches: Patches, sides: Sequence[str]) -> None:
+def write_sides(run: RunFolder, patches: Dataset, sides: Sequence[str]) -> None:
     """The run's split.csv: the side, or the fold, of each patch."""
     sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
     write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
 
 
-def environment(patches: Patches, device: Any) -> dict[str, Any]:
+def environment(patches: Dataset, device: Any) -> dict[str, Any]:
     """Versions, device, command line, commit of the working folder, fingerprints of the data."""
     try:
         commit = subprocess.run(
@@ -248,7 +247,7 @@ def session(device: Any) -> dict[str, Any]:
     }
 
 
-def record_resumed(run: Run, device: Any, screen: Screen) -> None:
+def record_resumed(run: RunFolder, device: Any, screen: Screen) -> None:
     """Add this process to environment.json, and say where its versions are others."""
     facts, now = read_json(run.environment), session(device)
     other = [

@@ -6,11 +6,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from histo import ranks
 from histo.config import TrainConfig
-from histo.data.dataset import Given, Patches, read_patches
+from histo.data.dataset import Dataset, Given, load_dataset
+from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.run import Run, read_json
+from histo.files.writing import read_json
+from histo.run.folder import RunFolder
 from histo.screen import Screen
 
 MAY_DIFFER = (
@@ -20,9 +21,9 @@ MAY_DIFFER = (
 """What a run may go on with otherwise: where its data lie, and on what it trains."""
 
 
-def read_settings(run: Run, asked: TrainConfig) -> TrainConfig:
+def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     """The settings a run was started with; HistoError where other ones are asked for now."""
-    record = ranks.tell(lambda: read_json(run.config))
+    record = ranks.broadcast(lambda: read_json(run.config))
     try:
         known = {f.name: f for f in fields(TrainConfig) if f.name != "given"}
         values = {
@@ -64,7 +65,7 @@ def _typed(kind: Any, value: Any) -> Any:
     return str(value) if "str" in str(kind) else value
 
 
-def known_of(run: Run) -> tuple[Given, dict[str, str]]:
+def known_of(run: RunFolder) -> tuple[Given, dict[str, str]]:
     """A run's split, and the fingerprints of the data it was started with."""
     sides = {row["id"]: row["split"] for row in run.read_split()}
     settings = run.settings()
@@ -72,10 +73,10 @@ def known_of(run: Run) -> tuple[Given, dict[str, str]]:
     return given, read_json(run.environment).get("fingerprint", {})
 
 
-def read_patches_again(run: Run, config: TrainConfig, screen: Screen) -> Patches:
+def read_patches_again(run: RunFolder, config: TrainConfig, screen: Screen) -> Dataset:
     """The patches of a run, split as they were; HistoError where labels or pixels have changed."""
-    given, before = ranks.tell(lambda: known_of(run))
-    patches = read_patches(config, screen, given)
+    given, before = ranks.broadcast(lambda: known_of(run))
+    patches = load_dataset(config, screen, given)
     changed = [part for part, now in patches.fingerprints().items() if before.get(part) != now]
     if changed:
         raise HistoError(

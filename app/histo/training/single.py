@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histo import ranks
 from histo.config import ModelCard, TrainConfig
-from histo.data.dataset import Patches
+from histo.data.dataset import Dataset
+from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.run import Run, write_json
+from histo.files.writing import write_json
+from histo.run.folder import RunFolder
 from histo.screen import Screen
-from histo.signals import stop_asked
 from histo.training.recording import Recording, record_resumed, write_start
+from histo.training.stopping import stop_asked
 
 if TYPE_CHECKING:
     import torch
     from fastai.learner import Learner
 
     from histo.model.checkpoint import Checkpoint
-    from histo.model.fit import Plan
+    from histo.training.watch import Plan
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Job:
     """All that is ready before the first batch."""
 
     config: TrainConfig
-    patches: Patches
+    patches: Dataset
     device: torch.device
     precision: str
     learn: Learner
@@ -51,15 +52,15 @@ class Job:
 
     def plan(self, lr: float) -> Plan:
         """Both phases, at this peak learning rate."""
-        from histo.model.fit import Plan
+        from histo.training.watch import Plan
 
         return Plan(self.freeze_epochs, self.config.epochs, lr, self.pretrained)
 
 
-def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+def train_new(config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
     """Train in a new run folder; it is made once labels, patches, weights and device are good."""
     job = prepare(config, patches, screen)
-    run = ranks.tell(lambda: Run.create(config.out, config.arch))
+    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
         try:
             train_in(run, job, None, screen)
@@ -70,17 +71,17 @@ def train_new(config: TrainConfig, patches: Patches, screen: Screen) -> Run:
     return run
 
 
-def train_on(run: Run, config: TrainConfig, patches: Patches, screen: Screen) -> Run:
+def train_on(run: RunFolder, config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
     """Go on with a run folder that this process holds, from its last checkpoint."""
     from histo.model.checkpoint import Checkpoint
 
-    begin = ranks.tell(lambda: Checkpoint.read(run.checkpoint))
+    begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
     train_in(run, prepare(config, patches, screen, begin), begin, screen)
     return run
 
 
 def prepare(
-    config: TrainConfig, patches: Patches, screen: Screen, begin: Checkpoint | None = None
+    config: TrainConfig, patches: Dataset, screen: Screen, begin: Checkpoint | None = None
 ) -> Job:
     """Device, body, loaders and learner; of a checkpoint's run the weights come later."""
     from histo.data.loaders import make_loaders
@@ -133,11 +134,14 @@ def divide(
     """Make ready for a share of each batch; HistoError where there is not a patch for each."""
     import torch
 
-    from histo.model.together import SMALL, synchronise
+    from histo.training.data_parallel import SMALL_SHARE, share_batch_norm
 
     world = ranks.world()
     if config.lr == "find":
-        raise HistoError("--lr find is for one process (find it first, then give the number)")
+        raise HistoError(
+            "several processes cannot search for a learning rate",
+            "find it with one process, then give {lr} the number",
+        )
     if batch_size < 2 * world:  # the batches of an epoch may be half as large
         raise HistoError(f"batch size {batch_size} is too small for {world} processes to share")
     if judged < world:
@@ -147,13 +151,13 @@ def divide(
     else:
         torch.set_num_threads(ranks.cores())
     share = batch_size // world
-    norms = synchronise(body) if share < SMALL else 0
+    norms = share_batch_norm(body) if share < SMALL_SHARE else 0
     said = "; batch norm over all of them" if norms else ""
     screen.say(f"{world} processes, {share} patches of each batch to each{said}")
 
 
 def start_model(
-    config: TrainConfig, patches: Patches, screen: Screen, *, weights: bool
+    config: TrainConfig, patches: Dataset, screen: Screen, *, weights: bool
 ) -> tuple[Any, ModelCard]:
     """The body with its starting weights, and the card of the model to be."""
     from histo.model.body import load_weights, make_body, normalisation
@@ -169,12 +173,12 @@ def start_model(
     return body, card
 
 
-def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> None:
+def train_in(run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen) -> None:
     """Train in a run folder that this process holds."""
     from histo.model import learner as engine
-    from histo.model.attention import write_attention
-    from histo.model.fit import Watch, fit
-    from histo.model.together import Together
+    from histo.model.gradcam import save_gradcam
+    from histo.training.data_parallel import DataParallel
+    from histo.training.watch import Watch, fit
 
     config, learn = job.config, job.learn
     epochs = job.freeze_epochs + config.epochs
@@ -184,7 +188,7 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
         watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
         learn.add_cb(watch)
         if ranks.world() > 1:
-            learn.add_cb(Together())
+            learn.add_cb(DataParallel())
         lr = start(run, job, screen) if begin is None else parse_lr(config.lr or "")
         if begin:
             if ranks.rank() == 0:
@@ -199,7 +203,7 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
             raise engine.out_of_memory(error, learn.dls.train.bs) or error from None
     if ranks.rank() > 0:
         return
-    write_attention(
+    save_gradcam(
         run,
         learn.model,
         job.card,
@@ -211,7 +215,7 @@ def train_in(run: Run, job: Job, begin: Checkpoint | None, screen: Screen) -> No
     recording.finish()
 
 
-def start(run: Run, job: Job, screen: Screen) -> float:
+def start(run: RunFolder, job: Job, screen: Screen) -> float:
     """Write what is known before the first batch, say what will be done; the learning rate."""
     from histo.model.learner import describe_device
 
@@ -244,7 +248,7 @@ def start(run: Run, job: Job, screen: Screen) -> float:
     return lr
 
 
-def choose_lr(config: TrainConfig, learn: Learner, run: Run) -> float:
+def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
     """The learning rate given, the default for the architecture, or what the finder finds."""
     from histo.model.learner import default_lr, find_lr
 
@@ -266,5 +270,7 @@ def parse_lr(text: str) -> float:
     except ValueError:
         lr = math.nan
     if not (math.isfinite(lr) and lr > 0):
-        raise HistoError(f"--lr {text}: give a positive number, or find")
+        raise HistoError(
+            f"learning rate {text!r} is not a positive number", "{lr} takes a number, or find"
+        )
     return lr

@@ -1,0 +1,1 @@
+"""What `histo check` looks for, each kind as a finding."""

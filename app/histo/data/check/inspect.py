@@ -1,0 +1,118 @@
+"""Every patch of a folder decoded once: what is kept of each, and what the tables say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.data.check.duplicates import SIDE, thumbnail
+from histo.data.check.quality import STATISTICS, measure
+from histo.data.decode import SHA1, pixel_sha1, read_patch
+from histo.data.labels import Row
+from histo.data.patch_files import PatchFiles, PatchIndex, stem_of
+from histo.data.store import AHEAD
+from histo.distributed import ranks
+from histo.distributed.prefetch import prefetch
+from histo.errors import HistoError
+from histo.screen import Screen
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of each file: some 800 bytes, one entry a file in every array."""
+
+    paths: PatchFiles
+    sha1: NDArray[np.bytes_]
+    """of the pixels; empty where the file could not be read"""
+    sizes: NDArray[np.int64]
+    """[N, 2]: width and height in px"""
+    statistics: NDArray[Any]
+    thumbs: NDArray[np.uint8]
+    unreadable: dict[int, str]
+    """why, by row"""
+
+    @cached_property
+    def readable(self) -> NDArray[np.int64]:
+        """The rows of the files that could be read."""
+        return np.flatnonzero(self.sha1 != b"")
+
+    @cached_property
+    def named_by_sha1(self) -> list[int]:
+        """The rows of readable files whose name looks like a SHA-1."""
+        names = self.paths.names
+        return [row for row in self.readable.tolist() if SHA1.fullmatch(stem_of(names[row]))]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the tables say: of each file, in the files' order, empty where nothing; and the rest."""
+
+    id: list[str]
+    label: list[str]
+    split: list[str]
+    group: list[str]
+    line: list[int]
+    """in the label CSV; 0 where it has none"""
+    unit: str
+    """what a group is: its column's name; empty where no table was given"""
+    missing: list[str]
+    """ids without a file"""
+    several: list[str]
+    """ids that fit several files"""
+    ungrouped: list[str]
+    """ids that the table of groups does not name"""
+
+
+def look_at(paths: PatchFiles, screen: Screen) -> Seen:
+    """Decode every file, on every core, and keep what tells of it."""
+
+    def look(path: Path) -> tuple[bytes, tuple[int, int], tuple[Any, ...], NDArray[np.uint8]] | str:
+        try:
+            pixels = read_patch(path)
+        except (HistoError, OSError) as error:
+            return str(error)
+        size = (pixels.shape[1], pixels.shape[0])
+        return pixel_sha1(pixels).encode(), size, measure(pixels), thumbnail(pixels)
+
+    n = len(paths)
+    sha1, sizes = np.zeros(n, "S40"), np.zeros((n, 2), np.int64)
+    statistics, thumbs = np.zeros(n, STATISTICS), np.zeros((n, SIDE, SIDE), np.uint8)
+    unreadable = {}
+    seen = prefetch(look, paths, AHEAD, ranks.cores())
+    for row, found in enumerate(screen.track(seen, "reading patches", n)):
+        if isinstance(found, str):
+            unreadable[row] = found
+        else:
+            sha1[row], sizes[row], statistics[row], thumbs[row] = found
+    return Seen(paths, sha1, sizes, statistics, thumbs, unreadable)
+
+
+def know(
+    index: PatchIndex, rows: Sequence[Row], groups: dict[str, str] | None = None, unit: str = ""
+) -> Known:
+    """What label rows and a table of groups say of each file of a folder."""
+    place = {name: i for i, name in enumerate(index.paths.names)}
+    ids, labels, splits, units = ([""] * len(place) for _ in range(4))
+    lines = [0] * len(place)
+    missing, several, ungrouped = [], [], []
+    for row in rows:
+        try:
+            path = index.find(row.id)
+        except HistoError:
+            several.append(row.id)
+            continue
+        group = (groups or {}).get(stem_of(row.id), "")
+        if unit and not group:
+            ungrouped.append(row.id)
+        if path is None:
+            missing.append(row.id)
+        elif not ids[i := place[path.name]]:
+            ids[i], labels[i], splits[i], units[i] = row.id, row.label, row.split, group
+            lines[i] = row.line
+    return Known(ids, labels, splits, units, lines, unit, missing, several, ungrouped)

@@ -1,0 +1,174 @@
+"""What is doubtful about patches, as findings: the same ones twice, empty or blurred ones, leaks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.data.check.finding import Finding
+from histo.data.check.inspect import Known
+from histo.data.check.quality import faults
+from histo.data.check.tables import SHOWN, CheckedFiles
+
+
+def of_sets(files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool) -> list[Finding]:
+    """Sets of equal patches or of near-duplicates; which disagree, which are on both sides."""
+    label, split = files.known.label, files.known.split
+    differ = [rows for rows in sets if len({label[r] for r in rows} - {""}) > 1]
+    both = [rows for rows in sets if len({split[r] for r in rows} - {""}) > 1]
+    name, what = ("near_duplicates", "near-duplicates") if near else ("duplicates", "equal patches")
+    every = "of near-duplicates" if near else "of files with the same pixels"
+    how = (
+        "The same picture turned, flipped, re-saved, resized or brightened. "
+        if near
+        else "Counted twice in training, and in the figures. "
+    )
+    advice = {
+        "": how
+        + "The exclusions keep the first of each set in the label CSV, or none where labels disagree.",
+        "_disagree": "One picture, two labels: nobody but you can say which is right. "
+        "The exclusions leave all of them out.",
+        "_split": "The model is judged on what it was trained on: figures are too good.",
+    }
+    left_out = _excluded_of_sets(files, sets, near)
+
+    def finding(ending: str, what: str, sets: list[NDArray[np.int64]], fatal: bool) -> Finding:
+        lines = [[str(n + 1), *files.line(r)] for n, rows in enumerate(sets) for r in rows]
+        if lines:  # the id first, as in every table
+            lines = [[line[1], line[0], *line[2:]] for line in lines]
+        return Finding(
+            name + ending,
+            "set",
+            what,
+            [files.columns[0], "set", *files.columns[1:]],
+            lines,
+            fatal,
+            advice[ending],
+            number=len(sets),
+            examples=[", ".join(files.name(r) for r in rows[:3]) for rows in sets[:9]],
+            pictures=[
+                [files.caption(r, f"label {label[r] or 'none'} {split[r]}") for r in rows[:4]]
+                for rows in sets[:SHOWN]
+            ],
+            excluded={} if ending else left_out,
+        )
+
+    return [
+        finding("", every, sets, False),
+        finding("_disagree", f"of {what} whose labels disagree", differ, False),
+        finding("_split", f"of {what} on both sides of the split", both, not near),
+    ]
+
+
+def _excluded_of_sets(
+    files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool
+) -> dict[str, str]:
+    """All but the first of each set in the label CSV; all of them where labels disagree."""
+    known = files.known
+    left_out: dict[str, str] = {}
+    what = "near-duplicate of" if near else "same pixels as"
+    for rows in sets:
+        ours = sorted((int(r) for r in rows if known.id[r]), key=lambda r: known.line[r])
+        if not ours:
+            continue
+        first = known.id[ours[0]]
+        if len({known.label[r] for r in ours}) == 1:
+            left_out |= files.left_out(ours[1:], f"{what} {first}")
+        else:
+            other = known.id[ours[1]]
+            left_out |= {first: f"{what} {other}, labels disagree"}
+            left_out |= files.left_out(ours[1:], f"{what} {first}, labels disagree")
+    return left_out
+
+
+QUALITY = {
+    "black": ("black patch", "", "contrast", True, "Shows nothing: a fault of the scanner."),
+    "blank": ("blank patch", "", "contrast", True, "Empty glass or paper, of one colour."),
+    "blurred": (
+        "blurred patch",
+        "",
+        "sharpness",
+        False,
+        "Far less sharp than most of this set. Kept, unless you give their table to train as "
+        "exclusions.",
+    ),
+    "tissue_poor": (
+        "patch",
+        "with hardly any tissue",
+        "tissue",
+        False,
+        "Under 1 % of the pixels absorb light. Often right as negatives: kept unless you give "
+        "their table to train as exclusions.",
+    ),
+}
+"""By fault: what it is called, the statistic that tells, whether it is left out, what it means."""
+
+
+def of_quality(files: CheckedFiles) -> list[Finding]:
+    """Black, blank, blurred and tissue-poor patches, the worst first."""
+    readable, label, found = files.seen.readable, files.known.label, []
+    table = files.seen.statistics[readable]
+    for name, those in faults(table).items():
+        noun, what, statistic, out, advice = QUALITY[name]
+        values = table[statistic][those]
+        order = np.argsort(values, kind="stable")
+        worst = [
+            (int(row), f"{value:.3g}")
+            for row, value in zip(readable[those][order], values[order], strict=True)
+        ]
+        found.append(
+            Finding(
+                name,
+                noun,
+                what,
+                [*files.columns, statistic],
+                [[*files.line(row), value] for row, value in worst],
+                advice=advice,
+                examples=[f"{files.name(row)} ({statistic} {value})" for row, value in worst[:9]],
+                pictures=[
+                    [files.caption(row, f"{statistic} {value}, label {label[row] or 'none'}")]
+                    for row, value in worst[:SHOWN]
+                ],
+                excluded=files.left_out([row for row, _ in worst], name) if out else {},
+            )
+        )
+    return found
+
+
+def of_groups(files: CheckedFiles) -> list[Finding]:
+    """Groups on both sides of a given split."""
+    known = files.known
+    sides: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, split in zip(known.group, known.split, strict=True):
+        if group and split:
+            sides[group][split] += 1
+    both = {group: count for group, count in sides.items() if len(count) > 1}
+    unit = known.unit or "group"
+    return [
+        Finding(
+            "groups_split",
+            "group",
+            f"of {len(sides):,} ({unit}) on both sides of the split",
+            [unit, "train", "valid"],
+            [[g, str(count["train"]), str(count["valid"])] for g, count in sorted(both.items())],
+            fatal=True,
+            advice="Patches of one slide are alike: figures are too good. "
+            "Train with the groups and without the given split: histo then splits by group itself.",
+        )
+    ]
+
+
+def balance(known: Known, vocab: Sequence[str]) -> list[list[str]]:
+    """Patches of each class by group, the largest first; a head of names."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for group, label in zip(known.group, known.label, strict=True):
+        if group and label:
+            counts[group][label] += 1
+    order = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    head = [known.unit, "patches", *vocab]
+    return [head] + [
+        [group, str(count.total()), *(str(count[name]) for name in vocab)] for group, count in order
+    ]

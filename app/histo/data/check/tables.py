@@ -1,0 +1,207 @@
+"""What is wrong with labels and files, as findings: all that training would stumble over."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from histo.config import CheckConfig
+from histo.data.check.finding import Finding
+from histo.data.check.inspect import Known, Seen
+from histo.data.labels import Row
+from histo.data.patch_files import stem_of
+
+SHOWN = 24
+"""Patches or sets on the sheet of a finding."""
+
+
+@dataclass(frozen=True)
+class CheckedFiles:
+    """The files of a set by row, as findings show them."""
+
+    seen: Seen
+    known: Known
+    config: CheckConfig
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of `line`: the id's is called as in the label CSV, so that train reads it."""
+        extra = [self.config.split_column, self.known.unit]
+        return [self.config.id_column, "file", self.config.label_column, *filter(None, extra)]
+
+    def line(self, row: int) -> list[str]:
+        """What is known of one file."""
+        known = self.known
+        extra = [known.split[row]] * bool(self.config.split_column)
+        extra += [known.group[row]] * bool(known.unit)
+        return [known.id[row], self.name(row), known.label[row], *extra]
+
+    def name(self, row: int) -> str:
+        """The file's name."""
+        return self.seen.paths.names[row]
+
+    @cached_property
+    def usual_size(self) -> tuple[int, int]:
+        """Width and height in px that most labelled patches have."""
+        sizes = Counter(
+            (int(self.seen.sizes[row, 0]), int(self.seen.sizes[row, 1]))
+            for row in self.seen.readable.tolist()
+            if self.known.id[row]
+        )
+        return sizes.most_common(1)[0][0] if sizes else (0, 0)
+
+    def caption(self, row: int, value: str) -> tuple[str, str]:
+        """A file for a sheet, with the start of its name and what there is to say."""
+        name = self.name(row)
+        return name, f"{name if len(name) <= 16 else name[:12] + '…'} {value}"
+
+    def left_out(self, rows: Iterable[int], why: str) -> dict[str, str]:
+        """Exclusions of the files that have a label."""
+        return {self.known.id[row]: why for row in rows if self.known.id[row]}
+
+
+def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
+    """Ids that come twice, and tables that cannot be split."""
+    by_id: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_id[row.id].append(row)
+    twice = [same for same in by_id.values() if len(same) > 1]
+    agree = [same for same in twice if len({(row.label, row.split) for row in same}) == 1]
+    differ = [same for same in twice if len({(row.label, row.split) for row in same}) > 1]
+    counts = Counter({row.id: row.label for row in rows}.values())
+    single = [[name] for name, count in counts.items() if count == 1]
+
+    def shown(sets: list[list[Row]]) -> list[str]:
+        return [f"{s[0].id} (lines {', '.join(str(r.line) for r in s[:3])})" for s in sets[:9]]
+
+    def lines(sets: list[list[Row]]) -> list[list[str]]:
+        return [[row.id, row.label, str(row.line)] for same in sets for row in same]
+
+    columns = [config.id_column, config.label_column, "line"]
+    return [
+        Finding(
+            "ids_twice_differ",
+            "id",
+            "twice, with different labels",
+            columns,
+            lines(differ),
+            fatal=True,
+            advice="Nobody but you can say which label is right.",
+            number=len(differ),
+            examples=shown(differ),
+            excluded={same[0].id: "twice in the table, with different labels" for same in differ},
+        ),
+        Finding(
+            "ids_twice",
+            "id",
+            "twice, with the same label (train keeps one)",
+            columns,
+            lines(agree),
+            number=len(agree),
+            examples=shown(agree),
+        ),
+        Finding(
+            "one_class",
+            "class",
+            "only: there is nothing to learn",
+            [config.label_column],
+            [[name] for name in counts] if len(counts) < 2 else [],
+            fatal=True,
+        ),
+        Finding("lone_classes", "class", "of one patch", [config.label_column], single, fatal=True),
+    ]
+
+
+def of_files(files: CheckedFiles) -> list[Finding]:
+    """Labels and files that do not meet, files that cannot be read."""
+    known, seen = files.known, files.seen
+    column = [files.config.id_column]
+    bad = [(row, said) for row, said in seen.unreadable.items() if known.id[row]]
+    rest = [(row, said) for row, said in seen.unreadable.items() if not known.id[row]]
+
+    def of_table(name: str, noun: str, what: str, ids: list[str], why: str) -> Finding:
+        rows, left_out = [[id_] for id_ in ids], dict.fromkeys(ids, why)
+        return Finding(name, noun, what, column, rows, fatal=True, excluded=left_out)
+
+    several = "of which there are several files (give the suffix)"
+    ungrouped = f"of which no {known.unit or 'group'} is named"
+    return [
+        of_table("missing", "label", "without a patch", known.missing, "no such patch"),
+        of_table("several_files", "id", several, known.several, "fits several files"),
+        of_table("ungrouped", "patch", ungrouped, known.ungrouped, f"no {known.unit} is named"),
+        Finding(
+            "unlabelled",
+            "patch",
+            "without a label",
+            ["file"],
+            [[files.name(row)] for row, name in enumerate(known.id) if not name],
+        ),
+        Finding(
+            "unreadable",
+            "patch",
+            "that cannot be read",
+            [*files.columns, "reason"],
+            [[*files.line(row), said] for row, said in bad],
+            fatal=True,
+            examples=[said for _, said in bad[:9]],
+            excluded=files.left_out([row for row, _ in bad], "cannot be read"),
+        ),
+        Finding(
+            "unreadable_unlabelled",
+            "unlabelled file",
+            "that cannot be read",
+            ["file", "reason"],
+            [[files.name(row), said] for row, said in rest],
+            examples=[said for _, said in rest[:9]],
+        ),
+    ]
+
+
+def of_sizes(files: CheckedFiles) -> list[Finding]:
+    """Patches of another size than most, and a size that is not square."""
+    seen, config = files.seen, files.config
+    common, fits = files.usual_size, config.size is not None or config.crop is not None
+    odd = [int(row) for row in seen.readable if tuple(seen.sizes[row]) != common]
+    shown = ["{}x{} px".format(*seen.sizes[row]) for row in odd]
+    square = common[0] == common[1] or fits
+    return [
+        Finding(
+            "odd_sizes",
+            "patch",
+            f"not of {common[0]}x{common[1]} px (train with a size of {common[0] or 96})",
+            [*files.columns, "size"],
+            [[*files.line(row), size] for row, size in zip(odd, shown, strict=True)],
+            fatal=not fits,
+            advice="Give the same size to check and to train, or leave these out with the exclusions.",
+            examples=[f"{files.name(r)}: {s}" for r, s in zip(odd[:9], shown[:9], strict=True)],
+        ),
+        Finding(
+            "not_square",
+            "size",
+            "for most that is not square (train with a crop or a size)",
+            ["size"],
+            [] if square else [["x".join(map(str, common))]],
+            fatal=True,
+        ),
+    ]
+
+
+def of_ids(files: CheckedFiles) -> list[Finding]:
+    """Files whose name is a SHA-1, but not that of their pixels."""
+    named = files.seen.named_by_sha1
+    sha1 = {row: files.seen.sha1[row].decode() for row in named}
+    changed = [row for row in named if sha1[row] != stem_of(files.name(row))]
+    return [
+        Finding(
+            "changed_ids",
+            "file",
+            f"of {len(named):,} named by a SHA-1 that is not of the pixels",
+            [*files.columns, "sha1"],
+            [[*files.line(row), sha1[row]] for row in changed],
+            advice="The pixels are not those that were published under these names.",
+            examples=[files.name(row) for row in changed[:9]],
+            pictures=[[files.caption(row, "")] for row in changed[:SHOWN]],
+        )
+    ]

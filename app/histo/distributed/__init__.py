@@ -1,0 +1,1 @@
+"""Several processes and threads: who is who, who waits for whom."""

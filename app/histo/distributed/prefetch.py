@@ -1,0 +1,32 @@
+"""Work that goes on in threads while its last result is used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def prefetch(
+    make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1, workers: int = 1
+) -> Iterator[Made]:
+    """`map(make, items)` in order, up to `ahead` results made before they are asked for.
+
+    Items are taken as results are, so that neither piles up however many there are.
+    """
+    waiting: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

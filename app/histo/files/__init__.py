@@ -1,0 +1,1 @@
+"""Reading and writing: bounded, whole or not at all, one process at a time."""

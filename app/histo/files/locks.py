@@ -1,0 +1,49 @@
+"""Lock files: one process holds a lock at a time, and a dead process holds none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from histo.errors import HistoError
+
+
+@contextmanager
+def locked(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold the lock file `path`; HistoError that says `otherwise` where another process does."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise HistoError(otherwise) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked_when_free(path: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock file `path` once no other process does; call `waiting` if that takes 2 seconds."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=2)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except NotImplementedError:
+        raise HistoError(
+            f"the file system of {path.parent} has no file locks",
+            "give another {store} folder",
+            "{no_store} keeps the patches in memory",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,1 @@
+"""Arithmetic on the pixels of a patch that training and prediction share."""

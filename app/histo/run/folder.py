@@ -1,0 +1,145 @@
+"""The files of a run folder: their names, how they are written, how they are read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histo.distributed import ranks
+from histo.errors import Call, HistoError
+from histo.files.locks import locked
+from histo.files.writing import (
+    read_json,
+    written,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def write_split(
+    path: Path,
+    ids: Sequence[str],
+    labels: Sequence[str],
+    sides: Sequence[str],
+    sha1: Sequence[str],
+    groups: Sequence[str] | None,
+) -> None:
+    """Write `id, label, split, sha1`, and group where there is one, a row a patch."""
+    group = [groups] if groups else []
+    with written(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "label", "split", *(["group"] if group else []), "sha1"])
+        rows.writerows(zip(ids, labels, sides, *group, sha1, strict=True))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder. Nothing is read or made until asked for."""
+
+    path: Path
+
+    config = property(lambda self: self.path / "config.json")
+    environment = property(lambda self: self.path / "environment.json")
+    split = property(lambda self: self.path / "split.csv")
+    history = property(lambda self: self.path / "history.csv")
+    checkpoint = property(lambda self: self.path / "checkpoint")
+    predictions = property(lambda self: self.path / "predictions.csv")
+    report = property(lambda self: self.path / "report")
+    export = property(lambda self: self.path / "export")
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end: the learning curve is what it draws last."""
+        return (self.path / "learning_curve.svg").is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.checkpoint.glob("*.safetensors"))
+
+    def fold(self, number: int) -> Path:
+        """The run folder of one fold, counted from 0."""
+        return self.path / f"fold-{number + 1}"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run alone; HistoError where another process does. A dead one holds nothing.
+
+        Of the processes of a launch the first holds it for all.
+        """
+        if ranks.rank() > 0:
+            yield
+            return
+        busy = f"{self.path} is being trained by another process (wait for it, or stop it)"
+        with locked(self.path / "lock", busy):
+            yield
+
+    @classmethod
+    def create(cls, out: Path | None, arch: str) -> RunFolder:
+        """Make a new, empty run folder: `out`, or the next free runs/ARCH-N."""
+        if out is not None:
+            try:
+                out.mkdir(parents=True)
+            except FileExistsError:
+                raise HistoError(
+                    f"{out} exists, and a run is never overwritten",
+                    "give another {out}",
+                    Call("go on with it", "train", {"resume": out}),
+                ) from None
+            return cls(out)
+        runs = Path("runs")
+        runs.mkdir(exist_ok=True)
+        taken = [p.name.rpartition("-")[2] for p in runs.glob(f"{arch}-*")]
+        number = max((int(n) for n in taken if n.isdecimal()), default=0)
+        while True:
+            number += 1
+            try:
+                (runs / f"{arch}-{number}").mkdir()
+            except FileExistsError:  # another process took it first
+                continue
+            return cls(runs / f"{arch}-{number}")
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder; HistoError where it is none."""
+        run = cls(path)
+        if not path.is_dir():
+            raise HistoError(f"no run folder {path}")
+        if not run.config.is_file():
+            raise HistoError(f"{path} is not a run folder: it has no config.json")
+        return run
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings by name, without their sources."""
+        try:
+            return {name: entry["value"] for name, entry in read_json(self.config).items()}
+        except (AttributeError, KeyError, TypeError):
+            raise HistoError(f"{self.config} is not a histo config") from None
+
+    def read_split(self) -> list[dict[str, str]]:
+        """The rows of split.csv: id, label, split, and group where there is one."""
+        try:
+            with self.split.open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error):
+            raise HistoError(f"{self.split} is not readable") from None
+
+    def groups_of(self, ids: Sequence[str]) -> list[str] | None:
+        """The group of each id, as split.csv has it; None where it has none."""
+        known = {row["id"]: row.get("group", "") for row in self.read_split()}
+        groups = [known.get(name, "") for name in ids]
+        return groups if all(groups) else None
+
+    def read_history(self) -> list[dict[str, float]]:
+        """The rows of history.csv, one an epoch; none where no epoch ended."""
+        if not self.history.is_file():
+            return []
+        with self.history.open(encoding="utf-8", newline="") as file:
+            return [
+                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+            ]

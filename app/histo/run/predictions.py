@@ -1,0 +1,104 @@
+"""The predictions table: its columns, how it is written, how it is read."""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from histo.errors import HistoError
+from histo.files.limits import CLASSES
+from histo.files.tables import read_table
+from histo.files.writing import written
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PROBABILITY = "p_"
+"""The prefix of a probability column, so that a class may be called `id` or `label`."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A predictions table: from a histo run or from any other system.
+
+    `labels` are indices into `vocab`; `probabilities` is float64 [N, C], rows summing to 1.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    vocab: list[str]
+
+
+def prediction_columns(vocab: Sequence[str]) -> list[str]:
+    """The probability columns of a table, one a class."""
+    return [f"{PROBABILITY}{name}" for name in vocab]
+
+
+def write_predictions(
+    path: Path, ids: Sequence[str], labels: Sequence[str], probabilities: Any, vocab: Sequence[str]
+) -> None:
+    """Write `id, label, p_CLASS…` with nine significant digits, enough for any float32."""
+    with written(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "label", *prediction_columns(vocab)])
+        for name, label, values in zip(ids, labels, probabilities, strict=True):
+            rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
+
+
+def write_submission(table: Path, out: Path) -> None:
+    """Write Kaggle's `id,label`, the probability of class 1, from a table of `histo predict`."""
+    with table.open(encoding="utf-8", newline="") as source, written(out, "w") as file:
+        rows = csv.reader(source)
+        header = next(rows)
+        if len(header) != 4:
+            raise HistoError(f"a submission needs two classes; {table} has {len(header) - 2}")
+        kaggle = csv.writer(file, lineterminator="\n")
+        kaggle.writerow(["id", "label"])
+        kaggle.writerows((row[0], row[3]) for row in rows)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read and check a predictions table; HistoError names the line that is wrong."""
+    import numpy as np
+
+    rows = read_table(path)
+    try:
+        header = next(rows, (0, []))[1]
+    except FileNotFoundError:
+        raise HistoError(f"no predictions table {path}") from None
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not a predictions table") from None
+    vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
+    distinct = 2 <= len(set(vocab)) == len(vocab)
+    if header != ["id", "label", *prediction_columns(vocab)] or not distinct:
+        raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
+    CLASSES.check(len(vocab), str(path))
+    index = {name: i for i, name in enumerate(vocab)}
+    ids: list[str] = []
+    labels: list[int] = []
+    table = array("d")
+    for i, (_, row) in enumerate(rows):
+        where = f"{path.name}, row {i + 1}"
+        if len(row) != len(header):
+            raise HistoError(f"{where}: {len(row)} values where the header has {len(header)}")
+        if row[1] not in index:
+            raise HistoError(f"{where}: label {row[1]!r} has no column {PROBABILITY}{row[1]}")
+        try:
+            values = [float(value) for value in row[2:]]
+        except ValueError:
+            raise HistoError(f"{where}: a probability is not a number") from None
+        if not (all(value >= 0 for value in values) and abs(sum(values) - 1) < 1e-3):
+            raise HistoError(f"{where}: the probabilities do not add up to 1")
+        ids.append(row[0])
+        labels.append(index[row[1]])
+        table.extend(values)
+    if not ids:
+        raise HistoError(f"{path} has no rows")
+    return Predictions(
+        ids, np.array(labels, np.int64), np.array(table).reshape(-1, len(vocab)), vocab
+    )

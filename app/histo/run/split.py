@@ -1,0 +1,111 @@
+"""How a run's patches were kept apart, as data: what trained, what validated, and what is on both sides."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from histo.screen import counted
+
+Kind = Literal["random", "grouped", "column", "unseen", "unknown"]
+"""Over patches; by group; as a column of the label CSV says; patches new to the model; not known."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What is both trained and judged on: how many groups, how many patches, and the first of each."""
+
+    groups: int = 0
+    patches: int = 0
+    unit: str = "group"
+    """what a group is: slide, patient, hospital"""
+    first_groups: tuple[str, ...] = ()
+    first_patches: tuple[str, ...] = ()
+    of: int = 0
+    """patches judged on, where `patches` of them are among those a bundle was trained on"""
+
+    def __bool__(self) -> bool:
+        return bool(self.groups or self.patches)
+
+    def __str__(self) -> str:
+        """What leaks, for a person; nothing where nothing does."""
+        if self.of:
+            return (
+                f"{self.patches:,} of {self.of:,} patches are among those the model was trained or "
+                "chosen on"
+            )
+        found = []
+        if self.groups:
+            some = ", ".join(self.first_groups)
+            found.append(f"{counted(self.groups, self.unit)} on both sides, as {some}")
+        if self.patches:
+            some = ", ".join(self.first_patches)
+            found.append(
+                f"{counted(self.patches, 'patch')} with equals on the other side, as {some}"
+            )
+        return "; ".join(found)
+
+
+@dataclass(frozen=True)
+class Split:
+    """How validation patches were kept apart from training patches.
+
+    `column` is what a group is called (`grouped`), or the column that says train or valid
+    (`column`). With `folds` every patch validates once, in one of so many models.
+    """
+
+    kind: Kind
+    column: str = ""
+    groups: int = 0
+    """how many groups there are, where patches were split by group"""
+    folds: int = 0
+    leak: Leak = Leak()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The split as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, value: Any, leak: Any = "") -> Split:
+        """The split of a run's config.json; runs before 0.2 have sentences there."""
+        if isinstance(value, dict):
+            fields = {**value, "leak": Leak(**_tuples(value.get("leak") or {}))}
+            return cls(**fields)
+        return _read_sentence(str(value or ""), str(leak or ""))
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+
+
+def _read_sentence(sentence: str, leak: str) -> Split:
+    """A split as histo 0.1 wrote it, its leak too."""
+    folds, _, rest = sentence.rpartition(" folds, ")
+    starts: dict[str, Kind] = {
+        "random": "random",
+        "by ": "grouped",
+        "as the column ": "column",
+        "none of these patches": "unseen",
+    }
+    start, kind = next(
+        ((start, kind) for start, kind in starts.items() if rest.startswith(start)), ("", "unknown")
+    )
+    name = rest.removeprefix(start).partition(":")[0].removesuffix(" says")
+    column = name if kind in ("grouped", "column") else ""
+    groups = _first_number(rest) if kind == "grouped" else 0
+    return Split(kind, column, groups, _first_number(folds), _read_leak(leak))
+
+
+def _read_leak(sentence: str) -> Leak:
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", sentence)]
+    if "are among those" in sentence:
+        return Leak(patches=numbers[0], of=numbers[1])
+    if not sentence:
+        return Leak()
+    return Leak(patches=numbers[0], first_patches=(sentence.partition(", as ")[2],))
+
+
+def _first_number(text: str) -> int:
+    found = re.search(r"\d[\d,]*", text)
+    return int(found[0].replace(",", "")) if found else 0

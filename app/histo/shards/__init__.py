@@ -1,0 +1,1 @@
+"""A prediction in shares: each written and resumed alone, joined when all are there."""

@@ -1,0 +1,244 @@
+"""Parts of a table: what belongs together, whether all is there, and the joining.
+
+A part is a CSV, `table.2-of-4.csv`, and its JSON, `table.2-of-4.csv.json`, which says of what it is
+a part. `histo.table` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+from histo import __version__
+from histo.errors import HistoError
+from histo.files.writing import read_json, write_json, written
+from histo.shards.shard import Shard, whole_path
+
+FORMAT = 1
+BLOCK = 1 << 20
+"""Bytes read at once."""
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What rows must have in common to stand in one table."""
+
+    command: str
+    """predict or evaluate"""
+    bundle: str
+    """SHA-256 of its card, which vouches for the rest"""
+    patches: int
+    """how many, over all parts"""
+    names: str
+    """SHA-256 over the names of them all in their order, and what labels them"""
+    columns: list[str]
+    batch_size: int
+    tta: bool
+    raw: bool
+    engine: str
+    """what computes: another gives other last digits"""
+    histo: str = __version__
+
+    @property
+    def key(self) -> str:
+        """Eight characters for these facts and no others."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part as its JSON says it: the first `size` bytes, `rows` rows, are safe on disk."""
+
+    path: Path
+    facts: TableFacts
+    shard: Shard
+    settings: dict[str, Any] = field(default_factory=dict)
+    """what else its command needs when all parts are there"""
+    rows: int = 0
+    size: int = 0
+    sha256: str = ""
+    last: str = ""
+    """SHA-256 of the last patch's file: other patches may come to have the same names"""
+
+    @property
+    def json(self) -> Path:
+        """Where this is written down."""
+        return _beside(self.path, ".json")
+
+    @property
+    def unfinished(self) -> Path:
+        """Where the rows are until all are there."""
+        return _beside(self.path, ".part")
+
+    @property
+    def block(self) -> slice:
+        """Its rows of the whole table."""
+        return self.shard.block(self.facts.patches, self.facts.batch_size)
+
+    @property
+    def owed(self) -> int:
+        """How many rows it has when it is whole."""
+        return int(self.block.stop - self.block.start)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no row is owed and the table has its name."""
+        named = self.path.is_file() and not self.unfinished.is_file()
+        return self.rows == self.owed and named
+
+    def save(self) -> None:
+        """Write all of this down but the path, so that parts can be moved."""
+        known = {name: getattr(self, name) for name in PROGRESS}
+        whole = {"shard": self.shard.number, "of": self.shard.of, "settings": self.settings}
+        write_json(self.json, {"format": FORMAT, **asdict(self.facts), **whole, **known})
+
+    @classmethod
+    def read(cls, path: Path) -> Part:
+        """What is written down of `path`; HistoError where it is no part."""
+        place = _beside(path, ".json")
+        known = read_json(place)
+        try:
+            facts = TableFacts(**{f.name: known[f.name] for f in fields(TableFacts)})
+            shard = Shard.parse(f"{known['shard']}/{known['of']}")
+            progress = {name: known[name] for name in PROGRESS}
+            part = cls(path, facts, shard, dict(known["settings"]), **progress)
+            numbers = (facts.patches, facts.batch_size - 1, part.rows, part.owed - part.rows)
+            good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            good = False
+        if not good:
+            raise HistoError(f"{place} does not describe a part of a table")
+        return part
+
+    def remove(self) -> None:
+        """Remove all that belongs to it."""
+        for path in (self.path, self.unfinished, self.json):
+            path.unlink(missing_ok=True)
+
+
+PROGRESS = ("rows", "size", "sha256", "last")
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def fingerprint(names: Iterable[str]) -> str:
+    """SHA-256 over names in their order."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Rows as the bytes that stand in a table."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, or what there is, some at a time."""
+    while data := file.read(min(BLOCK, size)):
+        yield data
+        size -= len(data)
+
+
+def gather(given: Sequence[Path]) -> list[Part]:
+    """The parts in `given`, files or folders of them: all of one table, in its order.
+
+    Raises HistoError that names the one that is missing, unfinished, there twice or of another.
+    """
+    parts = sorted((_open(path) for path in _files(given)), key=lambda part: part.shard)
+    first = parts[0]
+    seen: dict[int, Part] = {}
+    for part in parts:
+        _check_same(first, part)
+        twin = seen.setdefault(part.shard.number, part)
+        if twin is not part:
+            raise HistoError(f"{twin.path} and {part.path} are both part {part.shard}")
+    for number in range(1, first.shard.of + 1):
+        if number not in seen:
+            raise HistoError(_owed(first, Shard(number, first.shard.of)))
+    return parts
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    found = []
+    for path in given:
+        inside = sorted(path.glob("*.*-of-*.csv")) if path.is_dir() else [path]
+        if not inside:
+            raise HistoError(f"{path} holds no parts, such as predictions.1-of-4.csv")
+        found += [one for one in inside if one.suffix != ".json"]
+    if not found:
+        raise HistoError("no parts were given (the .csv files, not only their .json)")
+    return list(dict.fromkeys(found))
+
+
+def _open(path: Path) -> Part:
+    if path.suffix == ".part":
+        path = path.with_suffix("")
+    elif not path.is_file():
+        raise HistoError(f"no file {path}")
+    if not _beside(path, ".json").is_file():
+        raise HistoError(f"{path} is no part: {path.name}.json is not beside it")
+    part = Part.read(path)
+    if not part.finished:
+        raise HistoError(_unfinished(part))
+    return part
+
+
+def _unfinished(part: Part) -> str:
+    return (
+        f"{part.path} is not finished: {part.rows:,} of {part.owed:,} patches (run the same "
+        f"histo {part.facts.command} for share {part.shard} again: it goes on)"
+    )
+
+
+def _owed(first: Part, shard: Shard) -> str:
+    """What to say of a part that was not given."""
+    path = shard.path(whole_path(first.path))
+    if path.is_file():
+        return f"part {shard} was not given: {path}"
+    if _beside(path, ".json").is_file():
+        return _unfinished(Part.read(path))
+    return f"part {shard} is missing: no {path} (histo {first.facts.command} of share {shard} makes it)"
+
+
+def _check_same(first: Part, part: Part) -> None:
+    ours, theirs = ({"of": p.shard.of, **asdict(p.facts)} for p in (part, first))
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise HistoError(
+                f"{part.path} and {first.path} are not of one table: {name} is "
+                f"{str(value)[:40]} and {str(theirs[name])[:40]}"
+            )
+
+
+def joined_bytes(parts: Sequence[Part]) -> Iterator[bytes]:
+    """The bytes of the table that the parts make up; each must be what was written."""
+    for number, part in enumerate(parts):
+        header, digest = csv_bytes([part.facts.columns]), hashlib.sha256()
+        with part.path.open("rb") as file:
+            for head in blocks(file, len(header)):
+                digest.update(head)
+                if number == 0:
+                    yield head
+            for data in blocks(file, part.size):
+                digest.update(data)
+                yield data
+        if digest.hexdigest() != part.sha256:
+            raise HistoError(f"{part.path} is not as it was written (SHA-256): make it again")
+
+
+def join(parts: Sequence[Part], out: Path) -> int:
+    """Write the table that the parts make up, whole or not at all; returns its rows."""
+    with written(out) as file:
+        file.writelines(joined_bytes(parts))
+    return sum(part.rows for part in parts)

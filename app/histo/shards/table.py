@@ -1,0 +1,126 @@
+"""A table that is written batch by batch and, killed, goes on where it stopped.
+
+While `table.csv` is being made there are `table.csv.part`, its rows so far, and `table.csv.json`,
+which says what they are and how many of them are safe on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.locks import locked
+from histo.screen import Screen
+from histo.shards.parts import Part, blocks, csv_bytes
+
+SAVE_SECONDS = 5.0
+"""How often rows are made safe: what a kill costs, beside the batch it falls in."""
+
+
+class PartWriter:
+    """A part on its way: `rows` are there, `add` adds the next."""
+
+    def __init__(self, part: Part, files: Sequence[Path]) -> None:
+        self.part, self._files = part, files
+        self._digest, self._saved = hashlib.sha256(), -SAVE_SECONDS
+        self._file: IO[bytes] | None = None
+        self._take_up()
+        self.rows, self._size = self.part.rows, self.part.size
+
+    def _take_up(self) -> None:
+        """What an earlier process of the same work left, where all of it can be believed."""
+        with suppress(HistoError, OSError):
+            left = Part.read(self.part.path)
+            if (left.facts, left.shard) != (self.part.facts, self.part.shard) or not left.rows:
+                return
+            if left.last != sha256(self._files[left.rows - 1]):
+                return
+            digest = hashlib.sha256()
+            with (left.path if left.finished else left.unfinished).open("rb") as file:
+                for data in blocks(file, left.size):
+                    digest.update(data)
+            if digest.hexdigest() == left.sha256:
+                self.part, self._digest = replace(left, settings=self.part.settings), digest
+
+    def open(self, file: IO[bytes]) -> None:
+        """Go on in `file` after the rows that are safe; what came after them goes."""
+        self._file = file
+        file.truncate(self._size)
+        file.seek(self._size)
+        if not self._size:
+            self._put(csv_bytes([self.part.facts.columns]))
+
+    def add(self, rows: Sequence[Sequence[str]]) -> None:
+        """Add the rows of the next batch."""
+        self._put(csv_bytes(rows))
+        self.rows += len(rows)
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self.save()
+
+    def _put(self, data: bytes) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+    def save(self) -> None:
+        """Make the rows so far safe: first they, then the word that they are there."""
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        last = sha256(self._files[self.rows - 1]) if self.rows else ""
+        all_rows = self._digest.hexdigest()
+        self.part = replace(self.part, rows=self.rows, size=self._size, sha256=all_rows, last=last)
+        self.part.save()
+        self._saved = time.monotonic()
+
+
+@contextmanager
+def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[PartWriter]:
+    """The table of `part`, a row for each of `files`; it gets its name when its last row is there.
+
+    An error or a kill leaves the rows so far to be taken up, and nothing where there is no row yet.
+    """
+    with _alone(part.path):
+        table = PartWriter(part, files)
+        if table.rows:
+            done = f"{table.rows:,} of {len(files):,} patches of {part.path} are done already"
+            screen.say(done + (": going on after them" if table.rows < len(files) else ""))
+        elif part.json.is_file():
+            screen.say(f"what {part.json} tells of is not to be gone on with: starting anew")
+        if table.rows and table.part.finished:
+            yield table
+            return
+        try:
+            with part.unfinished.open("r+b" if table.rows else "wb") as file:
+                table.open(file)
+                try:
+                    yield table
+                finally:
+                    if table.rows or not files:
+                        table.save()
+            part.unfinished.replace(part.path)
+        finally:
+            if not table.rows and files:
+                part.unfinished.unlink(missing_ok=True)
+                part.json.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep a second process, started by mistake, from writing the same rows."""
+    lock = path.with_name(f"{path.name}.lock")
+    with locked(lock, f"another process is writing {path}"):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes it on release
+                lock.unlink()
