@@ -17,10 +17,10 @@ def call(probabilities: Any, threshold: float = 0.5, positive: int = 1) -> NDArr
     """
     import numpy as np
 
-    if np.shape(probabilities)[1] != 2:
-        return np.argmax(probabilities, 1).astype(np.int64)
-    above = np.asarray(probabilities)[:, positive] >= threshold
-    return np.where(above, positive, 1 - positive).astype(np.int64)
+    table = np.asarray(probabilities, np.float64)
+    if table.shape[1] != 2:
+        return np.asarray(table.argmax(1), np.int64)
+    return np.where(table[:, positive] >= threshold, positive, 1 - positive).astype(np.int64)
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> Any:
