@@ -31,6 +31,8 @@ copybutton_exclude = ".linenos, .gp"
 html_theme = "furo"
 html_title = "histo"
 html_extra_path = ["_site"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#005a8c", "color-brand-content": "#005a8c"},
