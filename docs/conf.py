@@ -26,6 +26,7 @@ extensions = ["myst_parser", "sphinx_copybutton"]
 myst_heading_anchors = 4
 """Headings that a link can name, as on GitHub."""
 nitpicky = True
+smartquotes = False  # `--option` in a help text stays two hyphens
 copybutton_exclude = ".linenos, .gp"
 
 html_theme = "furo"
