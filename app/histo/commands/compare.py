@@ -18,14 +18,15 @@ def compare(
     first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
 ) -> dict[str, Any]:
     """Say each figure of both and the interval of the difference, on the patches both have."""
-    from histo.report.intervals import ROUNDS, Figures, Floats, all_figures, as_json, intervals
+    from histo.report.intervals import ROUNDS, intervals
+    from histo.report.weighted import Floats, Values, all_metrics
 
     one, two = read_table(first), read_table(second)
     a, b = pair(one, two, first, second)
     unit, names = groups_for(groups, a.ids, (first, second))
-    figures = [all_figures(table.labels, table.probabilities) for table in (a, b)]
+    figures = [all_metrics(table.labels, table.probabilities) for table in (a, b)]
 
-    def difference(weights: Floats) -> Figures:
+    def difference(weights: Floats) -> Values:
         mine, theirs = (each(weights) for each in figures)
         return {name: theirs[name] - mine[name] for name in mine}
 
@@ -52,7 +53,7 @@ def compare(
         "difference": {
             name: {
                 "value": defined(theirs[name] - mine[name]),
-                "interval": as_json(found[name]),
+                "interval": found[name],
             }
             for name in mine
         },
@@ -70,17 +71,17 @@ def defined(value: float) -> float | None:
 
 def rows_of(result: dict[str, Any]) -> list[list[str]]:
     """Rows of each figure in A, in B, and its difference with the interval."""
-    from histo.report.words import FIGURES, NONE, number
+    from histo.report.words import METRIC_NAMES, NONE, number
 
-    rows = [["figure", "A", "B", "B - A", "95 % interval", ""]]
-    for key in (key for key in FIGURES if key in result["difference"]):
+    rows = [["metric", "A", "B", "B - A", "95 % interval", ""]]
+    for key in (key for key in METRIC_NAMES if key in result["difference"]):
         found = result["difference"][key]
         value, ends = found["value"], found["interval"]
         shown = NONE if value is None else f"{value:+.4f}"
         span = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else NONE
         differs = ends and not ends[0] <= 0 <= ends[1]
         mine, theirs = number(result["A"][key]), number(result["B"][key])
-        rows.append([FIGURES[key], mine, theirs, shown, span, "differs" if differs else ""])
+        rows.append([METRIC_NAMES[key], mine, theirs, shown, span, "differs" if differs else ""])
     return rows
 
 

@@ -39,7 +39,7 @@ def export(
     from histo.model.card import CARD, parse_card
     from histo.model.checkpoint import load_best
     from histo.model.network import make_model
-    from histo.report.metrics import compute_metrics
+    from histo.report.compute import compute_metrics
 
     wanted = wanted or wanted_in_report(run)
     card = parse_card(read_json(run.path / CARD), run.path / CARD)
@@ -51,8 +51,10 @@ def export(
     for number, part in enumerate(parts):
         load_best(run.checkpoint if folds == 1 else RunFolder(run.fold(number)).checkpoint, part)
     environment: dict[str, Any] = read_json(run.environment)
-    metrics = compute_metrics(table.labels, table.probabilities, table.vocab)
-    metrics.pop("confusion_matrix", None)  # of many classes it would be most of the card
+    # the confusion matrix of many classes would be most of the card
+    left_out = ("confusion_matrix", "calibration", "split", "unit", "units")
+    found = compute_metrics(table, rounds=0).as_dict()
+    metrics = {name: value for name, value in found.items() if name not in left_out}
     has_onnx = write_bundle(
         folder,
         model,
@@ -85,11 +87,11 @@ def with_calibration(
     card: ModelCard, run: RunFolder, table: Predictions, wanted: Wanted | None, screen: Screen
 ) -> ModelCard:
     """The card with the temperature, and the threshold, that the validation patches ask for."""
-    from histo.report.calibration import judge_calibration
-    from histo.report.intervals import wanted_threshold
+    from histo.report.calibration import calibrate
+    from histo.report.weighted import wanted_threshold
 
     groups = run.groups_of(table.ids)
-    found = judge_calibration(table.labels, table.probabilities, groups)["temperature"]
+    found = calibrate(table.labels, table.probabilities, groups).temperature
     threshold = 0.5
     if wanted:
         threshold = wanted_threshold(table.labels, table.probabilities, table.vocab, wanted)

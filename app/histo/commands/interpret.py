@@ -11,10 +11,12 @@ from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions, read_predictions
+from histo.run.split import Split
 from histo.screen import Screen
 
 if TYPE_CHECKING:
-    from histo.report.words import Subject
+    from histo.report.results import Metrics
+    from histo.report.subject import Subject
     from histo.run.gradcam import GradCam
 
 REPEAT = (
@@ -49,7 +51,7 @@ def interpret(
     groups: str | None = None,
     wanted: Wanted | None = None,
     centre: int | None = None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, Metrics]:
     """Judge a run folder, or any predictions table; returns the report folder and the metrics.
 
     `centre` is the side in px of the part of a patch that labels speak of, 0 for none; found from
@@ -61,29 +63,32 @@ def interpret(
     table = read_predictions(run.predictions if run else path)
 
     from histo.report.report import write_report
-    from histo.report.words import Subject
+    from histo.report.subject import Subject
+    from histo.report.terminal import say_report
 
     subject = describe_run(run, table) if run else Subject(path.name)
     if groups:
         subject = with_groups(subject, table, groups)
     folder = out or (run.report if run else path.with_name("report"))
     read = patch_reader(run, images)
-    attention = read_attention(run) if run else None
-    if run and attention:
-        centre = choose_centre(centre, attention, run.settings().get("size") is not None)
-    return folder, write_report(
+    gradcam = gradcam_of(run) if run else None
+    if run and gradcam:
+        centre = choose_centre(centre, gradcam, run.settings().get("size") is not None)
+    metrics = write_report(
         folder,
         table,
         subject,
         screen,
         wanted=wanted,
         read=read,
-        attention=attention,
+        gradcam=gradcam,
         centre=centre or 0,
     )
+    say_report(metrics, screen)
+    return folder, metrics
 
 
-def read_attention(run: RunFolder) -> GradCam | None:
+def gradcam_of(run: RunFolder) -> GradCam | None:
     """Where the model of a run looked, or those of its folds; None where that was not kept."""
     from histo.run.gradcam import GRADCAM, concatenate, read_gradcam
 
@@ -93,14 +98,14 @@ def read_attention(run: RunFolder) -> GradCam | None:
     return concatenate(found) if found else None
 
 
-def choose_centre(given: int | None, attention: GradCam, resized: bool) -> int:
+def choose_centre(given: int | None, gradcam: GradCam, resized: bool) -> int:
     """The centre as given, else as such patches have it; 0 where nobody knows, or maps can't tell.
 
     A map of 2x2 cells has a quarter of each cell in the centre, whatever it shows.
     """
     from histo.report.gradcam import centre_of
 
-    side, (rows, columns) = attention.side, attention.maps.shape[1:]
+    side, (rows, columns) = gradcam.side, gradcam.maps.shape[1:]
     if given and given > side:
         raise HistoError(f"--centre {given}: the patches are of {side}x{side} px")
     if min(rows, columns) > 2:
@@ -115,7 +120,7 @@ def choose_centre(given: int | None, attention: GradCam, resized: bool) -> int:
 
 def describe_run(run: RunFolder, table: Predictions) -> Subject:
     """What a run folder says about its table."""
-    from histo.report.words import Subject
+    from histo.report.subject import Subject
 
     settings, environment = run.settings(), read_json(run.environment)
     sides = [row["split"] for row in run.read_split()]
@@ -140,8 +145,7 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     return Subject(
         f"{run.path.resolve().name}: {settings['arch']} on {data}",
-        split=settings.get("split") or "",
-        leak=settings.get("leak") or "",
+        split=Split.read(settings.get("split"), settings.get("leak")),
         unit=settings.get("group_column") or "group",
         groups=run.groups_of(table.ids),
         threshold=settings.get("threshold", 0.5),
