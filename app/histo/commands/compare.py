@@ -60,7 +60,6 @@ class Comparison:
 
 
 def compare(
-<<<<<<< HEAD
     first: str | Path,
     second: str | Path,
     *,
@@ -105,62 +104,15 @@ def difference_of(
 
     def difference(weights: Floats) -> Values:
         mine, theirs = (metrics(weights) for metrics in each)
-=======
-    first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
-) -> dict[str, Any]:
-    """Say each figure of both and the interval of the difference, on the patches both have."""
-    from histo.report.intervals import ROUNDS, intervals
-    from histo.report.weighted import Floats, Values, all_metrics
-
-    one, two = read_table(first), read_table(second)
-    a, b = pair(one, two, first, second)
-    unit, names = groups_for(groups, a.ids, (first, second))
-    figures = [all_metrics(table.labels, table.probabilities) for table in (a, b)]
-
-    def difference(weights: Floats) -> Values:
-        mine, theirs = (each(weights) for each in figures)
->>>>>>> report
         return {name: theirs[name] - mine[name] for name in mine}
 
     n = len(a.ids)
     with screen.bar("resampling", ROUNDS) as advance:
         found = intervals(difference, n, names, advance=advance, difference=True)
-<<<<<<< HEAD
     mine, theirs = ({k: defined(v) for k, v in metrics(np.ones(n)).items()} for metrics in each)
     seen = {k: defined(v) for k, v in difference(np.ones(n)).items()}
     apart = {name: Difference(seen[name], found[name]) for name in seen}
     return Comparison(n, unit, len(set(names or a.ids)), mine, theirs, apart)
-=======
-    mine, theirs = (
-        {name: float(value) for name, value in each(np.ones(n)).items()} for each in figures
-    )
-    units = len(set(names or a.ids))
-    screen.say(f"A: {first}\nB: {second}")
-    left = len(one.ids) + len(two.ids) - 2 * n
-    apart = f"; {left:,} that only one has are left out" if left else ""
-    screen.say(
-        f"{counted(n, 'patch')} in both{apart}. 95 % interval of the difference, paired, bootstrap over "
-        f"{counted(units, unit)}"
-    )
-    result = {
-        "patches": n,
-        "unit": unit,
-        "units": units,
-        "A": {name: defined(value) for name, value in mine.items()},
-        "B": {name: defined(value) for name, value in theirs.items()},
-        "difference": {
-            name: {
-                "value": defined(theirs[name] - mine[name]),
-                "interval": found[name],
-            }
-            for name in mine
-        },
-    }
-    screen.table(rows_of(result))
-    if out:
-        write_json(out, result)
-    return result
->>>>>>> report
 
 
 def defined(value: Any) -> Value:
@@ -168,7 +120,6 @@ def defined(value: Any) -> Value:
     return None if np.isnan(value) else float(value)
 
 
-<<<<<<< HEAD
 def rows_of(result: Comparison) -> list[list[str]]:
     """Rows of each metric in A, in B, and its difference with the interval."""
     from histo.report.words import METRIC_NAMES, NONE, number
@@ -181,21 +132,6 @@ def rows_of(result: Comparison) -> list[list[str]]:
         mine, theirs = number(result.a[key]), number(result.b[key])
         differs = "differs" if found.shown else ""
         rows.append([METRIC_NAMES[key], mine, theirs, shown, span, differs])
-=======
-def rows_of(result: dict[str, Any]) -> list[list[str]]:
-    """Rows of each figure in A, in B, and its difference with the interval."""
-    from histo.report.words import METRIC_NAMES, NONE, number
-
-    rows = [["metric", "A", "B", "B - A", "95 % interval", ""]]
-    for key in (key for key in METRIC_NAMES if key in result["difference"]):
-        found = result["difference"][key]
-        value, ends = found["value"], found["interval"]
-        shown = NONE if value is None else f"{value:+.4f}"
-        span = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else NONE
-        differs = ends and not ends[0] <= 0 <= ends[1]
-        mine, theirs = number(result["A"][key]), number(result["B"][key])
-        rows.append([METRIC_NAMES[key], mine, theirs, shown, span, "differs" if differs else ""])
->>>>>>> report
     return rows
 
 

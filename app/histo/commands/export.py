@@ -41,7 +41,6 @@ def export(
 
     from histo.model.bundle import write_bundle
     from histo.model.card import CARD, parse_card
-<<<<<<< HEAD
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = with_calibration(card, folder, table, wanted, screen)
@@ -49,38 +48,6 @@ def export(
     sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
     facts = facts_of(folder, table)
     has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
-=======
-    from histo.model.checkpoint import load_best
-    from histo.model.network import make_model
-    from histo.report.compute import compute_metrics
-
-    wanted = wanted or wanted_in_report(run)
-    card = parse_card(read_json(run.path / CARD), run.path / CARD)
-    card = with_calibration(card, run, table, wanted, screen)
-    folds = run.settings().get("folds") or 1
-    card = replace(card, models=folds)
-    model = make_model(card)
-    parts = getattr(model, "models", [model])
-    for number, part in enumerate(parts):
-        load_best(run.checkpoint if folds == 1 else RunFolder(run.fold(number)).checkpoint, part)
-    environment: dict[str, Any] = read_json(run.environment)
-    # the confusion matrix of many classes would be most of the card
-    left_out = ("confusion_matrix", "calibration", "split", "unit", "units")
-    found = compute_metrics(table, rounds=0).as_dict()
-    metrics = {name: value for name, value in found.items() if name not in left_out}
-    has_onnx = write_bundle(
-        folder,
-        model,
-        card,
-        {
-            "metrics": metrics,
-            "trained": environment.get("started"),
-            "fingerprint": environment.get("fingerprint"),
-        },
-        [row["sha1"] for row in run.read_split() if row.get("sha1")],
-        pickled=not no_pickle,
-    )
->>>>>>> report
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
@@ -133,20 +100,12 @@ def wanted_in_report(run: RunFolder) -> Wanted | None:
 def with_calibration(
     card: ModelCard, run: RunFolder, table: Predictions, wanted: Wanted | None, screen: Screen
 ) -> ModelCard:
-<<<<<<< HEAD
     """The card with the temperature, and the threshold, found on the validation patches."""
-=======
-    """The card with the temperature, and the threshold, that the validation patches ask for."""
->>>>>>> report
     from histo.report.calibration import calibrate
     from histo.report.weighted import wanted_threshold
 
     groups = run.groups_of(table.ids)
-<<<<<<< HEAD
     temperature = calibrate(table.labels, table.probabilities, groups).temperature
-=======
-    found = calibrate(table.labels, table.probabilities, groups).temperature
->>>>>>> report
     threshold = 0.5
     if wanted:
         threshold = wanted_threshold(table.labels, table.probabilities, table.vocab, wanted)
