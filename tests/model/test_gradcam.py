@@ -178,7 +178,7 @@ def test_mistakes_come_the_surest_first_then_typical_hits_of_each_class_then_a_s
 @pytest.fixture
 def looked(tiny_run: Path) -> GradCam:
     """What the session's run kept."""
-    found = read_gradcam(tiny_run / GRADCAM)
+    found = read_gradcam(tiny_run)
     assert found is not None
     return found
 

@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Path:
     for n, pixels in enumerate(patches_of([str(n) for n in range(len(labels))])):
         write_image(images / f"{n}.png", pixels)
     folder = write_run(tmp_path / "run", images=str(images))
-    write_gradcam(folder / GRADCAM, maps_of(table))
+    write_gradcam(folder, maps_of(table))
     return folder
 
 
@@ -88,7 +88,7 @@ def test_the_report_shows_maps_and_their_share_inside_the_centre(run):
 
 def test_a_centre_that_the_maps_cannot_show_is_one_line(run):
     assert_one_line_error(run_histo("interpret", run, "--centre", 64), "32x32 px")
-    write_gradcam(run / GRADCAM, maps_of(two_classes()[1], cells=2))
+    write_gradcam(run, maps_of(two_classes()[1], cells=2))
     assert_one_line_error(run_histo("interpret", run, "--centre", 16), "2x2 cells")
     assert run_histo("interpret", run).exit_code == 0
 
@@ -107,7 +107,7 @@ def test_the_maps_of_folds_are_in_one_report(run, tmp_path):
             found.ids[rows], found.called[rows], found.drawn[rows], found.maps[rows], found.side
         )
         (run / f"fold-{number + 1}").mkdir()
-        write_gradcam(run / f"fold-{number + 1}" / GRADCAM, half)
+        write_gradcam(run / f"fold-{number + 1}", half)
     assert run_histo("interpret", run, "--centre", 16).exit_code == 0
     assert json.loads((run / "report" / "metrics.json").read_text())["gradcam"] == whole
 
@@ -115,8 +115,9 @@ def test_the_maps_of_folds_are_in_one_report(run, tmp_path):
 def test_a_damaged_file_of_maps_is_one_line(run, tmp_path):
     data = (run / GRADCAM).read_bytes()
     found = maps_of(two_classes()[1])
-    write_gradcam(tmp_path / "short.npz", replace(found, ids=found.ids[:3]))
-    short = (tmp_path / "short.npz").read_bytes()
+    (tmp_path / "short").mkdir()
+    write_gradcam(tmp_path / "short", replace(found, ids=found.ids[:3]))
+    short = (tmp_path / "short" / GRADCAM).read_bytes()
     for broken in (data[: len(data) // 2], b"", b"no zip", short):
         (run / GRADCAM).write_bytes(broken)
         assert_one_line_error(run_histo("interpret", run), GRADCAM, "is damaged")

@@ -72,7 +72,7 @@ def watching() -> Iterator[None]:
         wait_for_workers=False,
         timeout=timedelta(seconds=BEAT * 5),
     )
-    rank, world = ranks.rank(), ranks.world()
+    rank, world = ranks.rank(), ranks.world_size()
     store.set(_key(rank), "0")
     ranks.barrier()  # now every key is there
     beats = Beats([""] * world, [time.monotonic()] * world)

@@ -20,7 +20,7 @@ def rank() -> int:
     return _number("RANK", 0)
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes the launch has, on all machines."""
     return _number("WORLD_SIZE", 1)
 
@@ -30,7 +30,7 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0)
 
 
-def local_world() -> int:
+def local_world_size() -> int:
     """How many processes the launch has on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
@@ -41,7 +41,7 @@ def cores() -> int:
         lent = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         lent = os.cpu_count() or 1
-    return max(1, lent // local_world())
+    return max(1, lent // local_world_size())
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def process_group() -> Iterator[None]:
     Where one is lost, or its machine out of reach, each of the others ends within a minute with
     one line and status 1.
     """
-    if world() == 1:
+    if world_size() == 1:
         yield
         return
     import torch
@@ -75,7 +75,7 @@ def process_group() -> Iterator[None]:
 
 def broadcast(make: Callable[[], T]) -> T:
     """What the first process makes, in every process; where it fails, each fails as it did."""
-    if world() == 1:
+    if world_size() == 1:
         return make()
     import torch
     import torch.distributed as dist
@@ -95,7 +95,7 @@ def broadcast(make: Callable[[], T]) -> T:
 
 def any_rank(flag: bool) -> bool:
     """Whether it is true in any process; all must ask."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     import torch
     import torch.distributed as dist
@@ -110,7 +110,7 @@ def barrier() -> None:
 
     The launcher then ends the others, so that nobody waits for it.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     import torch.distributed as dist
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from histo.config import ModelCard
 from histo.model.checkpoint import load_best
+from histo.pixels.normalise import Normalise
 from histo.run.folder import RunFolder
-from histo.run.gradcam import GRADCAM, GradCam, write_gradcam
+from histo.run.gradcam import GradCam, write_gradcam
 from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Screen
 
@@ -36,7 +37,7 @@ def save_gradcam(
     batch_size: int,
     screen: Screen,
 ) -> None:
-    """Write attention.npz: maps of a run's worst mistakes, typical hits and a random sample.
+    """Write gradcam.npz: maps of a run's worst mistakes, typical hits and a random sample.
 
     `model` is body and head, and gets the weights that were kept; `take` gives the patches
     uint8 [B, S, S, 3] at some places, and `places` says where each row of predictions.csv is. A
@@ -59,7 +60,7 @@ def save_gradcam(
             advance(len(batch))
     ids = [table.ids[row] for row in rows]
     found = GradCam(ids, called, drawn, np.concatenate(maps), card.patch_size)
-    write_gradcam(run.path / GRADCAM, found)
+    write_gradcam(run.path, found)
 
 
 def choose(table: Predictions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -87,9 +88,9 @@ def choose(table: Predictions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 def to_input(patches: NDArray[np.uint8], model: nn.Module, card: ModelCard) -> Tensor:
     """Patches uint8 [B, S, S, 3] as the model sees them: float [B, 3, S, S] on its device."""
     device = next(model.parameters()).device
-    mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (card.mean, card.std))
-    batch = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2)
-    return (batch.float() / 255 - mean) / std
+    normalise = Normalise(card.mean, card.std).to(device)
+    batch: Tensor = normalise(torch.from_numpy(patches).to(device)).permute(0, 3, 1, 2)
+    return batch
 
 
 def grad_cam(model: nn.Sequential, layer: str, batch: Tensor) -> tuple[Tensor, Tensor]:
