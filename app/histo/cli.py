@@ -31,7 +31,7 @@ class Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except HistoError as error:
-            who = f" (process {ranks.rank()} of {ranks.world()})" if ranks.rank() else ""
+            who = f" (process {ranks.rank()} of {ranks.world_size()})" if ranks.rank() else ""
             if not error.said_elsewhere:
                 typer.echo(f"error{who}: {error.line(self.speller(ctx))}", err=True)
             status = error.exit_status
@@ -67,7 +67,9 @@ def main() -> None:
     """The `histo` program."""
     # what fastai calls of torch and torch means to drop one day is not for histo's users to mend
     warnings.simplefilter("ignore", FutureWarning)
-    if ranks.world() > 1:  # PyTorch warns of a lost socket with pages of frames; histo has a line
+    if (
+        ranks.world_size() > 1
+    ):  # PyTorch warns of a lost socket with pages of frames; histo has a line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 
@@ -252,7 +254,7 @@ def train(
     from histo.commands.train import resume as go_on
     from histo.commands.train import train as run
 
-    if devices and devices > 1 and ranks.world() == 1:
+    if devices and devices > 1 and ranks.world_size() == 1:
         from histo.distributed.launch import launch
 
         raise typer.Exit(launch(devices, device))
@@ -417,7 +419,7 @@ def share_of(given: str | None) -> Shard | None:
     """The share of `--shard I/N`, where one was asked for."""
     if given is None:
         return None
-    if ranks.world() > 1:
+    if ranks.world_size() > 1:
         raise typer.BadParameter("a launcher's processes divide the work: leave --shard out")
     try:
         return Shard.parse(given)

@@ -1,19 +1,100 @@
-"""Every setting and its default, once."""
+"""Every setting, its default and its bounds, once."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from histo.errors import HistoError
 
 Augment = Literal["none", "d4", "stain"]
+"""How training patches are varied: functions of histo.data.augment, by name."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+Rate = Literal["sensitivity", "specificity"]
+
+CNN_LR = 1.5e-3
+"""Peak learning rate of convolutional nets; found by measurement (docs/measurements)."""
+TRANSFORMER_LR = 1e-4
+"""Peak learning rate of transformers and ConvNeXt, which diverge at that of a convolutional net."""
+BODY_LR_DIVISOR = 3.0
+"""Discriminative rates: the first half of a pretrained body learns at the peak rate over this."""
+HEAD_UNITS = 512
+"""Units of the head's hidden layer."""
+HEAD_DROPOUT = 0.5
+CPU_BATCH = 32
+"""Training batch on a CPU, where more steps do more than larger ones."""
+GPU_BATCH = 256
+"""Training batch on a GPU: large enough to keep it busy."""
 PREDICT_BATCH = 64
 """Patches predicted at once: on a CPU as fast as 256, in less than half the memory."""
+RANGES: Mapping[str, tuple[float, float | None]] = {
+    "crop": (8, None),
+    "size": (8, None),
+    "valid_pct": (1, 90),
+    "folds": (2, 100),
+    "epochs": (1, None),
+    "freeze_epochs": (0, None),
+    "batch_size": (1, None),
+    "seed": (0, 2**32 - 1),
+    "checkpoint_minutes": (0, None),
+    "sensitivity": (0, 1),
+    "specificity": (0, 1),
+    "centre": (0, None),
+    "devices": (1, None),
+}
+"""The least and the greatest value of each setting that is a number."""
+CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}
+CHOICES["tracker"] = get_args(Tracker)
+
+
+def check_setting(name: str, value: Any) -> None:
+    """Refuse a value that is out of the setting's range or not among its choices."""
+    if value is None:
+        return
+    if name in CHOICES and value not in CHOICES[name]:
+        raise HistoError(f"{name} is {value!r}: give one of {', '.join(CHOICES[name])}")
+    if name in RANGES:
+        low, high = RANGES[name]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise HistoError(f"{name} is {value!r}, not a number")
+        if value < low or (high is not None and value > high):
+            bound = f"from {low:g} to {high:g}" if high is not None else f"at least {low:g}"
+            raise HistoError(f"{name} is {value:g}: it must be {bound}")
+
+
+def parse_lr(given: object) -> float:
+    """A learning rate as a number; HistoError where it is none."""
+    try:
+        lr = float(str(given))
+    except ValueError:
+        lr = math.nan
+    if not (math.isfinite(lr) and lr > 0):
+        raise HistoError(
+            f"learning rate {given!r} is not a positive number", "{lr} takes a number, or find"
+        )
+    return lr
+
+
+class Settings:
+    """A group of settings: paths may be given as text, values are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        """Make paths of text, and refuse values out of range."""
+        for each in fields(self):  # type: ignore[arg-type]  (subclasses are dataclasses)
+            value = getattr(self, each.name)
+            if isinstance(value, str) and "Path" in str(each.type):
+                object.__setattr__(self, each.name, Path(value))
+            check_setting(each.name, value)
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which patches, and how a file becomes an array."""
 
     data: Path
@@ -78,7 +159,7 @@ class TrainConfig(DataConfig):
     epochs: int = 8
     freeze_epochs: int | None = None
     """epochs of the head alone before `epochs` of everything; found from `weights`"""
-    lr: str | None = None
+    lr: float | Literal["find"] | None = None
     """the peak learning rate, or `find`; found from `arch`"""
     batch_size: int | None = None
     """found from the device"""
@@ -88,10 +169,24 @@ class TrainConfig(DataConfig):
     compile: bool = False
     """compile the model with torch.compile"""
     no_store: bool = False
+    """decode into memory, keep nothing on disk"""
     checkpoint_minutes: float = 5.0
     """minutes between checkpoints within an epoch; each epoch ends with one"""
+    tracker: Tracker | None = None
+    """an experiment tracker that is told of settings, epochs and results"""
     given: frozenset[str] = field(default=frozenset(), repr=False)
     """the names of the settings the user gave"""
+
+    def __post_init__(self) -> None:
+        """A learning rate given as text becomes a number."""
+        super().__post_init__()
+        if self.lr is not None and self.lr != "find":
+            object.__setattr__(self, "lr", parse_lr(self.lr))
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the body starts from weights."""
+        return self.weights != "none"
 
     def record(self, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Every setting as `{"value": …, "source": given | default | found}`, for config.json."""
@@ -123,10 +218,10 @@ class ModelCard:
     mean: list[float]
     std: list[float]
     """of RGB in 0..1"""
-    head: int = 512
+    head: int = HEAD_UNITS
     """units of the hidden layer between features and classes"""
     temperature: float = 1.0
-    """what predict divides logits by, so that probabilities come true as often as they say"""
+    """what logits are divided by, so that probabilities come true as often as they say"""
     threshold: float = 0.5
     """for two classes: class 1 is called at or above this probability, before the temperature"""
     models: int = 1
@@ -141,8 +236,50 @@ class ModelCard:
 class Wanted:
     """A sensitivity or specificity (0 to 1) that the operating point shall have."""
 
-    rate: str
+    rate: Rate
     value: float
 
     def __str__(self) -> str:
         return f"{self.rate} {self.value:g}"
+
+    @classmethod
+    def of(cls, sensitivity: float | None, specificity: float | None) -> Wanted | None:
+        """The one of the two that was given; None where neither was."""
+        check_setting("sensitivity", sensitivity)
+        check_setting("specificity", specificity)
+        if sensitivity is not None and specificity is not None:
+            raise HistoError(
+                "a threshold cannot be chosen for both", "give {sensitivity} or {specificity}"
+            )
+        if sensitivity is not None:
+            return cls("sensitivity", sensitivity)
+        return None if specificity is None else cls("specificity", specificity)
+
+
+def takes(kind: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Spell out `**settings` in a function's signature: the fields of a class of settings.
+
+    So each setting and its default stands in one place, is shown by `help`, and a name that is
+    none of them is Python's own TypeError.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = signature(function)
+        named = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        known = {"given", *(p.name for p in named)}
+        more = [
+            Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in fields(kind)  # type: ignore[arg-type]  (subclasses are dataclasses)
+            if f.name not in known
+        ]
+        full = Signature([*named, *more], return_annotation=own.return_annotation)
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            full.bind(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        call.__signature__ = full  # type: ignore[attr-defined]
+        return call
+
+    return decorate

@@ -99,6 +99,15 @@ class Screen:
                 advance()
 
 
+Progress = bool | Screen
+"""Whether a command shows what it does: yes, no, or on this screen."""
+
+
+def screen_of(progress: Progress) -> Screen:
+    """The screen that a command speaks to."""
+    return progress if isinstance(progress, Screen) else Screen(quiet=not progress)
+
+
 def plural(word: str, count: int) -> str:
     """The word for a count of things."""
     if count == 1:

@@ -413,9 +413,9 @@ def test_a_launchers_processes_take_a_share_each_and_the_first_joins_them(
 
 def test_only_the_first_process_speaks_and_each_has_its_cores(monkeypatch, capsys):
     alone = ranks.cores()
-    assert (ranks.rank(), ranks.world(), ranks.local_rank()) == (0, 1, 0)
+    assert (ranks.rank(), ranks.world_size(), ranks.local_rank()) == (0, 1, 0)
     launched(monkeypatch, 1, 2)
-    assert (ranks.rank(), ranks.world(), ranks.local_rank()) == (1, 2, 1)
+    assert (ranks.rank(), ranks.world_size(), ranks.local_rank()) == (1, 2, 1)
     assert ranks.cores() == max(1, alone // 2)
     Screen().say("two")
     launched(monkeypatch, 0, 2)

@@ -91,7 +91,7 @@ def evaluate(
     )
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    mine = shard or Shard(ranks.rank() + 1, ranks.world())
+    mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     table = stem.with_name(f"{stem.name}.csv")
     settings = settings_of(bundle, config, card, patches.column, tta, trained is not None)
     part = Part(mine.path(table), facts, mine, settings)

@@ -71,7 +71,7 @@ def predict(
     opened = open_model(bundle, tta, trust_pickle, device, batch_size)
     if submission is not None and len(opened.vocab) != 2:
         raise HistoError(f"--submission needs two classes; this model has {len(opened.vocab)}")
-    mine = shard or Shard(ranks.rank() + 1, ranks.world())
+    mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     part = Part(
         mine.path(out) if shard or mine.of > 1 else out,
         TableFacts(
@@ -168,7 +168,7 @@ def _open_pickle(path: Path, tta: bool, trust: bool, device: str, batch_size: in
         )
     if tta:
         raise HistoError("--tta needs a bundle, not a pickle")
-    if ranks.world() > 1:  # fastai would gather by itself, over processes that have not met
+    if ranks.world_size() > 1:  # fastai would gather by itself, over processes that have not met
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.bundle import open_pickle

@@ -2,68 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from histo.config import TrainConfig
-from histo.data.dataset import Dataset, load_dataset
+from histo.commands.runs import Run
+from histo.config import TrainConfig, takes
+from histo.data.dataset import Dataset, LabelTable, read_label_table
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
-from histo.screen import Screen
-from histo.training.folds import train_folds, train_folds_on
-from histo.training.resume import read_patches_again, read_settings
-from histo.training.single import parse_lr, train_new, train_on
+from histo.screen import Progress, Screen, screen_of
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
 
 
-def train(config: TrainConfig, screen: Screen) -> RunFolder:
-    """Train as `config` says and return the run folder it made.
+@takes(TrainConfig)
+def train(
+    data: str | Path | None = None,
+    *,
+    resume: str | Path | None = None,
+    callbacks: Sequence[Any] = (),
+    progress: Progress = False,
+    **settings: Any,
+) -> Run:
+    """Train a classifier on the patches in `data`, or go on with the run `resume`.
 
-    Nothing is made before labels, patches, weights and device have proved good.
+    Returns the run: its folder, tables, figures, and the live fastai learner. Each setting is a
+    field of histo.config.TrainConfig; `callbacks` are fastai callbacks. Nothing is written before
+    labels, patches, weights and device have proved good. Raises HistoError.
     """
-    from histo.model import learner as engine
+    screen = screen_of(progress)
+    given = settings if data is None else {"data": data, **settings}
+    config = TrainConfig(**{"data": Path(), **given}, given=frozenset(given))
+    if resume is not None:
+        return go_on(Path(resume), config, screen, callbacks)
+    if data is None:
+        raise HistoError("there is nothing to train on", "give {data}", "{resume} a run")
+    return begin(config, screen, callbacks)
 
-    if config.lr not in (None, "find"):
-        parse_lr(config.lr)
+
+def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
+    """Train in a new run folder."""
     if config.folds and config.split_column:
-        raise HistoError("--folds makes the split itself: leave --split-column out")
-    engine.resolve_precision(config.precision, engine.resolve_device(config.device))
-    make = train_folds if config.folds else train_new
+        raise HistoError("folds make the split themselves", "leave {split_column} out")
+    table = read_label_table(config, screen)
+    check_model(config)
+
+    from histo.data.dataset import load_dataset
+    from histo.model.device import resolve_device, resolve_precision
+    from histo.training.folds import train_folds
+    from histo.training.single import train_new
+
+    resolve_precision(config.precision, resolve_device(config.device))
     with ranks.process_group():
-        patches = load_dataset(config, screen)
-        check_same(patches)
-        return make(config, patches, screen)
+        data = load_dataset(config, table, screen)
+        check_same(data)
+        if config.folds:
+            return Run(train_folds(config, data, screen, callbacks).path)
+        run, learn = train_new(config, data, screen, callbacks)
+    return Run(run.path, learn)
 
 
-def check_same(patches: Dataset) -> None:
+def check_model(config: TrainConfig) -> None:
+    """HistoError for an architecture that is none, and weights that are not there: without torch."""
+    check_arch(config.arch)
+    if config.weights not in ("imagenet", "none") and not Path(config.weights).exists():
+        raise HistoError(
+            f"no weights file {config.weights}", "{weights} is imagenet, none or a file"
+        )
+
+
+def check_same(data: Dataset) -> None:
     """HistoError where the machines of a launch do not have the same data."""
-    if ranks.world() == 1:
+    if ranks.world_size() == 1:
         return
-    mine = patches.fingerprints()
+    mine = data.fingerprints()
     if ranks.broadcast(lambda: mine) != mine:
         raise HistoError("labels or pixels here are not those of the first process's machine")
 
 
-def resume(path: Path, asked: TrainConfig, screen: Screen) -> RunFolder:
+def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     """Go on with a run that was cut, to the same end as if it had not been.
 
     `asked` holds what the user gives now: only where the data lie, device and checkpoints may
     differ from what the run was started with.
     """
+    unfinished(path)
+
+    from histo.training.folds import train_folds_on
+    from histo.training.resume import read_settings
+    from histo.training.single import train_on
+
     with ranks.process_group():
         run = ranks.broadcast(lambda: unfinished(path))
         with run.lock():
             config = read_settings(run, asked)
-            if ranks.broadcast(lambda: not run.split.is_file() or not run.environment.is_file()):
-                patches = load_dataset(config, screen)  # it was cut before its first batch
-            else:
-                patches = read_patches_again(run, config, screen)
-            go_on = train_folds_on if config.folds else train_on
-            return go_on(run, config, patches, screen)
+            data = data_of(run, config, read_label_table(config, screen), screen)
+            if config.folds:
+                train_folds_on(run, config, data, screen, callbacks)
+                return Run(run.path)
+            learn: Learner = train_on(run, config, data, screen, callbacks)
+    return Run(run.path, learn)
+
+
+def data_of(run: RunFolder, config: TrainConfig, table: LabelTable, screen: Screen) -> Dataset:
+    """The data of a run that goes on, split as before."""
+    from histo.data.dataset import load_dataset
+    from histo.training.resume import load_again
+
+    if ranks.broadcast(lambda: not run.split.is_file() or not run.environment.is_file()):
+        return load_dataset(config, table, screen)  # it was cut before its first batch
+    return load_again(run, config, table, screen)
 
 
 def unfinished(path: Path) -> RunFolder:
     """The run at `path`; HistoError where it has come to its end."""
     run = RunFolder.open(path)
-    if run.predictions.is_file() if run.settings().get("folds") else run.finished:
+    if run.finished:
         raise HistoError(f"{path} is finished (next: histo interpret {path})")
     return run

@@ -1,86 +1,109 @@
-"""Augmentation: each a function of a batch; a new one is a class here and a name in AUGMENTS."""
+"""Augmentations of training patches: each a function here, chosen by its name in histo.config.
+
+An augmentation takes patches uint8 [B, S, S, 3], RGB, and gives the same shape. What is random in
+it comes from `draw`, so that it follows from the seed of the batch, however many processes share it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
 from histo.data.decode import cv2
-from histo.pixels import d4
+from histo.pixels.d4 import VIEWS, view
 
 
-class OnPatches(Transform):  # type: ignore[misc]
-    """A batch transform that works on the patches alone, as a plain tensor [B, S, S, 3].
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers for `count` patches: this process's share of those of a batch of `batch`.
 
-    Labels pass untouched. fastai's own way in, a dispatch on the type of every element of every
-    batch, takes a third of this loader's time. What is random is drawn for a whole batch of
-    `batch` patches, and every `world`-th of it, from `rank`, is that of this share.
+    Process `rank` of `world_size` has every `world_size`-th patch of the batch.
     """
 
-    batch, rank, world = 0, 0, 1
+    count: int
+    device: torch.device
+    batch: int = 0
+    rank: int = 0
+    world_size: int = 1
 
-    def share(self, draw: Callable[[int], Tensor], count: int) -> Tensor:
-        """The part of what is drawn for a whole batch that falls to the `count` patches here."""
-        whole = max(self.batch, (count - 1) * self.world + self.rank + 1)
-        return draw(whole)[self.rank :: self.world][:count]
+    def integers(self, high: int) -> Tensor:
+        """Whole numbers from 0 to `high` - 1, int64 [count]."""
+        return self._share(torch.randint(high, (self._whole,), device=self.device))
 
-    def __call__(self, batch: Any, split_idx: int | None = None) -> Any:
-        """A batch (patches [B, 3, S, S] alone, or first in a tuple), changed where it is asked."""
-        return batch if self.split_idx not in (None, split_idx) else _on(batch, self.change)
+    def uniform(self, columns: int) -> Tensor:
+        """Numbers from 0 to 1, float32 [count, columns]."""
+        return self._share(torch.rand(self._whole, columns, device=self.device))
 
-    def decode(self, batch: Any, split_idx: int | None = None) -> Any:
-        """The batch as a person would see it."""
-        return batch if self.split_idx not in (None, split_idx) else _on(batch, self.undo)
+    @property
+    def _whole(self) -> int:
+        return max(self.batch, (self.count - 1) * self.world_size + self.rank + 1)
 
-    def change(self, patches: Tensor) -> Tensor:
-        """Patches [B, S, S, 3] in, the same shape out."""
-        raise NotImplementedError
-
-    def undo(self, patches: Tensor) -> Tensor:
-        """What a person would see of `change`'s result: of an augmentation, the result itself."""
-        return patches
+    def _share(self, whole: Tensor) -> Tensor:
+        return whole[self.rank :: self.world_size][: self.count]
 
 
-def _on(batch: Any, work: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(batch, tuple):
-        return (_on(batch[0], work), *batch[1:])
-    patches = batch.as_subclass(Tensor).permute(0, 2, 3, 1).contiguous()
-    return work(patches).permute(0, 3, 1, 2).as_subclass(type(batch))
+Augmentation = Callable[[Tensor, Draw], Tensor]
 
 
-class UniformD4(OnPatches):
-    """Each training patch in one of its eight D4 views, each equally likely, exactly.
+def none(patches: Tensor, _draw: Draw) -> Tensor:
+    """The patches as they are."""
+    return patches
+
+
+def d4(patches: Tensor, draw: Draw) -> Tensor:
+    """Each patch in one of its eight D4 views, each equally likely, exactly.
 
     On a CPU by OpenCV, patch by patch, which is 20 times as fast as torch's transposes of three
     bytes; elsewhere by one gather for the batch.
     """
-
-    order, split_idx = 5, 0  # on uint8: a quarter of the bytes to move; training patches only
-
-    def change(self, patches: Tensor) -> Tensor:
-        """Uint8 [B, S, S, 3] in, the same out."""
-        views = self.views(patches)
-        if patches.device.type != "cpu":
-            return turn(patches, views)
-        out = np.empty(patches.shape, np.uint8)
-        for patch, view, turned in zip(patches.numpy(), views.tolist(), out, strict=True):
-            TURNS[view](patch, turned)
-        return torch.from_numpy(out)
-
-    def views(self, patches: Tensor) -> Tensor:
-        """Which view of each patch, int64 [B]."""
-        device = patches.device
-        return self.share(lambda n: torch.randint(d4.VIEWS, (n,), device=device), len(patches))
+    views = draw.integers(VIEWS)
+    if patches.device.type != "cpu":
+        return gather_views(patches, views)
+    out = np.empty(patches.shape, np.uint8)
+    for patch, number, turned in zip(patches.numpy(), views.tolist(), out, strict=True):
+        CPU_VIEWS[number](patch, turned)
+    return torch.from_numpy(out)
 
 
-TURNS: tuple[Any, ...] = (
+def stain(patches: Tensor, draw: Draw) -> Tensor:
+    """D4, and a modest change of brightness, contrast, saturation and hue, another for each patch.
+
+    Bounds: brightness ±0.05, contrast ±10 %, saturation ±10 %, hue ±9 degrees; about the spread
+    between laboratories that Tellez et al. (2019, Medical Image Analysis 58:101544) call "light".
+    All four are one 3x3 matrix and offset a patch, rounded to uint8. On a CPU a patch is turned and
+    coloured while it is in the cache.
+    """
+    on_cpu = patches.device.type == "cpu"
+    views = draw.integers(VIEWS)
+    matrix, brightness = colour_change(draw.uniform(4) * 2 - 1)
+    contrast = matrix.sum((1, 2), keepdim=True) / 3  # rows add up to the contrast factor
+    grey = cpu_means(patches.numpy()) if on_cpu else patches.float().mean((1, 2, 3))
+    offset = (1 - contrast) * grey[:, None, None] + 255 * brightness
+    if not on_cpu:
+        return change_colours(gather_views(patches, views), matrix, offset)
+    affine = torch.cat([matrix, offset.expand(-1, 3, 1)], 2).numpy()
+    out = np.empty(patches.shape, np.uint8)
+    turned = np.empty(patches.shape[1:], np.uint8)
+    rows = zip(patches.numpy(), views.tolist(), affine, out, strict=True)
+    for patch, number, colours, changed in rows:
+        CPU_VIEWS[number](patch, turned)
+        cv2.transform(turned, colours, changed)
+    return torch.from_numpy(out)
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {made.__name__: made for made in (none, d4, stain)}
+
+
+# ------------------------------------------------------------------- views
+
+CPU_VIEWS: tuple[Any, ...] = (
     lambda patch, out: np.copyto(out, patch),
     lambda patch, out: cv2.flip(patch, 1, out),
     lambda patch, out: cv2.flip(patch, 0, out),
@@ -90,12 +113,12 @@ TURNS: tuple[Any, ...] = (
     lambda patch, out: cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
     lambda patch, out: cv2.flip(cv2.transpose(patch), -1, out),
 )
-"""View k of one patch [S, S, 3] into `out`, in the order of `d4.view`."""
+"""View k of one patch [S, S, 3] into `out`, in the order of `histo.pixels.d4.view`."""
 
 
-def turn(patches: Tensor, k: Tensor) -> Tensor:
-    """View `k[i]` of each patch [B, S, S, 3], by one gather."""
-    chosen = _sources(patches.shape[1], patches.device)[k][:, :, None].expand(-1, -1, 3)
+def gather_views(patches: Tensor, numbers: Tensor) -> Tensor:
+    """View `numbers[i]` of each patch [B, S, S, 3], by one gather."""
+    chosen = _sources(patches.shape[1], patches.device)[numbers][:, :, None].expand(-1, -1, 3)
     return patches.flatten(1, 2).gather(1, chosen).view(patches.shape)
 
 
@@ -103,55 +126,21 @@ def turn(patches: Tensor, k: Tensor) -> Tensor:
 def _sources(side: int, device: torch.device) -> Tensor:
     """Which pixel comes to each place of the eight views, int64 [8, S * S]."""
     places = torch.arange(side * side, device=device).view(1, side, side)
-    return torch.cat([d4.view(places, v) for v in range(d4.VIEWS)]).flatten(1)
+    return torch.cat([view(places, number) for number in range(VIEWS)]).flatten(1)
 
+
+# ------------------------------------------------------------------- colours
 
 GREY = torch.full((3, 3), 1 / 3)
-
-
-TURNS_OF_HUE = (
+HUE_ROTATION = (
     GREY,
     torch.eye(3) - GREY,
     torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / 3**0.5,
 )
-
-
-COLOURFUL = torch.eye(3) - torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
-
-
-COLOURS = torch.stack([*TURNS_OF_HUE, *(turn @ COLOURFUL for turn in TURNS_OF_HUE)]).flatten(1)
-"""What a change of colour is made of [6, 9]: a turn of hue (a constant, and what its cosine and its
-sine weigh), and the same after the grey is taken out."""
-
-
-class D4AndStain(UniformD4):
-    """D4, and a modest change of brightness, contrast, saturation and hue, another for each patch.
-
-    Bounds: brightness ±0.05, contrast ±10 %, saturation ±10 %, hue ±9 degrees; about the spread
-    between laboratories that Tellez et al. (2019, Medical Image Analysis 58:101544) call "light".
-    All four are one 3x3 matrix and offset a patch; what they give is rounded to uint8. On a CPU a
-    patch is turned and coloured while it is in the cache.
-    """
-
-    def change(self, patches: Tensor) -> Tensor:
-        """Uint8 [B, S, S, 3] in, the same out."""
-        device, on_cpu = patches.device, patches.device.type == "cpu"
-        views = self.views(patches)
-        factors = self.share(lambda n: torch.rand(n, 4, device=device) * 2 - 1, len(patches))
-        matrix, brightness = colour_change(factors)
-        contrast = matrix.sum((1, 2), keepdim=True) / 3  # rows add up to the contrast factor
-        grey = cpu_means(patches.numpy()) if on_cpu else patches.float().mean((1, 2, 3))
-        offset = (1 - contrast) * grey[:, None, None] + 255 * brightness
-        if not on_cpu:
-            return recolour(turn(patches, views), matrix, offset)
-        affine = torch.cat([matrix, offset.expand(-1, 3, 1)], 2).numpy()
-        out = np.empty(patches.shape, np.uint8)
-        turned = np.empty(patches.shape[1:], np.uint8)
-        rows = zip(patches.numpy(), views.tolist(), affine, out, strict=True)
-        for patch, view, colours, changed in rows:
-            TURNS[view](patch, turned)
-            cv2.transform(turned, colours, changed)
-        return torch.from_numpy(out)
+WITHOUT_GREY = torch.eye(3) - torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
+COLOURS = torch.stack([*HUE_ROTATION, *(part @ WITHOUT_GREY for part in HUE_ROTATION)]).flatten(1)
+"""What a change of colour is a sum of [6, 9]: a rotation of hue (a constant part, and those that its
+cosine and its sine weigh), and the same after the grey is taken out."""
 
 
 def cpu_means(patches: NDArray[np.uint8]) -> Tensor:
@@ -167,8 +156,8 @@ def colour_change(factors: Tensor) -> tuple[Tensor, Tensor]:
     """
     saturation, hue, contrast, brightness = factors[:, :, None].unbind(1)
     angle = torch.pi / 20 * hue
-    turns = torch.cat([torch.ones_like(angle), angle.cos(), angle.sin()], 1)
-    parts = torch.cat([turns, 0.1 * saturation * turns], 1) * (1 + 0.1 * contrast)
+    rotation = torch.cat([torch.ones_like(angle), angle.cos(), angle.sin()], 1)
+    parts = torch.cat([rotation, 0.1 * saturation * rotation], 1) * (1 + 0.1 * contrast)
     return (parts @ _colours(factors.device)).view(-1, 3, 3), 0.05 * brightness[:, None]
 
 
@@ -177,14 +166,7 @@ def _colours(device: torch.device) -> Tensor:
     return COLOURS.to(device)
 
 
-def recolour(patches: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+def change_colours(patches: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """`matrix @ rgb + offset` for each pixel of uint8 [B, S, S, 3], rounded to uint8."""
     moved = torch.baddbmm(offset, patches.flatten(1, 2).float(), matrix.mT)
     return moved.round_().clamp_(0, 255).to(torch.uint8).view(patches.shape)
-
-
-AUGMENTS: dict[str, list[type[OnPatches]]] = {
-    "none": [],
-    "d4": [UniformD4],
-    "stain": [D4AndStain],
-}

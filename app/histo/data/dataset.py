@@ -13,7 +13,7 @@ from histo.config import TrainConfig
 from histo.data.decode import SHA1
 from histo.data.groups import groups_of
 from histo.data.labels import Row, make_vocab, read_labels, read_rows, without_repeats
-from histo.data.patch_files import PatchIndex
+from histo.data.patch_files import PatchFiles, PatchIndex
 from histo.data.split import (
     check_split,
     fold_of,
@@ -24,6 +24,7 @@ from histo.data.split import (
 )
 from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError
+from histo.pixels.fit import Fit
 from histo.run.split import Leak, Split
 from histo.screen import Screen, counted
 
@@ -63,63 +64,91 @@ class KnownSplit:
     unit: str
 
 
-def load_dataset(config: TrainConfig, screen: Screen, known: KnownSplit | None = None) -> Dataset:
-    """Labels, files, split and decoded pixels; raises HistoError for whatever is wrong.
+@dataclass(frozen=True)
+class LabelTable:
+    """The rows of the label CSV that count, and the file of each: all that is known without decoding."""
 
-    A `known` split is taken as it is: it was checked when it was made.
-    """
+    rows: list[Row]
+    paths: PatchFiles
+    vocab: list[str]
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each row."""
+        return [row.label for row in self.rows]
+
+
+def read_label_table(config: TrainConfig, screen: Screen) -> LabelTable:
+    """Labels and their files, checked; fast, and without torch."""
     table = config.labels_csv
     rows = read_labels(table, config.id_column, config.label_column, config.split_column)
     rows = without_excluded(rows, config, screen)
     rows, repeats = without_repeats(rows, table)
     if repeats:
         screen.say(f"{repeats} repeated rows of {table.name} are left out")
-    labels = [row.label for row in rows]
-    vocab = make_vocab(labels)
+    vocab = make_vocab([row.label for row in rows])
     if len(vocab) < 2:
         raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
-    paths = PatchIndex(config.images_folder).locate(rows, table)
-    sides = read_split(known, config, rows) if known else choose_split(config, rows)
+    return LabelTable(rows, PatchIndex(config.images_folder).locate(rows, table), vocab)
+
+
+def load_dataset(
+    config: TrainConfig, table: LabelTable, screen: Screen, known: KnownSplit | None = None
+) -> Dataset:
+    """Split and decoded pixels of a label table; raises HistoError for whatever is wrong.
+
+    A `known` split is taken as it is: it was checked when it was made.
+    """
+    labels = table.labels
+    sides = read_split(known, config, table.rows) if known else choose_split(config, table.rows)
     if not known:
         check_split(labels, sides.valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
-    store = open_store(paths, folder, config.crop, config.size, screen)
-    ids = [row.id for row in rows]
+    store = open_store(table.paths, folder, Fit(config.crop, config.size), screen)
+    ids = [row.id for row in table.rows]
     say_changed_ids(ids, store, screen)
     if sides.split.kind == "random" and not known:
         sides = replace(sides, valid=with_first(sides.valid, store.sha1))
         check_split(labels, sides.valid)
-    leak = find_leak(ids, sides, store)
+    leak = check_leak(config, find_leak(ids, sides, store), known is not None, screen)
+    say_classes(table, store.side, screen)
+    split = replace(sides.split, leak=leak)
+    return Dataset(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit)
+
+
+def check_leak(config: TrainConfig, leak: Leak, known: bool, screen: Screen) -> Leak:
+    """Refuse the leak of a split that was given, unless it is allowed; say any other."""
     if leak and config.split_column and not config.allow_leak and not known:
         raise HistoError(
             f"the given split leaks: {leak}", "mend it", "{allow_leak} trains all the same"
         )
     if leak:
         screen.say(f"note: the split leaks: {leak}")
-    counts = Counter(labels)
-    screen.say(
-        f"{len(rows):,} patches of {store.side}x{store.side} px: "
-        f"{', '.join(f'{counts[name]:,} {name!r}' for name in vocab[:8])}"
-        f"{', …' if len(vocab) > 8 else ''}"
-    )
-    split = replace(sides.split, leak=leak)
-    return Dataset(ids, labels, sides.valid, vocab, store, split, sides.groups, sides.unit)
+    return leak
 
 
-def choose_folds(patches: Dataset, config: TrainConfig) -> NDArray[np.int64]:
+def say_classes(table: LabelTable, side: int, screen: Screen) -> None:
+    """How many patches there are, of which size, and how many of each class."""
+    counts = Counter(table.labels)
+    classes = ", ".join(f"{counts[name]:,} {name!r}" for name in table.vocab[:8])
+    more = ", …" if len(table.vocab) > 8 else ""
+    screen.say(f"{len(table.rows):,} patches of {side}x{side} px: {classes}{more}")
+
+
+def choose_folds(data: Dataset, config: TrainConfig) -> NDArray[np.int64]:
     """The fold of each patch [N]; groups and equal patches are never in two."""
     folds = config.folds or 1
-    found = fold_of(patches.labels, patches.groups, folds, config.seed)
-    if patches.groups is None:
-        found = with_first(found, patches.store.sha1)
+    found = fold_of(data.labels, data.groups, folds, config.seed)
+    if data.groups is None:
+        found = with_first(found, data.store.sha1)
     return found
 
 
-def fold(patches: Dataset, folds: NDArray[np.int64], number: int) -> Dataset:
+def fold(data: Dataset, folds: NDArray[np.int64], number: int) -> Dataset:
     """The data of one fold's run: the patches of fold `number` validate."""
     valid = folds == number
-    check_split(patches.labels, valid)
-    return replace(patches, valid=valid)
+    check_split(data.labels, valid)
+    return replace(data, valid=valid)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The DataBlock: rows of the store in, normalised batches on the device out."""
+"""The loader of the DataBlock: rows of the store in, batches on the device out."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import IndexSplitter
 from fastai.torch_core import TensorImage
 from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from histo.config import Augment
-from histo.data.augment import (
-    AUGMENTS,
-    OnPatches,
-)
 from histo.data.decode import read_patch
 from histo.data.store import Store
 from histo.distributed.prefetch import prefetch
-from histo.pixels.fit import check_size, fit_patch
+from histo.pixels.fit import Fit
 
 DEVICE_SHARE = 0.5
 """A store lies in the GPU's memory where it takes no more than this share of what is free."""
@@ -42,7 +35,8 @@ class FromStore(Transform):  # type: ignore[misc]
         self, store: Store, device: torch.device, crop: int | None = None, size: int | None = None
     ) -> None:
         super().__init__()
-        self.store, self.device, self.fit, self.side = store, device, (crop, size), store.side
+        self.store, self.device, self.side = store, device, store.side
+        self.fit = Fit(crop, size, store.side)
         self.resident = to_device(store, device) if fits(store, device) else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,13 +45,12 @@ class FromStore(Transform):  # type: ignore[misc]
     def encodes(self, item: int | np.integer | Path | str) -> TensorImage:
         """One patch, uint8 [3, S, S]; whole batches of rows go past this, through `PatchDL`."""
         if isinstance(item, (Path, str)):
-            pixels = fit_patch(read_patch(Path(item)), *self.fit, Path(item))
-            check_size(pixels, self.side, Path(item))
+            pixels = self.fit(read_patch(Path(item)), Path(item))
             return TensorImage(torch.from_numpy(pixels).permute(2, 0, 1))
-        return TensorImage(self.batch(self.asked(np.array([item])))[0].cpu())
+        return TensorImage(self.batch(self.rows_on_device(np.array([item])))[0].cpu())
 
-    def asked(self, rows: NDArray[np.int64]) -> Tensor:
-        """Rows [N] where `batch` takes them: for a whole pass at once, as a GPU waits for a copy."""
+    def rows_on_device(self, rows: NDArray[np.int64]) -> Tensor:
+        """Rows [N] on the device that `batch` reads them from; copied once a pass, as a copy makes a GPU wait."""
         where = torch.from_numpy(rows)
         return where if self.resident is None else where.to(self.resident.device)
 
@@ -96,17 +89,26 @@ def to_device(store: Store, device: torch.device) -> Tensor:
 class PatchDL(TfmdDL):  # type: ignore[misc]
     """A fastai dataloader that gathers whole batches out of the store: no per-patch Python.
 
-    All that is random in a training batch (its patches, their augmentation, dropout) follows from
-    the seed, the epoch and the number of the batch. So `epoch` and `start` are all it takes to go
-    on in the middle of an epoch as if there had been no break.
+    Randomness (order, augmentation, dropout) depends only on seed, epoch and batch number, so
+    `epoch` and `start` are all it takes to resume within an epoch. Of `world_size` processes each
+    has a share of every batch: every `world_size`-th patch, from `rank` on.
     """
 
-    seed, epoch, start = 0, 0, 0
+    epoch, start = 0, 0
     """`start`: the batch to begin with; at the end of a pass back to 0, and `epoch` one up"""
-    rank, world = 0, 1
-    """Of `world` processes each has a share of every batch: this one every `world`-th, from `rank`"""
-    number, batch = 0, 0
-    """Of the batch in hand its number, and how many patches it has, all shares together"""
+    number, batch_size = 0, 0
+    """of the batch in hand: its number, and how many patches it has over all processes"""
+
+    def __init__(
+        self, dataset: Any, *, seed: int = 0, rank: int = 0, world_size: int = 1, **kwargs: Any
+    ) -> None:
+        super().__init__(dataset, **kwargs)
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+
+    def new(self, dataset: Any = None, cls: Any = None, **kwargs: Any) -> Any:
+        """Another loader like this one, the share of the process included."""
+        mine = {"seed": self.seed, "rank": self.rank, "world_size": self.world_size}
+        return super().new(dataset, cls, **{**mine, **kwargs})
 
     def get_idxs(self) -> NDArray[np.int64]:
         """The order of an epoch, by numpy: for a million, Python's shuffle takes a second."""
@@ -123,7 +125,7 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         self.before_iter()
         for batch in self.create_batches(self.get_idxs()):
             augmented = self.after_batch(batch)
-            if self.shuffle and self.world > 1:
+            if self.shuffle and self.world_size > 1:
                 seed = batch_seed(self.seed, self.epoch, self.number, 1 + self.rank)
                 seed_generators(seed, self.device)
             yield augmented
@@ -144,10 +146,10 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         source = next(t for t in tls[0].tfms.fs if isinstance(t, FromStore))
         batches = equal_batches(samps, self.bs)
         sizes = [len(batch) for batch in batches]
-        shares = [batch[self.rank :: self.world] for batch in batches[self.start :]]
+        shares = [batch[self.rank :: self.world_size] for batch in batches[self.start :]]
         counts = [len(share) for share in shares if len(share)]
         order = np.concatenate([*shares, np.empty(0, np.int64)])
-        whole = [source.asked(rows[order])]
+        whole = [source.rows_on_device(rows[order])]
         if len(tls) > 1:
             whole.append(self.codes[torch.from_numpy(order).to(self.device)])
         parts = zip(*(torch.split(values, counts) for values in whole), strict=True)
@@ -158,7 +160,7 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         seeds = [batch_seed(self.seed, self.epoch, n) for n in range(len(sizes))]
         every = map if self.device.type == "cpu" else prefetch
         for number, batch in enumerate(every(gather, parts), self.start):
-            self.batch, self.number = sizes[number], number
+            self.batch_size, self.number = sizes[number], number
             if self.shuffle:
                 seed_generators(seeds[number], self.device)
             yield batch
@@ -166,7 +168,7 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
     def places(self, rank: int) -> NDArray[np.int64]:
         """Where in a pass that is not shuffled the patches of a process's share stand."""
         batches = equal_batches(np.arange(self.n), self.bs)
-        return np.concatenate([batch[rank :: self.world] for batch in batches])
+        return np.concatenate([batch[rank :: self.world_size] for batch in batches])
 
     @cached_property
     def codes(self) -> Tensor:
@@ -200,73 +202,8 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.mps.manual_seed(seed)
 
 
-class ToInput(OnPatches):
-    """Pixels to what the model sees: scaled to 0..1 and normalised, in one pass."""
-
-    order = 99
-
-    def __init__(self, mean: list[float], std: list[float], side: int) -> None:
-        super().__init__()
-        m, s = torch.tensor(mean), torch.tensor(std)
-        # a row of the patch at a time: three channels alone are too short for vector instructions
-        self.scale, self.shift = (1 / (255 * s)).repeat(side), (-m / s).repeat(side)
-
-    def to(self, device: torch.device) -> None:
-        """Where fastai tells the loader's transforms to work."""
-        self.scale, self.shift = self.scale.to(device), self.shift.to(device)
-
-    def change(self, patches: Tensor) -> Tensor:
-        """Uint8 [B, S, S, 3] in, float32 out."""
-        out = patches.flatten(2).float()
-        return torch.addcmul(self.shift, out, self.scale, out=out).view(patches.shape)
-
-    def undo(self, patches: Tensor) -> Tensor:
-        """Float32 back to 0..1, for a person to see."""
-        scale, shift = self.scale.to(patches.device), self.shift.to(patches.device)
-        out = (patches.flatten(2) - shift) / scale / 255
-        return out.clamp(0, 1).view(patches.shape)
-
-
-def make_loaders(
-    store: Store,
-    labels: list[str],
-    valid: NDArray[np.bool_],
-    vocab: list[str],
-    *,
-    batch_size: int,
-    augment: Augment,
-    mean: list[float],
-    std: list[float],
-    device: torch.device,
-    crop: int | None = None,
-    size: int | None = None,
-    seed: int = 0,
-    rank: int = 0,
-    world: int = 1,
-) -> DataLoaders:
-    """The DataBlock over the rows of a store; `valid` is True [N] where a row validates.
-
-    Process `rank` of `world` gets its share of each batch of `batch_size`.
-    """
-    names = np.array(labels, dtype=object)
-    augments = [tfm() for tfm in AUGMENTS[augment]]
-    for tfm in augments:
-        tfm.batch, tfm.rank, tfm.world = batch_size, rank, world
-    block = DataBlock(
-        blocks=(
-            TransformBlock(type_tfms=[FromStore(store, device, crop, size)], dl_type=PatchDL),
-            CategoryBlock(vocab=vocab, sort=False),
-        ),
-        get_y=names.__getitem__,
-        splitter=IndexSplitter(np.flatnonzero(valid).tolist()),
-        batch_tfms=[*augments, ToInput(mean, std, store.side)],
-    )
-    dls = block.dataloaders(
-        np.arange(len(labels)), bs=batch_size, num_workers=0, device=device, drop_last=False
-    )
+def takes_files(dls: DataLoaders) -> DataLoaders:
+    """Have `dls.test_dl` take files too: fastai has seen row numbers alone."""
     for dataset in (dls.train_ds, dls.valid_ds):
-        dataset.tls[0].types = [(int, np.integer, Path, str), TensorImage]  # fastai saw rows only
-    dls.train.seed = seed
-    for loader in dls.loaders:
-        loader.rank, loader.world = rank, world
+        dataset.tls[0].types = [(int, np.integer, Path, str), TensorImage]
     return dls

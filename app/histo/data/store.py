@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,7 +30,7 @@ from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.locks import locked_when_free
 from histo.files.writing import written
-from histo.pixels.fit import Pixels, check_size, fit_patch
+from histo.pixels.fit import Fit, Pixels
 from histo.screen import Screen
 
 FORMAT = 3
@@ -146,20 +146,20 @@ def store_folder(data: Path, given: Path | None) -> Path:
     return platformdirs.user_cache_path("histo")
 
 
-def _index_path(folder: Path, images: Path, crop: int | None, size: int | None) -> Path:
-    place = f"{images.resolve()}|{crop}|{size}"
+def _index_path(folder: Path, images: Path, fit: Fit) -> Path:
+    place = f"{images.resolve()}|{fit.crop}|{fit.size}"
     return folder / f"patches-{hashlib.sha256(place.encode()).hexdigest()[:12]}.npz"
 
 
-def store_bytes(folder: Path, images: Path, crop: int | None, size: int | None) -> int:
+def store_bytes(folder: Path, images: Path, fit: Fit) -> int:
     """The size on disk of the store of an images folder; 0 where there is none."""
-    index = _index_path(folder, images, crop, size)
+    index = _index_path(folder, images, fit)
     found = [index, *folder.glob(f"{index.stem}-*.npy")] if index.is_file() else []
     return sum(path.stat().st_size for path in found)
 
 
 def decode_all(
-    paths: Iterable[Path], crop: int | None, size: int | None, cores: int | None = None
+    paths: Iterable[Path], fit: Fit, cores: int | None = None
 ) -> Iterator[tuple[Pixels, bytes]]:
     """Patch and SHA-1 of each file in order, decoded some hundreds ahead: on this process's cores."""
 
@@ -168,7 +168,7 @@ def decode_all(
         try:
             for path in part:
                 pixels = read_patch(path)
-                found.append((fit_patch(pixels, crop, size, path), pixel_sha1(pixels).encode()))
+                found.append((fit(pixels, path), pixel_sha1(pixels).encode()))
         except HistoError as error:  # it comes in its place, after those before it
             return found, error
         return found, None
@@ -182,16 +182,14 @@ def decode_all(
 
 
 def decode_batches(
-    paths: Sequence[Path], crop: int | None, size: int | None, side: int, batch_size: int
+    paths: Sequence[Path], fit: Fit, batch_size: int
 ) -> Iterator[tuple[list[Path], Pixels, list[str]]]:
     """Files, their patches uint8 [B, S, S, 3] and SHA-1s in batches; memory does not grow.
 
-    Raises HistoError, naming the file, where a patch is not of `side` px.
+    Raises HistoError, naming the file, where a patch does not come out as `fit` says.
     """
-    rows = zip(paths, decode_all(paths, crop, size), strict=True)
+    rows = zip(paths, decode_all(paths, fit), strict=True)
     while part := list(islice(rows, batch_size)):
-        for path, (pixels, _) in part:
-            check_size(pixels, side, path)
         pixels = np.stack([pixels for _, (pixels, _) in part])
         yield [path for path, _ in part], pixels, [sha1.decode() for _, (_, sha1) in part]
 
@@ -199,8 +197,7 @@ def decode_batches(
 def open_store(
     paths: Sequence[Path],
     folder: Path | None,
-    crop: int | None,
-    size: int | None,
+    fit: Fit,
     screen: Screen,
 ) -> Store:
     """The patches of `paths`, from the store in `folder` where it has them, decoded where not.
@@ -208,14 +205,11 @@ def open_store(
     `folder=None` decodes into memory. All patches must come out square and of one size.
     """
     if folder is None:
-        side = _first(paths, crop, size)
+        side = _first(paths, fit)
         pixels = np.empty((len(paths), side, side, 3), np.uint8)
         sha1 = np.empty(len(paths), "S40")
-        fresh = zip(paths, decode_all(paths, crop, size), strict=True)
-        for row, (path, (patch, digest)) in enumerate(
-            screen.track(fresh, "reading patches", len(paths))
-        ):
-            check_size(patch, side, path)
+        fresh = decode_all(paths, replace(fit, side=side))
+        for row, (patch, digest) in enumerate(screen.track(fresh, "reading patches", len(paths))):
             pixels[row], sha1[row] = patch, digest
         return Store(pixels, sha1)
     try:
@@ -226,7 +220,7 @@ def open_store(
             "give another {store} folder",
             "{no_store} keeps the patches in memory",
         ) from None
-    index_path = _index_path(folder, paths[0].parent, crop, size)
+    index_path = _index_path(folder, paths[0].parent, fit)
     names, stamps = _stamped(paths)
     seen = _version(index_path)
     old, rows = _find(index_path, names, stamps, screen)
@@ -239,7 +233,7 @@ def open_store(
             if _version(index_path) != seen:  # another process has made it
                 old, rows = _find(index_path, names, stamps, screen)
             if old is None or rows.min() < 0:
-                return _rebuild(index_path, paths, names, stamps, old, rows, (crop, size), screen)
+                return _rebuild(index_path, paths, names, stamps, old, rows, fit, screen)
     if np.array_equal(rows, np.arange(len(old.pixels))):
         return Store(old.pixels, old.sha1, index_path, old.file)
     return Store(old.pixels, old.sha1[rows], index_path, old.file, rows)
@@ -276,8 +270,8 @@ def stamp_of(path: Path) -> tuple[int, int]:
     return info.st_size, info.st_mtime_ns
 
 
-def _first(paths: Sequence[Path], crop: int | None, size: int | None) -> int:
-    return check_size(fit_patch(read_patch(paths[0]), crop, size, paths[0]), None, paths[0])
+def _first(paths: Sequence[Path], fit: Fit) -> int:
+    return len(fit(read_patch(paths[0]), paths[0]))
 
 
 @dataclass(frozen=True)
@@ -340,18 +334,20 @@ def _rebuild(
     stamps: NDArray[np.int64],
     old: _Index | None,
     rows: NDArray[np.int64],
-    fit: tuple[int | None, int | None],
+    fit: Fit,
     screen: Screen,
 ) -> Store:
     """Write the store anew, row by row: sound ones copied, the others decoded."""
     have = rows >= 0
     kept = Store(old.pixels, old.sha1, file=old.file) if old and have.any() else None
-    side = kept.side if kept else _first(paths, *fit)
+    side = kept.side if kept else _first(paths, fit)
     missing = (path for path, known in zip(paths, have, strict=True) if not known)
 
     def made() -> Iterator[StoreRow]:
         # one process of a machine does this, while the others wait for it
-        fresh = decode_all(missing, *fit, ranks.cores() * ranks.local_world())
+        fresh = decode_all(
+            missing, replace(fit, side=side), ranks.cores() * ranks.local_world_size()
+        )
         with screen.bar("reading patches", int((~have).sum())) as advance:
             for path, row, stamp in zip(paths, rows, stamps, strict=True):
                 if row >= 0:
@@ -359,7 +355,6 @@ def _rebuild(
                     yield StoreRow(kept.take(np.array([row]))[0], kept.sha1[row], stamp)
                 else:
                     patch, digest = next(fresh)
-                    check_size(patch, side, path)
                     advance()
                     yield StoreRow(patch, digest, stamp)
 
@@ -373,7 +368,7 @@ def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable
     What an earlier writing left unfinished is taken away first.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    index_path = _index_path(folder, images, None, None)
+    index_path = _index_path(folder, images, Fit())
     if not index_path.is_file():
         _clear(index_path)
     ahead = iter(rows)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from histo.errors import HistoError
+from histo.model.architectures import check_arch, torchvision_classifiers
 from histo.model.weights import read_weights
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -28,10 +27,9 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
     `imagenet` fetches the weights torchvision or timm publish. Raises HistoError for an unknown
     name (with the nearest) and for a download that fails (with both ways out).
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    has_timm = find_spec("timm") is not None
+    check_arch(arch)
     try:
-        if arch in known:
+        if arch in torchvision_classifiers():
             aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
             if aux:
                 aux["init_weights"] = not imagenet
@@ -45,12 +43,9 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
             if hasattr(model, "AuxLogits"):  # Inception's stays with its published weights
                 model.AuxLogits = None
             return _without_classes(model)
-        if has_timm:
-            import timm
+        import timm
 
-            known += timm.list_models()
-            if arch in known:
-                return _as_module(timm.create_model(arch, pretrained=imagenet, num_classes=0))
+        return _as_module(timm.create_model(arch, pretrained=imagenet, num_classes=0))
     except (OSError, RuntimeError) as error:
         if not imagenet:
             raise
@@ -59,9 +54,6 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
             "give {weights} a .safetensors or .pth file that you carried over",
             "{weights} none starts from random weights",
         ) from None
-    near = difflib.get_close_matches(arch, known, n=3, cutoff=0.3)
-    more = "" if has_timm else "; timm's names work where timm is installed"
-    raise HistoError(f"no arch {arch!r}: the nearest are {', '.join(near) or 'none'}{more}")
 
 
 def _short(error: Exception) -> str:

@@ -1,11 +1,11 @@
-"""The bundle: a trained model as data, safe to load anywhere, and fastai's own learner beside it."""
+"""Writing a bundle: a trained model as data, safe to load anywhere, and fastai's learner beside it."""
 
 from __future__ import annotations
 
 import io
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,13 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from safetensors.torch import save
+from torch import nn
 
 from histo.config import ModelCard
-from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.writing import write_json, written
 from histo.model.card import (
@@ -34,18 +31,12 @@ from histo.model.card import (
     TRAINED,
     WEIGHTS,
     Onnx,
-    check_files,
-    member,
-    read_card,
-    read_verified,
     seal_of,
     short_digests,
 )
 from histo.model.checkpoint import on_cpu
-from histo.model.network import make_model, shapes_of
-from histo.model.onnx import OnnxModel
-from histo.model.weights import check_shapes
-from histo.pixels import d4
+from histo.model.network import PixelsToProbabilities
+from histo.model.onnx import OnnxEngine
 
 OPSET = 18
 
@@ -92,24 +83,6 @@ def write_bundle(
     return onnx is not None
 
 
-class PixelsToProbabilities(nn.Module):
-    """From pixels to probabilities, as model.onnx has it: uint8 [N, S, S, 3] to float32 [N, C]."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, card: ModelCard) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", 255 * torch.tensor(card.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(card.std).view(1, 3, 1, 1))
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Normalise, run, softmax."""
-        pixels = patches.permute(0, 3, 1, 2).float()
-        return torch.softmax(self.model((pixels - self.mean) / self.std), dim=1)
-
-
 def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
     """Write model.onnx, checked against the model itself; None where torch cannot convert it."""
     whole = (
@@ -140,7 +113,7 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, TypeError, ValueError):
         return None
     name = Onnx(OPSET)
-    theirs = OnnxModel(card, data, name).predict(patches.numpy())
+    theirs = OnnxEngine(card, data, name).run(patches.numpy())
     with torch.inference_mode():
         ours = whole(patches).numpy()
     if np.abs(ours - theirs).max() > 1e-5:
@@ -188,69 +161,3 @@ def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
 
 def _first_only(items: Any) -> tuple[list[int], list[int]]:
     return [0], [0]
-
-
-class Bundle:
-    """A loaded model: `predict` takes whole decoded patches to probabilities."""
-
-    def __init__(self, card: ModelCard, model: nn.Module, device: torch.device) -> None:
-        self.card, self.device = card, device
-        self.model = PixelsToProbabilities(model, card).eval().to(device)
-        self.model = self.model.to(memory_format=torch.channels_last)
-
-    @property
-    def engine(self) -> str:
-        """What computes, whichever of a machine's GPUs it is."""
-        return f"PyTorch, {self.device.type}"
-
-    @classmethod
-    def open(cls, folder: Path, device: torch.device) -> Bundle:
-        """Load a bundle once its files are those of its card, and its weights fit the model.
-
-        No pickle is read, and nothing is made room for before that.
-        """
-        card, facts = read_card(folder)
-        check_files(folder, facts)
-        check_shapes(member(folder, WEIGHTS), shapes_of(card))
-        data = read_verified(folder, WEIGHTS, facts)
-        model = make_model(card)
-        try:
-            model.load_state_dict(load(data))
-        except (SafetensorError, RuntimeError):
-            raise HistoError(f"{folder / WEIGHTS} does not fit the model of its card") from None
-        return cls(card, model, device)
-
-    def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
-        """Probabilities float32 [B, C] of uint8 RGB patches [B, S, S, 3].
-
-        `tta` averages the probabilities of the eight D4 views.
-        """
-        batch = torch.from_numpy(patches)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True)
-        views = range(d4.VIEWS if tta else 1)
-        with torch.inference_mode():
-            total = sum(self.model(d4.view(batch, k)) for k in views)
-        return np.asarray((total / len(views)).cpu().numpy())
-
-
-def open_pickle(
-    path: Path, device: torch.device
-) -> tuple[list[str], Callable[[list[Path]], NDArray[np.float32]]]:
-    """Vocab and predictor of a pickled fastai learner. Loading runs whatever the file says."""
-    from fastai.learner import load_learner
-
-    try:
-        learn = load_learner(path, cpu=device.type == "cpu")
-    except FileNotFoundError:
-        raise HistoError(f"no file {path}") from None
-    except Exception as error:  # a pickle can raise anything
-        raise HistoError(f"{path} is not a fastai learner ({type(error).__name__})") from None
-
-    def predict(files: list[Path]) -> NDArray[np.float32]:
-        with learn.no_bar():
-            probabilities, _ = learn.get_preds(dl=learn.dls.test_dl(files, num_workers=0))
-        return np.asarray(probabilities)
-
-    return [str(name) for name in learn.dls.vocab], predict

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from histo.config import ModelCard
 from histo.errors import HistoError
-from histo.files.digests import sha256
-from histo.files.limits import CARD_BYTES, CLASSES, MODEL_BYTES, check_regular, is_name, read_bytes
+from histo.files.limits import CARD_BYTES, CLASSES, is_name
 from histo.files.writing import read_json
 
 FORMAT = 1
@@ -44,7 +43,7 @@ class Onnx:
     output: str = "probabilities"
 
 
-def member(folder: Path, name: str) -> Path:
+def bundle_path(folder: Path, name: str) -> Path:
     """The path of a file of a bundle; HistoError where a link leads out of the bundle."""
     path = folder / name
     try:
@@ -60,7 +59,7 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     """The card of a bundle and all its facts; HistoError where it is none or of a later format."""
     if not folder.is_dir():
         raise HistoError(f"no bundle {folder}")
-    path = member(folder, CARD)
+    path = bundle_path(folder, CARD)
     facts = read_json(path, CARD_BYTES)
     if not isinstance(facts, dict) or not isinstance(facts.get("files"), dict):
         raise HistoError(f"{path} is not the card of a bundle (histo export RUN writes one)")
@@ -149,34 +148,9 @@ def _is_between(value: Any, low: float, high: float) -> bool:
     return isinstance(value, float) and low <= value <= high
 
 
-def check_files(folder: Path, facts: dict[str, Any]) -> None:
-    """Refuse a bundle of which any file that is there is not the one its card vouches for."""
-    for name in FILES:
-        path = member(folder, name)
-        if not path.exists():
-            continue
-        kind = path.stat()
-        check_regular(kind, path)
-        MODEL_BYTES.check(kind.st_size, str(path))
-        expected = facts.get("bytes", {}).get(name, kind.st_size)
-        if kind.st_size != expected:
-            raise HistoError(f"{path} has {kind.st_size:,} bytes; its card says {expected:,}")
-        if sha256(path) != facts["files"].get(name):
-            raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
-
-
 def short_digests(digests: Sequence[str]) -> NDArray[np.uint64]:
     """The first 8 bytes of SHA-1s in hex: of a million patches, two agree by chance once in 1e7."""
     return np.array([int(digest[:16], 16) for digest in digests], np.uint64)
-
-
-def read_trained(folder: Path) -> NDArray[np.uint64] | None:
-    """What `trained.npy` of a bundle holds; None where the bundle has none."""
-    _, facts = read_card(folder)
-    if TRAINED not in facts["files"]:
-        return None
-    path = member(folder, TRAINED)
-    return parse_trained(read_verified(folder, TRAINED, facts), path)
 
 
 def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
@@ -191,16 +165,3 @@ def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
     if dtype != np.uint64 or len(rest) % 8 or shape != (len(rest) // 8,):
         raise HistoError(f"{path} is damaged")
     return np.frombuffer(rest, np.uint64)
-
-
-def read_verified(folder: Path, name: str, facts: dict[str, Any]) -> bytes:
-    """The bytes of a bundle's file, once the whole bundle is known to be what its card says."""
-    check_files(folder, facts)
-    path = member(folder, name)
-    try:
-        data = read_bytes(path, MODEL_BYTES)
-    except OSError:
-        raise HistoError(f"{folder} has no readable {name}") from None
-    if hashlib.sha256(data).hexdigest() != facts["files"].get(name):  # changed since
-        raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
-    return data

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from histo.config import ModelCard
 from histo.model.checkpoint import load_best
+from histo.pixels.normalise import Normalise
 from histo.run.folder import RunFolder
 from histo.run.gradcam import GRADCAM, GradCam, write_gradcam
 from histo.run.predictions import Predictions, read_predictions
@@ -87,9 +88,9 @@ def choose(table: Predictions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 def to_input(patches: NDArray[np.uint8], model: nn.Module, card: ModelCard) -> Tensor:
     """Patches uint8 [B, S, S, 3] as the model sees them: float [B, 3, S, S] on its device."""
     device = next(model.parameters()).device
-    mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (card.mean, card.std))
-    batch = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2)
-    return (batch.float() / 255 - mean) / std
+    normalise = Normalise(card.mean, card.std).to(device)
+    batch: Tensor = normalise(torch.from_numpy(patches).to(device)).permute(0, 3, 1, 2)
+    return batch
 
 
 def grad_cam(model: nn.Sequential, layer: str, batch: Tensor) -> tuple[Tensor, Tensor]:

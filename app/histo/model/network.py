@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from histo.config import ModelCard
 from histo.model.body import features_of, make_body
-from histo.model.learner import make_head
+from histo.model.head import make_head
+from histo.pixels.normalise import Normalise
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -41,6 +42,18 @@ def make_one(card: ModelCard) -> nn.Sequential:
     features = features_of(body, card.patch_size, card.arch)
     head = make_head(features, card.head, len(card.vocab))
     return nn.Sequential(nn.Sequential(body), head)  # as vision_learner nests them
+
+
+class PixelsToProbabilities(nn.Module):
+    """From pixels to probabilities, as model.onnx has it: uint8 [N, S, S, 3] to float32 [N, C]."""
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.model, self.normalise = model, Normalise(card.mean, card.std)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Normalise, run, softmax."""
+        return torch.softmax(self.model(self.normalise(patches).permute(0, 3, 1, 2)), dim=1)
 
 
 class _RealNumbers(TorchFunctionMode):

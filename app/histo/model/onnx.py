@@ -6,8 +6,6 @@ import ctypes
 import platform
 import sys
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,71 +13,71 @@ from numpy.typing import NDArray
 from histo.config import ModelCard
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.model.card import ONNX, Onnx, read_verified
-from histo.pixels import d4
+from histo.model.bundle_files import BundleFiles
+from histo.model.card import ONNX, Onnx
 
 
-class OnnxModel:
-    """A loaded model.onnx: `predict` takes whole decoded patches to probabilities."""
+class OnnxEngine:
+    """A loaded model.onnx: uint8 [B, S, S, 3] to probabilities float32 [B, C]."""
 
-    engine = "ONNX Runtime, cpu"
+    name = "ONNX Runtime, cpu"
 
-    def __init__(self, card: ModelCard, data: bytes, name: Onnx, place: str = ONNX) -> None:
+    def __init__(self, card: ModelCard, data: bytes, onnx: Onnx, place: str = ONNX) -> None:
         import onnxruntime
 
-        check_whole(data, place)
-        self.card, self._name, self._place = card, name, place
+        check_self_contained(data, place)
+        self._classes, self._onnx, self._place = len(card.vocab), onnx, place
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # its warnings are for those who convert models
-        if ranks.local_world() > 1:  # else each process would take every core
+        if ranks.local_world_size() > 1:  # else each process would take every core
             options.intra_op_num_threads = ranks.cores()
         try:
             self._session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has its own exceptions, all of them plain
+        except Exception as error:  # ONNX Runtime's own exceptions are all plain ones
             raise HistoError(f"{place} does not load ({type(error).__name__})") from None
         ends = [*self._session.get_inputs(), *self._session.get_outputs()]
         found = [(end.name, end.type, end.shape[1:]) for end in ends]
-        side, classes = card.patch_size, len(card.vocab)
+        side = card.patch_size
         if found != [
-            (name.input, "tensor(uint8)", [side, side, 3]),
-            (name.output, "tensor(float)", [classes]),
+            (onnx.input, "tensor(uint8)", [side, side, 3]),
+            (onnx.output, "tensor(float)", [self._classes]),
         ]:
             raise HistoError(f"{place} does not fit its card")
 
     @classmethod
-    def open(cls, folder: Path, card: ModelCard, facts: dict[str, Any]) -> OnnxModel:
-        """Load the ONNX model of a bundle after checking its SHA-256."""
+    def open(cls, files: BundleFiles) -> OnnxEngine:
+        """The ONNX model of a bundle."""
         try:
-            name = Onnx(**facts["onnx"])
+            onnx = Onnx(**files.facts["onnx"])
         except (KeyError, TypeError):
             raise HistoError(
-                f"{folder} has a damaged card: how to call {ONNX} is missing"
+                f"{files.folder} has a damaged card: how to call {ONNX} is missing"
             ) from None
-        return cls(card, read_verified(folder, ONNX, facts), name, str(folder / ONNX))
+        return cls(files.card, files.read(ONNX), onnx, str(files.folder / ONNX))
 
-    def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
-        """Probabilities float32 [B, C] of uint8 RGB patches [B, S, S, 3].
+    def put(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The patches themselves."""
+        return patches
 
-        `tta` averages the probabilities of the eight D4 views.
-        """
-        views = range(d4.VIEWS if tta else 1)
-        total = sum(self._one_view(d4.view(patches, k)) for k in views)
-        return np.asarray(total / len(views), np.float32)
-
-    def _one_view(self, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        feed = {self._name.input: np.ascontiguousarray(patches)}
+    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities float32 [B, C]."""
+        feed = {self._onnx.input: np.ascontiguousarray(batch)}
         try:
-            found = np.asarray(self._session.run([self._name.output], feed)[0])
+            found = np.asarray(self._session.run([self._onnx.output], feed)[0])
         except Exception as error:  # likewise
             raise HistoError(f"{self._place} fails at work ({type(error).__name__})") from None
-        if found.shape != (len(patches), len(self.card.vocab)):
+        if found.shape != (len(batch), self._classes):
             raise HistoError(f"{self._place} does not fit its card")
         return found
 
+    def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As float32."""
+        return np.asarray(probabilities, np.float32)
 
-def check_whole(data: bytes, place: str) -> None:
+
+def check_self_contained(data: bytes, place: str) -> None:
     """Refuse a model whose tensors are in other files: ONNX Runtime would open whatever it names.
 
     The name of such a file stands beside the word `location`, nowhere else in a model of histo's.

@@ -1,38 +1,108 @@
-"""A bundle at work: by ONNX Runtime on a CPU, where neither torch nor fastai is loaded, or torch."""
+"""From patches to calls: crop and size, views, temperature, threshold and class names, in one place.
+
+Every way to a prediction goes through a Predictor: the command line, Python, slides, the web page.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import ModelCard
-from histo.model.card import ONNX, read_card
+from histo.model.bundle_files import BundleFiles
+from histo.model.card import ONNX
+from histo.pixels.d4 import VIEWS, view
+from histo.pixels.fit import Fit
+from histo.run.calls import apply_temperature, call
 
 
-class Model(Protocol):
-    """What a loaded model can do."""
+class Engine(Protocol):
+    """What computes probabilities: ONNX Runtime or PyTorch."""
 
     @property
-    def engine(self) -> str:
-        """What computes: another gives other last digits."""
+    def name(self) -> str:
+        """As tables record it: another engine gives other last digits."""
 
-    def predict(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
-        """Probabilities [B, C] of uint8 RGB patches [B, S, S, 3]; `tta` averages the D4 views."""
+    def put(self, patches: NDArray[np.uint8]) -> Any:
+        """Patches uint8 [B, S, S, 3] where the engine computes."""
+
+    def run(self, batch: Any) -> Any:
+        """Probabilities [B, C] of what `put` gave, or of a view of it, still there."""
+
+    def get(self, probabilities: Any) -> NDArray[np.float32]:
+        """Probabilities float32 [B, C] in this process's memory."""
 
 
-def open_bundle(folder: Path, device: str = "auto") -> tuple[ModelCard, Model]:
-    """A bundle's card and its model, once its files have proved to be those of the card."""
-    from histo.model.onnx import OnnxModel, gpu_is_there
+@dataclass(frozen=True)
+class Calls:
+    """Predictions of B patches: float64 [B, C] probabilities, and the class called, int64 [B]."""
 
-    card, facts = read_card(folder)
+    probabilities: NDArray[np.float64]
+    called: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model at work: its card, and the engine that computes."""
+
+    card: ModelCard
+    engine: Engine
+    files: BundleFiles
+    """the bundle it was opened from"""
+
+    @property
+    def vocab(self) -> list[str]:
+        """The classes, in the order of the probabilities."""
+        return self.card.vocab
+
+    @property
+    def fit(self) -> Fit:
+        """How a decoded image becomes a patch of the model's size."""
+        return Fit(self.card.crop, self.card.size, self.card.patch_size)
+
+    def probabilities(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
+        """Probabilities float32 [B, C] as trained, without the temperature.
+
+        `patches` are uint8 [B, S, S, 3], RGB, of the model's size; `tta` averages the
+        probabilities of their eight D4 views.
+        """
+        batch, views = self.engine.put(patches), range(VIEWS if tta else 1)
+        total = sum(self.engine.run(view(batch, number)) for number in views)
+        return self.engine.get(total / len(views))
+
+    def predict(self, patches: NDArray[np.uint8], tta: bool = False, raw: bool = False) -> Calls:
+        """Probabilities and calls of patches uint8 [B, S, S, 3], RGB, of the model's size.
+
+        Probabilities are scaled by the card's temperature unless `raw`; the class called is the
+        one that the card's threshold says.
+        """
+        found = self.probabilities(patches, tta).astype(np.float64)
+        temperature = 1.0 if raw else self.card.temperature
+        return Calls(apply_temperature(found, temperature), call(found, self.card.threshold))
+
+    def names(self, calls: Calls) -> list[str]:
+        """The class called of each patch, by name."""
+        return [self.vocab[code] for code in calls.called.tolist()]
+
+
+def open_bundle(folder: Path, device: str = "auto") -> Predictor:
+    """The model of a bundle, once its files have proved to be those of its card.
+
+    By ONNX Runtime on a CPU, where neither torch nor fastai is loaded, else by PyTorch. Raises
+    HistoError for what is no bundle, is damaged, or needs a device that is not there.
+    """
+    from histo.model.onnx import OnnxEngine, gpu_is_there
+
+    files = BundleFiles.open(folder)
     on_cpu = device == "cpu" or (device == "auto" and not gpu_is_there())
-    if on_cpu and (folder / ONNX).is_file():
-        return card, OnnxModel.open(folder, card, facts)
+    if on_cpu and ONNX in files:
+        return Predictor(files.card, OnnxEngine.open(files), files)
 
-    from histo.model.bundle import Bundle
-    from histo.model.learner import resolve_device
+    from histo.model.device import resolve_device
+    from histo.model.torch_engine import TorchEngine
 
-    return card, Bundle.open(folder, resolve_device(device))
+    return Predictor(files.card, TorchEngine.open(files, resolve_device(device)), files)

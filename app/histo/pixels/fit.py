@@ -1,7 +1,8 @@
-"""A decoded patch cropped and resized to what the model takes, and its size checked."""
+"""A decoded image made a patch: cropped, resized, and its size checked."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +13,57 @@ from histo.errors import HistoError
 Pixels = NDArray[np.uint8]
 
 
-def fit_patch(pixels: Pixels, crop: int | None, size: int | None, path: Path) -> Pixels:
-    """Centre-crop to `crop` px, then resize to `size` px, as asked; uint8 [S, S, 3].
+@dataclass(frozen=True)
+class Fit:
+    """How an image becomes a patch: the centre `crop` px, resized to `size` px, `side` px at the end.
 
-    The resize is Pillow's antialiased bilinear filter, the one of fastai's `Resize`, so that an
-    exported fastai learner sees the same pixels.
+    Each None leaves its step out; without a `side` any square is taken.
     """
+
+    crop: int | None = None
+    size: int | None = None
+    side: int | None = None
+
+    def __call__(self, pixels: Pixels, name: Path | str) -> Pixels:
+        """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, where it cannot."""
+        pixels = resize(centre_crop(pixels, self.crop, name), self.size)
+        check_size(pixels, self.side, name)
+        return pixels
+
+
+def centre_crop(pixels: Pixels, crop: int | None, name: Path | str) -> Pixels:
+    """The centre `crop` x `crop` px."""
+    if crop is None:
+        return pixels
     height, width = pixels.shape[:2]
-    if crop is not None:
-        if crop > min(height, width):
-            raise HistoError(f"{path} is {width}x{height} px, too small for a crop of {crop} px")
-        top, left = (height - crop) // 2, (width - crop) // 2
-        pixels = pixels[top : top + crop, left : left + crop]
-    if size is not None and pixels.shape[:2] != (size, size):
-        from PIL import Image
-
-        squeezed = Image.fromarray(np.ascontiguousarray(pixels))
-        pixels = np.asarray(squeezed.resize((size, size), Image.Resampling.BILINEAR))
-    return pixels
+    if crop > min(height, width):
+        raise HistoError(f"{name} is {width}x{height} px, too small for a crop of {crop} px")
+    top, left = (height - crop) // 2, (width - crop) // 2
+    return pixels[top : top + crop, left : left + crop]
 
 
-def check_size(pixels: Pixels, side: int | None, path: Path) -> int:
+def resize(pixels: Pixels, size: int | None) -> Pixels:
+    """To `size` x `size` px, by Pillow's antialiased bilinear filter.
+
+    It is the filter of fastai's `Resize`, so that an exported fastai learner sees the same pixels.
+    """
+    if size is None or pixels.shape[:2] == (size, size):
+        return pixels
+    from PIL import Image
+
+    squeezed = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(squeezed.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def check_size(pixels: Pixels, side: int | None, name: Path | str) -> int:
     """The side of a square patch; HistoError where it is not square or not `side`."""
     height, width = pixels.shape[:2]
     if height != width:
-        raise HistoError(f"{path} is {width}x{height} px, not square", "give {crop} or {size}")
+        raise HistoError(f"{name} is {width}x{height} px, not square", "give {crop} or {size}")
     if side is not None and height != side:
         raise HistoError(
-            f"{path} is {width}x{height} px where {side}x{side} px are expected",
-            f"{{size}} {side} resizes all, {{crop}} cuts the centre; histo check lists the sizes",
+            f"{name} is {width}x{height} px where {side}x{side} px are expected",
+            f"{{size}} {side} resizes all, {{crop}} cuts the centre",
+            "histo check lists the sizes",
         )
     return int(height)

@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 comes true in 80 of 100 cases, and what to do where it does not."""
+"""Calibration: whether a probability of 0.8 is right in 80 of 100 cases, and the temperature."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.report.metrics import Labels, Probabilities, brier, log_loss
-from histo.run.calls import apply_temperature
+from histo.run.calls import apply_temperature, call
 
 BINS = 15
 """Bins of equal count in the reliability diagram and the calibration error."""
 
 PARTS = 10
-"""Parts of the patches that are scaled by what fits the others."""
+"""Parts of the patches in cross-fitting: each is scaled by the temperature of the others."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,49 @@ class Reliability:
         return float((gap * self.counts).sum() / self.counts.sum())
 
 
-def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS) -> Reliability:
-    """Class 1's probability against its share for two classes; for more, the called class's.
+@dataclass(frozen=True)
+class CalibrationMetrics:
+    """How well calibrated some probabilities are."""
 
-    Bins of equal count (Nixon et al., 2019, arXiv:1904.01685): none is empty, none is noise.
+    error: float
+    """expected calibration error, 0 to 1"""
+    brier: float
+    log_loss: float
+    bins: Reliability
+
+    def as_dict(self) -> dict[str, float]:
+        """The metrics, without the bins."""
+        return {"error": self.error, "brier": self.brier, "log_loss": self.log_loss}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature, and calibration without it (`before`) and with it (`after`)."""
+
+    temperature: float
+    before: CalibrationMetrics
+    after: CalibrationMetrics | None
+    """None where no temperature can be fitted: all patches are of one class"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in metrics.json."""
+        after = self.after.as_dict() if self.after else None
+        return {
+            "temperature": self.temperature,
+            "before": self.before.as_dict(),
+            "after": after,
+        }
+
+
+def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS) -> Reliability:
+    """Mean probability and observed frequency by bin: of class 1, or of the class called for more.
+
+    Bins of equal count (Nixon et al., 2019, arXiv:1904.01685), so that none is empty or noisy.
     """
     if probabilities.shape[1] == 2:
         scores, right = probabilities[:, 1], labels == 1
     else:
-        scores, right = probabilities.max(1), probabilities.argmax(1) == labels
+        scores, right = probabilities.max(1), call(probabilities) == labels
     parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
     return Reliability(
         np.array([scores[part].mean() for part in parts]),
@@ -54,26 +88,26 @@ def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS) 
 def cross_fitted(
     labels: Labels, probabilities: Probabilities, groups: Sequence[str] | None = None
 ) -> Probabilities:
-    """Probabilities [N, C] each scaled by the temperature of patches it was not among.
+    """Probabilities [N, C], each scaled by a temperature fitted to other patches.
 
-    Ten parts, by group where there are groups: the figures after scaling are then those of new
-    patches.
+    Ten parts, by group where there are groups, so that the metrics after scaling are those of
+    patches the temperature was not fitted to.
     """
     keys = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     part = np.random.default_rng(0).permutation(int(keys.max()) + 1)[keys] % PARTS
     scaled = np.array(probabilities)
-    for here in range(PARTS):
-        there, others = part == here, part != here
-        if there.any() and others.any():
+    for number in range(PARTS):
+        held_out, others = part == number, part != number
+        if held_out.any() and others.any():
             fitted = fit_temperature(labels[others], probabilities[others])
-            scaled[there] = apply_temperature(probabilities[there], fitted)
+            scaled[held_out] = apply_temperature(probabilities[held_out], fitted)
     return scaled
 
 
 def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
     """The temperature with the least log loss (Guo et al., 2017, arXiv:1706.04599), 0.05 to 20.
 
-    Log loss is convex in 1/temperature, so that a bounded search finds it.
+    Log loss is convex in 1/temperature, so a bounded search finds the minimum.
     """
     from scipy.optimize import minimize_scalar
 
@@ -84,24 +118,27 @@ def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def judge_calibration(
+def calibrate(
     labels: Labels, probabilities: Probabilities, groups: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """The temperature, and expected calibration error, Brier score and log loss without and with it.
+) -> Calibration:
+    """Fit the temperature, and measure calibration as trained and with it.
 
-    `after` is cross-fitted: each patch scaled by a temperature of other patches. Where that does
-    not lower log loss the model is calibrated as it is, and the temperature is 1. Patches of one
-    class would have any temperature that calls them so more loudly: for them `after` is None.
+    `after` is cross-fitted: each patch is scaled by a temperature fitted to other patches. Where
+    that does not lower the log loss, the model is calibrated as trained and the temperature is 1.
+    With patches of one class no temperature can be fitted (any that makes the model surer of that
+    class would lower the log loss): `after` is None.
     """
-
-    def figures(table: Probabilities) -> dict[str, float]:
-        error = reliability(labels, table).error
-        return {"error": error, "brier": brier(labels, table), "log_loss": log_loss(labels, table)}
-
-    before = figures(probabilities)
+    before = measure(labels, probabilities)
     if len(np.unique(labels)) == 1:
-        return {"temperature": 1.0, "before": before, "after": None}
-    after = figures(cross_fitted(labels, probabilities, groups))
-    helps = after["log_loss"] < before["log_loss"]
-    temperature = fit_temperature(labels, probabilities) if helps else 1.0
-    return {"temperature": temperature, "before": before, "after": after}
+        return Calibration(1.0, before, None)
+    after = measure(labels, cross_fitted(labels, probabilities, groups))
+    helps = after.log_loss < before.log_loss
+    return Calibration(fit_temperature(labels, probabilities) if helps else 1.0, before, after)
+
+
+def measure(labels: Labels, probabilities: Probabilities) -> CalibrationMetrics:
+    """Calibration error, Brier score, log loss and the bins of the reliability diagram."""
+    bins = reliability(labels, probabilities)
+    return CalibrationMetrics(
+        bins.error, brier(labels, probabilities), log_loss(labels, probabilities), bins
+    )

@@ -1,89 +1,86 @@
-"""report.html: what a person needs to know in two minutes, in one file."""
+"""report.html: the report for a reader who has two minutes, in one file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from histo.report import page
+from histo.report.figures import Figure, Section
+from histo.report.results import Metrics
+from histo.report.subject import Subject
 from histo.report.words import (
-    Subject,
     absent_line,
     calibration_line,
     class_rows,
     gradcam_line,
     group_rows,
     headline,
-    points,
+    point_rows,
+    split_line,
     summary,
     unit_line,
     wanted_line,
-    what_it_allows,
     worst_line,
 )
 from histo.screen import counted
 
 DISCLAIMER = "histo is a research tool, not a medical device: not for diagnosis."
-CURVES = {
-    "roc": "Sensitivity against false positive rate.",
-    "precision_recall": "Precision against recall; dotted: the share of positives.",
-    "confusion_matrix": "Counts, and per cent of the true class.",
-    "scores": "How the probabilities are spread.",
-    "reliability": "Is 0.8 right 80 times of 100? With temperature: each part scaled by the others'.",
-    "selective": "Accuracy if only the most certain patches are answered.",
-}
-"""The plots in the order of the page, with their captions."""
-LOOKED = (
-    "The most confident mistakes, then typical hits. Left the patch; right, bright, what spoke for "
-    "the class it was called (Grad-CAM), inside the orange line at least half the peak. Such maps "
-    "are coarse, lean to the borders in some networks, and say where, not why."
-)
-
-Section = tuple[str, Sequence[str]]
+Part = tuple[str, Sequence[str]]
+"""A section of the page: its heading, its pieces of HTML."""
 
 
-def write_html(
-    folder: Path, subject: Subject, metrics: dict[str, Any], groups: Sequence[dict[str, Any]]
-) -> None:
-    """Write report.html from what lies in the folder, what is known and what was found."""
-    curves = [(folder / f"{name}.svg", caption) for name, caption in CURVES.items()]
-    sections: list[Section] = [
-        ("", opening(subject, metrics)),
-        (f"{counted(metrics['patches'], 'patch')} judged", judged(metrics)),
-        ("Curves", [page.figures([*curves, *subject.figures])]),
+def write_html(folder: Path, subject: Subject, metrics: Metrics, drawn: Sequence[Figure]) -> None:
+    """Write report.html with the figures drawn into the folder."""
+    curves = [*_files(folder, drawn, "curves", ".svg"), *subject.figures]
+    parts: list[Part] = [
+        ("", _verdict(subject, metrics)),
+        (f"Metrics on {counted(metrics.patches, 'patch')}", _metrics(metrics)),
+        ("Curves", [page.figures(curves)]),
         ("Calibration", [page.paragraph(f"{calibration_line(metrics)}.")]),
-        *by_unit(groups, subject.unit),
-        *sheets(folder, metrics),
+        *_by_unit(metrics),
+        *_sheets(folder, metrics, drawn),
     ]
     if subject.settings:
-        sections.append(("To do it again", [page.facts(subject.settings)]))
-    sections.append(("", [page.paragraph(DISCLAIMER, "small")]))
-    page.write_page(folder / "report.html", subject.name, sections)
+        parts.append(("Settings and versions", [page.facts(subject.settings)]))
+    parts.append(("", [page.paragraph(DISCLAIMER, "small")]))
+    page.write_page(folder / "report.html", subject.name, parts)
 
 
-def opening(subject: Subject, metrics: dict[str, Any]) -> list[str]:
-    """What may be believed, what was found, what was trained on what."""
-    line, warning = what_it_allows(subject)
+def _files(
+    folder: Path, drawn: Sequence[Figure], section: Section, suffix: str
+) -> list[tuple[Path, str]]:
+    """Files and captions of a section's figures."""
+    return [
+        (folder / f"{figure.name}{suffix}", figure.caption)
+        for figure in drawn
+        if figure.section == section
+    ]
+
+
+def _verdict(subject: Subject, metrics: Metrics) -> list[str]:
+    """What the split allows one to conclude, the main result, what was trained on what."""
+    line, warning = split_line(metrics.split)
     pieces = [page.paragraph(line, "warning" if warning else "note")]
     pieces.append(page.paragraph(summary(metrics), "summary"))
     return [*pieces, page.facts(subject.facts)] if subject.facts else pieces
 
 
-def judged(metrics: dict[str, Any]) -> list[str]:
-    """The figures and their intervals."""
-    pieces = [page.paragraph(absent_line(metrics), "warning")] if metrics["absent"] else []
+def _metrics(metrics: Metrics) -> list[str]:
+    """The metrics with their intervals."""
+    absent = absent_line(metrics)
+    pieces = [page.paragraph(absent, "warning")] if absent else []
     pieces.append(page.table(headline(metrics)))
-    if "classes" in metrics:
-        pieces.append(page.table(stacked(class_rows(metrics)), sortable=True))
-    if "at_0.5" in metrics:
-        pieces.append(page.table(stacked(points(metrics))))
-    if "at_wanted" in metrics:
-        pieces.append(page.paragraph(wanted_line(metrics)))
+    if metrics.classes:
+        pieces.append(page.table(_stacked(class_rows(metrics)), sortable=True))
+    if metrics.points:
+        pieces.append(page.table(_stacked(point_rows(metrics))))
+    if wanted := wanted_line(metrics):
+        pieces.append(page.paragraph(wanted))
     return [*pieces, page.paragraph(f"{unit_line(metrics)}.", "small")]
 
 
-def stacked(rows: list[list[str]]) -> list[list[str]]:
+def _stacked(rows: list[list[str]]) -> list[list[str]]:
     """Rows of a name, and values each followed by its interval: the interval below its value."""
     head, *body = rows
     return [head[:1] + head[1::2]] + [
@@ -92,24 +89,22 @@ def stacked(rows: list[list[str]]) -> list[list[str]]:
     ]
 
 
-def by_unit(groups: Sequence[dict[str, Any]], unit: str) -> list[Section]:
+def _by_unit(metrics: Metrics) -> list[Part]:
     """The table by slide, patient or hospital, where they are known."""
-    if not groups:
+    if not metrics.groups:
         return []
-    worst = worst_line(groups, unit)
-    rows = page.table(group_rows(groups, unit), sortable=True)
-    return [(f"By {unit}", [page.paragraph(f"{worst}."), rows] if worst else [rows])]
+    worst = worst_line(metrics)
+    rows = page.table(group_rows(metrics.groups, metrics.unit), sortable=True)
+    return [(f"By {metrics.unit}", [page.paragraph(f"{worst}."), rows] if worst else [rows])]
 
 
-def sheets(folder: Path, metrics: dict[str, Any]) -> list[Section]:
-    """The mistakes, and where the model looked, where the patches were there to be drawn."""
-    found: list[Section] = []
-    mistakes, looked = folder / "mistakes.png", folder / "attention.png"
-    if mistakes.is_file():
-        caption = "The most confident mistakes."
-        found.append(("Mistakes", [page.figures([(mistakes, caption)], sheet=True)]))
-    attention = metrics.get("attention")
-    pieces = [page.paragraph(gradcam_line(attention))] if attention else []
-    if looked.is_file():
-        pieces.append(page.figures([(looked, LOOKED)], sheet=True))
-    return [*found, ("Why: where the model looked", pieces)] if pieces else found
+def _sheets(folder: Path, metrics: Metrics, drawn: Sequence[Figure]) -> list[Part]:
+    """The mistakes and the Grad-CAM maps, where there are any."""
+    mistakes = _files(folder, drawn, "mistakes", ".png")
+    maps, share = _files(folder, drawn, "gradcam", ".png"), gradcam_line(metrics)
+    shown = [page.figures(maps, sheet=True)] if maps else []
+    pieces = [page.paragraph(share), *shown] if share else shown
+    return [
+        *([("Mistakes", [page.figures(mistakes, sheet=True)])] if mistakes else []),
+        *([("Grad-CAM: where the model looked", pieces)] if pieces else []),
+    ]

@@ -1,26 +1,56 @@
-"""Attention maps judged: how much of them falls inside the centre that the labels speak of."""
+"""Grad-CAM maps measured: how much of them lies inside the centre that decides the label."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.report.intervals import Figures, Floats, as_json, intervals
+from histo.report.intervals import Interval, intervals
+from histo.report.weighted import Floats, Values
 from histo.run.gradcam import GradCam
 
 Maps = NDArray[np.float64]
 CENTRE = 32
-"""Side in px of PatchCamelyon's centre: a patch is tumour where this part of it holds some."""
+"""Side in px of PatchCamelyon's centre: a patch is tumour if this part of it holds tumour."""
+
+
+@dataclass(frozen=True)
+class ClassShare:
+    """The mean share inside the centre, of the patches called as one class."""
+
+    patches: int
+    share: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class CentreShare:
+    """The share of Grad-CAM inside the centre, a mean over patches drawn at random."""
+
+    patches: int
+    patch: int
+    """side in px"""
+    centre: int
+    """side in px"""
+    even: float
+    """the share that a uniform map would have: that of the area"""
+    classes: Mapping[str, ClassShare]
+    """by the class called"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in metrics.json."""
+        return asdict(self)
 
 
 def centre_of(side: int, resized: bool) -> int:
-    """The side in px of the centre that labels speak of; 0 where nobody knows of one.
+    """The side in px of the centre that decides the label of a patch; 0 where none is known.
 
-    32 px is PatchCamelyon's rule, and believed of patches like its own: 96 px, or cropped to 64
-    and more of them. Other data sets: the setting `centre` of interpret.
+    32 px is PatchCamelyon's rule. It is assumed for patches like PatchCamelyon's: of 96 px, or
+    cropped to no less than 64. For other data sets: the setting `centre` of interpret.
     """
     return CENTRE if 64 <= side <= 96 and not resized else 0
 
@@ -32,7 +62,7 @@ def enlarge(maps: Maps, side: int) -> Maps:
 
 
 def _weights(cells: int, side: int) -> Maps:
-    """How much of each cell there is at each px, [side, cells]."""
+    """The weight of each cell at each px, [side, cells]."""
     place = (np.arange(side) + 0.5) * cells / side - 0.5
     return np.stack([np.interp(place, np.arange(cells), each) for each in np.eye(cells)], 1)
 
@@ -46,11 +76,10 @@ def share_inside(maps: Maps, side: int, centre: int) -> NDArray[np.float64]:
         return np.asarray(inside / large.sum((1, 2)))
 
 
-def share_in_centre(found: GradCam, centre: int, groups: Sequence[str] | None) -> dict[str, Any]:
+def share_in_centre(found: GradCam, centre: int, groups: Sequence[str] | None) -> CentreShare:
     """The mean share inside the centre over the patches drawn at random, by class called.
 
-    `groups` [N] are those of the maps' patches, for the intervals. Maps without a trace of
-    evidence are left out.
+    `groups` [N] are those of the maps' patches, for the intervals. Empty maps are left out.
     """
     shares = share_inside(found.maps, found.side, centre)
     rows = np.flatnonzero(found.drawn & np.isfinite(shares)).tolist()
@@ -60,20 +89,14 @@ def share_in_centre(found: GradCam, centre: int, groups: Sequence[str] | None) -
         if mine:
             units = [groups[row] for row in mine] if groups else None
             classes[name] = _mean(shares[mine], units)
-    return {
-        "patches": len(rows),
-        "patch": found.side,
-        "centre": centre,
-        "even": (centre / found.side) ** 2,
-        "classes": classes,
-    }
+    return CentreShare(len(rows), found.side, centre, (centre / found.side) ** 2, classes)
 
 
-def _mean(shares: NDArray[np.float64], groups: Sequence[str] | None) -> dict[str, Any]:
+def _mean(shares: NDArray[np.float64], groups: Sequence[str] | None) -> ClassShare:
     """Patches, their mean share, and its interval."""
 
-    def figures(weights: Floats) -> Figures:
+    def mean(weights: Floats) -> Values:
         return {"share": weights @ shares / weights.sum(-1)}
 
-    ends = intervals(figures, len(shares), groups)["share"]
-    return {"patches": len(shares), "share": float(shares.mean()), "interval": as_json(ends)}
+    ends = intervals(mean, len(shares), groups)["share"]
+    return ClassShare(len(shares), float(shares.mean()), ends)

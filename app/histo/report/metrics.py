@@ -1,17 +1,17 @@
-"""What a predictions table says, in numbers: scikit-learn's metrics, no torch."""
+"""Metrics of labels and probabilities, as scikit-learn defines them; no torch."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from histo.run.calls import call
+
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
-Figure = float | None
-"""A figure; None where the patches do not define it: an AUC of patches of one class."""
+Value = float | None
+"""The value of a metric; None where it is not defined, as the AUC of patches of one class."""
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
@@ -23,7 +23,7 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
 def brier(labels: Labels, probabilities: Probabilities) -> float:
     """Mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2 for more.
 
-    As scikit-learn's `brier_score_loss`: for two classes of class 1's probability alone.
+    As scikit-learn's `brier_score_loss`: for two classes, of the probability of class 1 alone.
     """
     truth = np.eye(probabilities.shape[1])[labels]
     square = float(((probabilities - truth) ** 2).sum(1).mean())
@@ -33,7 +33,8 @@ def brier(labels: Labels, probabilities: Probabilities) -> float:
 def macro_auc(labels: Labels, probabilities: Probabilities) -> float:
     """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest.
 
-    Classes without a patch are left out of the mean; nan where one class has all the patches.
+    Classes without a patch are left out of the mean. nan where all patches are of one class, or
+    a probability is not finite.
     """
     if not np.isfinite(probabilities).all():
         return float("nan")
@@ -43,13 +44,16 @@ def macro_auc(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def scorable_classes(labels: Labels, classes: int) -> list[int]:
-    """The classes with a patch of their own and one of another: 1 alone, where there are two."""
+    """The classes that have a ROC curve: some patches are of the class, and some are not.
+
+    For two classes that is class 1, or none.
+    """
     counts = np.bincount(labels, minlength=classes)
     own = [c for c in range(classes) if 0 < counts[c] < len(labels)]
     return own[1:] if classes == 2 else own
 
 
-def areas_of(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[Figure, Figure]:
+def areas_of(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[Value, Value]:
     """Area under the ROC curve, average precision; None where all are positive or all negative."""
     if positive.all() or not positive.any():
         return None, None
@@ -66,125 +70,29 @@ def youden_threshold(labels: Labels, scores: NDArray[np.float64]) -> float:
     return float(thresholds[1:][np.argmax((tpr - fpr)[1:])])
 
 
-def at_threshold(labels: Labels, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
-    """Accuracy, balanced accuracy, sensitivity, specificity, F1 and counts at one threshold.
-
-    A rate of no patches is None; balanced accuracy is the mean of those that there are.
-    """
-    called = (scores >= threshold).astype(np.int64)
-    (tn, fp), (fn, tp) = sk.confusion_matrix(labels, called, labels=[0, 1]).tolist()
-    sensitivity, specificity = share(tp, tp + fn), share(tn, tn + fp)
-    rates = [rate for rate in (sensitivity, specificity) if rate is not None]
-    return {
-        "threshold": threshold,
-        "accuracy": (tp + tn) / len(labels),
-        "balanced_accuracy": sum(rates) / len(rates),
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "f1": share(2 * tp, 2 * tp + fp + fn),
-        "confusion_matrix": [[tn, fp], [fn, tp]],
-    }
+def confusion_matrix(labels: Labels, called: Labels, classes: int) -> list[list[int]]:
+    """Patches by true class (rows) and called class (columns)."""
+    matrix: list[list[int]] = sk.confusion_matrix(labels, called, labels=range(classes)).tolist()
+    return matrix
 
 
-def share(part: float, whole: float) -> Figure:
-    """Part of a whole, None of nothing."""
+def ratio(part: float, whole: float) -> Value:
+    """Part of a whole; None where the whole is 0."""
     return part / whole if whole else None
 
 
-def by_group(
-    labels: Labels, probabilities: Probabilities, groups: list[str], threshold: float
-) -> list[dict[str, Any]]:
-    """Patches, errors and AUC of each group, the one with the most errors by share first.
-
-    For two classes with positives, AUC (None where a group has one class), sensitivity and
-    specificity at the threshold.
-    """
-    names, codes = np.unique(groups, return_inverse=True)
-    binary = probabilities.shape[1] == 2
-    called = (
-        (probabilities[:, 1] >= threshold).astype(np.int64) if binary else probabilities.argmax(1)
-    )
-    found = []
-    for code, name in enumerate(names):
-        rows = np.flatnonzero(codes == code)
-        truth, right = labels[rows], called[rows] == labels[rows]
-        row: dict[str, Any] = {"group": str(name), "patches": len(rows)}
-        row |= {"errors": int((~right).sum()), "error_rate": float((~right).mean())}
-        if binary:
-            row["positives"] = int(truth.sum())
-            row["roc_auc"], _ = areas_of(truth == 1, probabilities[rows, 1])
-            row["sensitivity"] = float(right[truth == 1].mean()) if truth.any() else None
-            row["specificity"] = float(right[truth == 0].mean()) if not truth.all() else None
-        found.append(row)
-    return sorted(found, key=lambda row: (-row["error_rate"], -row["patches"], row["group"]))
+def mean_of_known(values: list[Value]) -> Value:
+    """The mean of the values that are defined; None where none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-def selective(
+def accuracy_by_coverage(
     labels: Labels, probabilities: Probabilities, points: int = 50
 ) -> list[tuple[float, float]]:
-    """Accuracy of the share of patches with the most certain answers, as (share, accuracy)."""
+    """Accuracy on the most confident patches, as (share of patches, accuracy among them)."""
     order = np.argsort(-probabilities.max(1), kind="stable")
-    right = (probabilities.argmax(1) == labels)[order]
+    right = (call(probabilities) == labels)[order]
     counts = np.unique(np.linspace(max(1, len(labels) // points), len(labels), points).astype(int))
     sums = np.cumsum(right)
     return [(float(n / len(labels)), float(sums[n - 1] / n)) for n in counts]
-
-
-def compute_metrics(
-    labels: Labels, probabilities: Probabilities, vocab: list[str]
-) -> dict[str, Any]:
-    """All of metrics.json; a figure is None where a class that it needs has no patch.
-
-    For two classes class 1 (the second of `vocab`) is the positive one. For more, means over
-    classes are over those with patches, as scikit-learn's.
-    """
-    result: dict[str, Any] = {
-        "patches": len(labels),
-        "vocab": vocab,
-        "absent": [name for c, name in enumerate(vocab) if not (labels == c).any()],
-    }
-    if len(vocab) == 2:
-        result |= {"positive": vocab[1], **_binary(labels, probabilities[:, 1])}
-    else:
-        result |= _many(labels, probabilities, vocab)
-    return result | {
-        "log_loss": log_loss(labels, probabilities),
-        "brier": brier(labels, probabilities),
-    }
-
-
-def _binary(labels: Labels, scores: NDArray[np.float64]) -> dict[str, Any]:
-    """The figures of two classes: areas, and counts at 0.5 and at Youden's threshold."""
-    auc, precision = areas_of(labels == 1, scores)
-    found = {"roc_auc": auc, "average_precision": precision}
-    points = {"at_0.5": 0.5} | (
-        {} if auc is None else {"at_youden": youden_threshold(labels, scores)}
-    )
-    return found | {name: at_threshold(labels, scores, at) for name, at in points.items()}
-
-
-def _many(labels: Labels, probabilities: Probabilities, vocab: list[str]) -> dict[str, Any]:
-    """The figures of many classes: of each against the rest, and their means."""
-    called = probabilities.argmax(1)
-    classes = {}
-    for c, name in enumerate(vocab):
-        truth = labels == c
-        auc, precision = areas_of(truth, probabilities[:, c])
-        at = at_threshold(truth.astype(np.int64), (called == c).astype(float), 0.5)
-        rates = {key: at[key] for key in ("sensitivity", "specificity", "f1")}
-        classes[name] = {"roc_auc": auc, "average_precision": precision, **rates}
-
-    def mean(key: str) -> Figure:
-        known = [part[key] for part in classes.values() if part[key] is not None]
-        return float(np.mean(known)) if known else None
-
-    matrix = sk.confusion_matrix(labels, called, labels=range(len(vocab)))
-    return {
-        "roc_auc": mean("roc_auc"),
-        "average_precision": mean("average_precision"),
-        "accuracy": float((called == labels).mean()),
-        "balanced_accuracy": mean("sensitivity"),
-        "f1": mean("f1"),
-        "confusion_matrix": matrix.tolist(),
-        "classes": classes,
-    }

@@ -1,4 +1,4 @@
-"""The figures, each as PNG and SVG, in colours that colour-blind readers can tell apart."""
+"""The curves and plots of a report and of a training, each written as PATH.png and PATH.svg."""
 
 from __future__ import annotations
 
@@ -6,69 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
-from cycler import cycler
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
-from histo.files.writing import written
 from histo.report.calibration import Reliability
+from histo.report.canvas import COLOURS, new_figure, new_sheet, save, short
 from histo.report.metrics import Labels, Probabilities, macro_auc, scorable_classes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe and Ito's palette (2008), the two most different first."""
-STYLE = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "histo",
-}
 
-
-def _figure(width: float = 5.6, height: float = 5.0, **kwargs: Any) -> tuple[Figure, Any]:
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(width, height), **kwargs)
-    return figure, axes
-
-
-def _sheet(width: float, height: float, rows: int, columns: int) -> tuple[Figure, Any]:
-    """Places for patches, without axes: ticks that nobody sees would take half of the time."""
-    figure, axes = _figure(width, height, nrows=rows, ncols=columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.axis("off")
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write PATH.png and PATH.svg, each whole or not at all."""
-    with plt.rc_context(STYLE):
-        for kind, metadata in (("png", None), ("svg", {"Date": None})):
-            with written(path.with_name(f"{path.name}.{kind}")) as file:
-                figure.savefig(file, format=kind, metadata=metadata)
-            figure.set_layout_engine("none")  # it stands: laying it out anew takes as long again
-    plt.close(figure)
-
-
-def short(name: str, most: int = 18) -> str:
-    """A class name that fits beside an axis."""
-    return name if len(name) <= most else name[: most - 1] + "…"
-
-
-def draw_roc(path: Path, labels: Labels, probabilities: Probabilities, vocab: list[str]) -> None:
+def draw_roc(
+    path: Path, labels: Labels, probabilities: Probabilities, vocab: Sequence[str]
+) -> None:
     """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
-    figure, ax = _figure()
+    figure, ax = new_figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
     for c in scorable_classes(labels, len(vocab))[: len(COLOURS)]:
         fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
@@ -84,14 +35,14 @@ def draw_roc(path: Path, labels: Labels, probabilities: Probabilities, vocab: li
         aspect="equal",
     )
     ax.legend(loc="lower right", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_precision_recall(
-    path: Path, labels: Labels, probabilities: Probabilities, vocab: list[str]
+    path: Path, labels: Labels, probabilities: Probabilities, vocab: Sequence[str]
 ) -> None:
-    """Precision against recall, with the share of positives as the line of chance."""
-    figure, ax = _figure()
+    """Precision against recall; a dotted line at the share of positives, the precision of chance."""
+    figure, ax = new_figure()
     for n, c in enumerate(scorable_classes(labels, len(vocab))[: len(COLOURS)]):
         precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
         value = sk.average_precision_score(labels == c, probabilities[:, c])
@@ -106,18 +57,18 @@ def draw_precision_recall(
         ylim=(0, 1.02),
     )
     ax.legend(loc="lower left", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion_matrix(
-    path: Path, matrix: list[list[int]], vocab: list[str], at: str = ""
+    path: Path, matrix: Sequence[Sequence[int]], vocab: Sequence[str], at: str = ""
 ) -> None:
     """Counts and, below each, per cent of the true class; `at` ends the title."""
     counts = np.array(matrix)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(vocab)
     side = max(4.6, 0.8 * n + 2)
-    figure, ax = _figure(side + 0.8, side)
+    figure, ax = new_figure(side + 0.8, side)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if n <= 12:
         for i in range(n):
@@ -131,18 +82,18 @@ def draw_confusion_matrix(
     ax.set(xlabel="predicted class", ylabel="true class", title=f"Confusion matrix{at}")
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_scores(
     path: Path,
     labels: Labels,
     probabilities: Probabilities,
-    vocab: list[str],
+    vocab: Sequence[str],
     threshold: float = 0.5,
 ) -> None:
-    """How the probability of a class is spread over patches of that class and of the others."""
-    figure, ax = _figure(6.4, 4.4)
+    """Histograms of the predicted probability, by true class."""
+    figure, ax = new_figure(6.4, 4.4)
     bins = np.linspace(0, 1, 41).tolist()
     if len(vocab) == 2:
         for c, hatch in ((0, ""), (1, "///")):
@@ -170,12 +121,12 @@ def draw_scores(
         ax.set(xlabel="probability of the true class")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
     ax.legend(loc="upper center", edgecolor="none", framealpha=1)  # over the threshold's line
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> None:
-    """Share of hits against the probability given, by bins of equal count, for each named table."""
-    figure, ax = _figure()
+    """Reliability diagram: observed frequency against predicted probability, a line for each name."""
+    figure, ax = new_figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as good as said")
     for n, (name, bins) in enumerate(found):
         ax.plot(
@@ -195,12 +146,12 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
         aspect="equal",
     )
     ax.legend(loc="best", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
-    """Accuracy against the share of patches answered, the most certain first."""
-    figure, ax = _figure(6.4, 4.4)
+    """Accuracy against coverage: the share of patches answered, the most confident first."""
+    figure, ax = new_figure(6.4, 4.4)
     shares, accuracies = zip(*points, strict=True)
     ax.plot(shares, accuracies, linewidth=2)
     ax.set(
@@ -209,55 +160,23 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
         title="Selective prediction",
         xlim=(0, 1.01),
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
-    """A sheet of patches, three in a row, a caption over each; uint8 [S, S, 3] each."""
+    """A sheet of patches, three in a row, a caption above each; uint8 [S, S, 3] each."""
     rows = max(1, -(-len(patches) // 3))
-    figure, axes = _sheet(6.6, 2.35 * rows + 0.5, rows, 3)
+    figure, axes = new_sheet(6.6, 2.35 * rows + 0.5, rows, 3)
     for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
         ax.imshow(patch, interpolation="nearest")
         ax.set_title(caption, fontsize=9)
     figure.suptitle(title)
-    _save(figure, path)
-
-
-def draw_gradcam(
-    path: Path, patches: Sequence[Any], maps: Any, captions: Sequence[str], centre: int
-) -> None:
-    """A sheet of patches, each beside itself with its map [S, S] over it, the centre outlined.
-
-    What is bright is what spoke for the class called; the rest is dimmed, so that no colour of the
-    map is taken for one of the stain.
-    """
-    rows = max(1, -(-len(patches) // 3))
-    figure, axes = _sheet(9.6, 1.95 * rows + 0.2, rows, 6)
-    pairs = axes.reshape(-1, 2)
-    for (left, right), patch, heat, caption in zip(pairs, patches, maps, captions, strict=False):
-        left.imshow(patch, interpolation="nearest")
-        lit = patch / 255 * (0.25 + 0.75 * heat[..., None])
-        right.imshow(lit, interpolation="nearest")
-        right.contour(heat, levels=[0.5], colors=COLOURS[4], linewidths=1.2)
-        left.set_title(caption, fontsize=8, loc="left")
-        for ax in (left, right):
-            _outline(ax, len(patch), centre)
-    _save(figure, path)
-
-
-def _outline(ax: Any, side: int, centre: int) -> None:
-    """The square of `centre` px in the middle of a patch of `side` px."""
-    if centre:
-        first = (side - centre) // 2 - 0.5
-        for width, colour in ((2.4, "black"), (1.2, "white")):
-            square = Rectangle((first, first), centre, centre, fill=False)
-            square.set(linewidth=width, edgecolor=colour)
-            ax.add_patch(square)
+    save(figure, path)
 
 
 def draw_learning_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Loss of training and validation, and AUC and accuracy, by epoch."""
-    figure, (left, right) = _figure(9.0, 4.0, ncols=2)
+    """Training and validation loss, and AUC and accuracy, by epoch."""
+    figure, (left, right) = new_figure(9.0, 4.0, ncols=2)
     epochs = [row["epoch"] for row in rows]
     for ax, keys, label in (
         (left, ("train_loss", "valid_loss"), "loss (nats)"),
@@ -271,15 +190,15 @@ def draw_learning_curve(path: Path, rows: Sequence[dict[str, float]]) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(frameon=False)
     figure.suptitle("Learning curve")
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_lr_find(path: Path, rates: Sequence[float], losses: Sequence[float], lr: float) -> None:
-    """The finder's losses against its learning rates, and the rate it suggests."""
-    figure, ax = _figure(6.4, 4.2)
+    """The learning rate finder's losses against its rates, and the rate it suggests."""
+    figure, ax = new_figure(6.4, 4.2)
     ax.plot(rates, losses, linewidth=2)
     ax.axvline(lr, color=COLOURS[1], linestyle="--", label=f"suggested: {lr:.2g}")
     ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
     ax.set_title("Learning rate finder")
     ax.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)

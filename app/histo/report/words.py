@@ -1,15 +1,18 @@
-"""What a report says: its sentences and the rows of its tables, for terminal and page alike."""
+"""The sentences and the rows of tables of a report, for terminal and page alike."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from histo.report.groups import GroupRow
+from histo.report.intervals import Interval, Intervals
+from histo.report.metrics import Value
+from histo.report.results import Metrics
+from histo.run.split import Split
 from histo.screen import counted, plural
 
-FIGURES = {
+METRIC_NAMES = {
     "roc_auc": "AUC",
     "average_precision": "average precision",
     "accuracy": "accuracy",
@@ -20,54 +23,24 @@ FIGURES = {
     "log_loss": "log loss",
     "brier": "Brier score",
 }
-POINTS = {
-    "at_wanted": "{threshold:.4f} (wanted)",
-    "at_bundle": "{threshold:.4f} (bundle)",
-    "at_0.5": "0.5",
-    "at_youden": "{threshold:.4f} (Youden)",
-}
-"""Thresholds, the one that matters most first, and how they are named."""
+THRESHOLD_FREE = ("roc_auc", "average_precision", "log_loss", "brier")
+MANY = ("roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "log_loss", "brier")
+"""The metrics of more than two classes."""
+AT_POINT = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
+OF_CLASS = ("roc_auc", "average_precision", "sensitivity", "specificity", "f1")
 NONE = "–"
-"""What stands where a figure is not defined."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is judged, and what is known about it beside its table."""
-
-    name: str
-    split: str = ""
-    """how training and validation patches were parted, for a person; empty where unknown"""
-    leak: str = ""
-    """what is on both sides"""
-    unit: str = ""
-    """what a group is: slide, patient, hospital"""
-    groups: list[str] | None = None
-    """the group of each row of the table"""
-    threshold: float = 0.5
-    """for two classes: where class 1 is called, if the model says so itself"""
-    facts: dict[str, str] = field(default_factory=dict)
-    """what was trained on what"""
-    settings: dict[str, str] = field(default_factory=dict)
-    """settings and versions, to do it again"""
-    figures: Sequence[tuple[Path, str]] = ()
-    """more figures, with captions"""
+"""Stands for a metric that is not defined."""
 
 
 # ---------------------------------------------------------------- numbers
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A figure with so many decimals, a dash where it is not defined."""
+def number(value: Value, digits: int = 4) -> str:
+    """A value with so many decimals, a dash where it is not defined."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
-def span(part: dict[str, Any], name: str) -> str:
-    """The interval of a figure as words."""
-    return between(part["intervals"].get(name))
-
-
-def between(ends: Sequence[float] | None, digits: int = 4) -> str:
+def between(ends: Interval, digits: int = 4) -> str:
     """An interval as words, nothing where there is none."""
     return f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}" if ends else ""
 
@@ -77,163 +50,194 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-# ---------------------------------------------------------------- sentences
-
-
-def what_it_allows(subject: Subject) -> tuple[str, bool]:
-    """What the split allows one to say, and whether that is a warning."""
-    if subject.leak:
-        return f"The split leaks: {subject.leak}. The figures are too good to be believed.", True
-    if not subject.split:
-        return "How these patches were kept apart from those trained on is not known.", True
-    if subject.split.startswith("random"):
-        return (
-            "The split is random over patches: patches of one slide are on both sides, so the "
-            "figures are optimistic for new slides. Only a split by slide or patient tells how good the "
-            "model is on new ones.",
-            True,
-        )
-    return f"The split: {subject.split}.", False
-
-
-def summary(metrics: dict[str, Any]) -> str:
-    """The report in a sentence or two: figures as a person would say them."""
-    said = []
-    if metrics["roc_auc"] is not None:
-        interval = between(metrics["intervals"].get("roc_auc"), 3)
-        said.append(f"AUC {metrics['roc_auc']:.3f}" + (f" ({interval})" if interval else ""))
-    point = next((metrics[key] for key in POINTS if key in metrics), None)
-    if point is None:
-        said.append(f"{of_hundred(metrics['accuracy'])} patches are called right")
-        return f"{'; '.join(said)}."
-    name = metrics["positive"]
-    rates = []
-    if point["sensitivity"] is not None:
-        rates.append(f"it finds {of_hundred(point['sensitivity'])} patches of class '{name}'")
-    if point["specificity"] is not None:
-        wrongly = of_hundred(1 - point["specificity"])
-        rates.append(f"calls {wrongly} others '{name}' wrongly")
-    start = "" if rates[0].startswith("it") else "it "
-    said.append(f"At threshold {point['threshold']:.3g} {start}{', and '.join(rates)}")
-    return f"{'. '.join(said)}."
-
-
 def of_hundred(rate: float) -> str:
-    """A share as a count of a hundred."""
+    """A share as a count out of a hundred."""
     return f"{100 * rate:.0f} of 100"
 
 
-def absent_line(metrics: dict[str, Any]) -> str:
-    """Which classes have no patch, and what cannot be said for that; nothing where all have."""
-    if not metrics["absent"]:
+# ---------------------------------------------------------------- sentences
+
+
+def split_line(split: Split) -> tuple[str, bool]:
+    """What the split means for the metrics, the leak first; and whether that is a warning."""
+    line, warning = _kind_line(split)
+    if not split.leak:
+        return line, warning
+    leak = f"The split leaks: {split.leak}. These metrics are too optimistic to be trusted."
+    return (leak if split.kind in ("unseen", "unknown") else f"{leak} {line}"), True
+
+
+def _kind_line(split: Split) -> tuple[str, bool]:
+    """The sentence for a kind of split, and whether it is a warning."""
+    folds = f", in {split.folds} folds" if split.folds else ""
+    if split.kind == "random":
+        where = "in several folds" if folds else "on both sides"
+        return (
+            f"The split is random over patches{folds}: patches of one slide are {where}, so these "
+            "metrics are optimistic for new slides. Only a split by slide or patient shows how good "
+            "the model is on new ones.",
+            True,
+        )
+    if split.kind == "grouped":
+        group = split.column or "group"
+        none = f"none of {split.groups:,}" if split.groups else f"no {group}"
+        where = "in two folds" if folds else "on both sides"
+        return f"The split is by {group}{folds}: {none} is {where}.", False
+    if split.kind == "column":
+        return f"The split is given by the column {split.column} of the labels{folds}.", False
+    if split.kind == "unseen":
+        return (
+            "The patches are new to the model: none of these patches is among those the model was "
+            "trained or chosen on, by their pixels.",
+            False,
+        )
+    return "How these patches were kept apart from those trained on is not known.", True
+
+
+def summary(metrics: Metrics) -> str:
+    """The report in a sentence or two: metrics as a person would say them."""
+    said = []
+    if metrics.roc_auc is not None:
+        interval = between(metrics.intervals.get("roc_auc"), 3)
+        said.append(f"AUC {metrics.roc_auc:.3f}" + (f" ({interval})" if interval else ""))
+    point, name = metrics.point, metrics.positive
+    if point is None:
+        said.append(f"{of_hundred(metrics.accuracy)} patches are called correctly")
+        return f"{'; '.join(said)}."
+    rates = []
+    if point.sensitivity is not None:
+        rates.append(f"finds {of_hundred(point.sensitivity)} patches of class '{name}'")
+    if point.specificity is not None:
+        wrongly = of_hundred(1 - point.specificity)
+        rates.append(f"wrongly calls {wrongly} other patches '{name}'")
+    said.append(f"At threshold {point.threshold:.3g} the model {' and '.join(rates)}")
+    return f"{'. '.join(said)}."
+
+
+def absent_line(metrics: Metrics) -> str:
+    """Which classes have no patch, and what is not defined for that; nothing where all have."""
+    if not metrics.absent:
         return ""
-    few = ", ".join(metrics["absent"][:5])
-    if metrics["roc_auc"] is not None:
-        return f"No patch is of class {few}: means over classes are of the others."
+    few = ", ".join(metrics.absent[:5])
+    if metrics.roc_auc is not None:
+        return f"No patch is of class {few}: means over classes leave it out."
     return (
-        f"No patch is of class {few}: figures that compare classes (AUC, average precision, "
+        f"No patch is of class {few}: metrics that compare classes (AUC, average precision, "
         "their curves, a temperature) are not defined."
     )
 
 
-def unit_line(metrics: dict[str, Any]) -> str:
-    """What the intervals were drawn over."""
-    unit, units = metrics["unit"], metrics["units"]
-    line = f"Intervals: 95 %, bootstrap over {counted(units, unit)}"
-    return line + (", too narrow where patches of a slide are alike" if unit == "patch" else "")
+def unit_line(metrics: Metrics) -> str:
+    """What the bootstrap draws: groups or patches."""
+    line = f"Intervals: 95 %, bootstrap over {counted(metrics.units, metrics.unit)}"
+    return line + (
+        ", too narrow where patches of a slide are alike" if metrics.unit == "patch" else ""
+    )
 
 
-def wanted_line(metrics: dict[str, Any]) -> str:
-    """The operating point in words, with the interval of its threshold."""
-    point = metrics["at_wanted"]
-    ((rate, value),) = point["wanted"].items()
-    text = f"For a {rate} of {value:g} the threshold is {point['threshold']:.4f}"
-    interval = span(point, "threshold")
+def wanted_line(metrics: Metrics) -> str:
+    """The threshold for the wanted rate, with its interval; nothing where none was wanted."""
+    point = metrics.points.get("wanted")
+    if point is None or point.wanted is None:
+        return ""
+    text = f"For a {point.wanted.rate} of {point.wanted.value:g} the threshold is {point.threshold:.4f}"
+    interval = between(point.intervals.get("threshold"))
     return f"{text} ({interval})." if interval else f"{text}."
 
 
-def calibration_line(metrics: dict[str, Any]) -> str:
-    """Temperature and what it does, in words."""
-    found = metrics["calibration"]
-    before, after = found["before"], found["after"]
-    as_it_is = f"log loss {before['log_loss']:.4f}, calibration error {before['error']:.4f}"
+def calibration_line(metrics: Metrics) -> str:
+    """The temperature, and what it does to log loss, calibration error and Brier score."""
+    found = metrics.calibration
+    before, after = found.before, found.after
+    trained = f"log loss {before.log_loss:.4f}, calibration error {before.error:.4f}"
     if after is None:
-        return f"As trained: {as_it_is}; no temperature can be fitted to patches of one class"
-    if found["temperature"] == 1:
-        return f"Calibrated as it is: {as_it_is}; temperature scaling would not lower the log loss"
+        return f"As trained: {trained}; no temperature can be fitted to patches of one class"
+    if found.temperature == 1:
+        return f"Well calibrated as trained: {trained}; a temperature would not lower the log loss"
     return (
-        f"Temperature {found['temperature']:.3f}: on patches it was not fitted to, log loss "
-        f"{before['log_loss']:.4f} to {after['log_loss']:.4f}, calibration error "
-        f"{before['error']:.4f} to {after['error']:.4f}, Brier score "
-        f"{before['brier']:.4f} to {after['brier']:.4f}"
+        f"Temperature {found.temperature:.3f}: on patches it was not fitted to, log loss "
+        f"{before.log_loss:.4f} to {after.log_loss:.4f}, calibration error "
+        f"{before.error:.4f} to {after.error:.4f}, Brier score "
+        f"{before.brier:.4f} to {after.brier:.4f}"
     )
 
 
-def gradcam_line(found: dict[str, Any]) -> str:
-    """Which share of the attention falls inside the centre, and what that is to be held against."""
-    side, patch = found["centre"], found["patch"]
+def gradcam_line(metrics: Metrics) -> str:
+    """The share of Grad-CAM inside the centre, beside that of a uniform map; nothing if unknown."""
+    found = metrics.gradcam
+    if found is None:
+        return ""
     shares = []
-    for name, part in found["classes"].items():
-        ends = [100 * x for x in part["interval"] or ()]
+    for name, part in found.classes.items():
+        ends = part.interval and (100 * part.interval[0], 100 * part.interval[1])
         interval = f"{between(ends, 1)}, " if ends else ""
-        many = counted(part["patches"], "patch")
-        shares.append(f"{percent(part['share'])} where '{name}' was called ({interval}{many})")
+        many = counted(part.patches, "patch")
+        shares.append(f"{percent(part.share)} where '{name}' was called ({interval}{many})")
+    side, patch = found.centre, found.patch
     return (
-        f"Attention that falls inside the centre {side}x{side} px: {'; '.join(shares)}. Even "
-        f"attention would give {percent(found['even'])}: the centre's share of a patch of "
-        f"{patch}x{patch} px."
+        f"Grad-CAM inside the centre {side}x{side} px: {'; '.join(shares)}. A uniform map would "
+        f"have {percent(found.even)}, the centre's share of a patch of {patch}x{patch} px."
     )
 
 
-def worst_line(groups: Sequence[dict[str, Any]], unit: str) -> str:
-    """The groups with the highest error rates, of those with a patch for each of ten errors."""
-    named = [g for g in groups if g["patches"] >= 10 and g["errors"]][:3]
+def worst_line(metrics: Metrics) -> str:
+    """The groups with the highest error rates, of those with ten patches or more."""
+    named = [row for row in metrics.groups if row.patches >= 10 and row.errors][:3]
     shown = ", ".join(
-        f"{g['group']} ({g['errors']:,} of {g['patches']:,} patches wrong)" for g in named
+        f"{row.group} ({row.errors:,} of {row.patches:,} patches wrong)" for row in named
     )
-    return f"Worst {plural(unit, len(named))}: {shown}" if named else ""
+    return f"Worst {plural(metrics.unit, len(named))}: {shown}" if named else ""
 
 
 # ---------------------------------------------------------------- rows
 
 
-def headline(metrics: dict[str, Any]) -> list[list[str]]:
-    """Rows of the figures that need no threshold, or for many classes of all."""
-    rows = [["figure", "value", "95 % interval"]]
+def headline(metrics: Metrics) -> list[list[str]]:
+    """Rows of the metrics that need no threshold; of more than two classes all."""
+    keys = THRESHOLD_FREE if metrics.points else MANY
+    rows = [["metric", "value", "95 % interval"]]
     return rows + [
-        [name, number(metrics[key]), span(metrics, key)]
-        for key, name in FIGURES.items()
-        if key in metrics
+        [METRIC_NAMES[key], number(getattr(metrics, key)), between(metrics.intervals.get(key))]
+        for key in keys
     ]
 
 
-def points(metrics: dict[str, Any]) -> list[list[str]]:
-    """Rows of the figures at each threshold, a column and its interval for each."""
-    shown = [(metrics[key], name) for key, name in POINTS.items() if key in metrics]
-    names = [name.format(**part) for part, name in shown]
+def point_rows(metrics: Metrics) -> list[list[str]]:
+    """Rows of the metrics at each threshold, a column and its interval for each."""
+    names = [
+        name if name == "0.5" else f"{point.threshold:.4f} ({name.replace('youden', 'Youden')})"
+        for name, point in metrics.points.items()
+    ]
     rows = [["at threshold"] + [text for name in names for text in (name, "95 % interval")]]
-    for key in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1"):
-        cells = [text for part, _ in shown for text in (number(part[key]), span(part, key))]
-        rows.append([FIGURES[key], *cells])
-    return rows
+    parts = [(point, point.intervals) for point in metrics.points.values()]
+    return rows + [[METRIC_NAMES[key], *_cells(parts, [key])] for key in AT_POINT]
 
 
-def class_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """One row a class, for many classes."""
-    keys = ("roc_auc", "average_precision", "sensitivity", "specificity", "f1")
-    head = ["class", *(text for key in keys for text in (FIGURES[key], "95 %"))]
+def class_rows(metrics: Metrics) -> list[list[str]]:
+    """One row a class, for more than two classes."""
+    head = ["class", *(text for key in OF_CLASS for text in (METRIC_NAMES[key], "95 %"))]
     return [head] + [
-        [name, *(text for key in keys for text in (number(part[key]), span(part, key)))]
-        for name, part in metrics["classes"].items()
+        [name, *_cells([(part, part.intervals)], OF_CLASS)]
+        for name, part in metrics.classes.items()
     ]
 
 
-def group_rows(groups: Sequence[dict[str, Any]], unit: str) -> list[list[str]]:
+def _cells(parts: Sequence[tuple[Any, Intervals]], keys: Sequence[str]) -> list[str]:
+    """Values, each followed by its interval."""
+    return [
+        text
+        for part, ends in parts
+        for key in keys
+        for text in (number(getattr(part, key)), between(ends.get(key)))
+    ]
+
+
+def group_rows(groups: Sequence[GroupRow], unit: str) -> list[list[str]]:
     """One row a group, worst first."""
     head = {"group": unit, "roc_auc": "AUC"}
-    names = [head.get(key, key.replace("_", " ")) for key in groups[0]]
+    names = [head.get(key, key.replace("_", " ")) for key in groups[0].as_dict()]
 
     def shown(value: Any) -> str:
         return number(value, 3) if value is None or isinstance(value, float) else str(value)
 
-    return [names] + [[shown(value) for value in group.values()] for group in groups]
+    return [names] + [[shown(value) for value in row.as_dict().values()] for row in groups]

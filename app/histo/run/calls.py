@@ -1,8 +1,26 @@
-"""Temperature scaling of probabilities: one number makes a classifier as sure as it should be."""
+"""From probabilities to calls: temperature scaling, and the one place where a threshold is applied."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def call(probabilities: Any, threshold: float = 0.5, positive: int = 1) -> NDArray[np.int64]:
+    """The class called for each patch, int64 [N], from probabilities [N, C].
+
+    Two classes: the positive one where its probability is at or above the threshold, else the
+    other. More classes: the most probable, whatever the threshold.
+    """
+    import numpy as np
+
+    table = np.asarray(probabilities, np.float64)
+    if table.shape[1] != 2:
+        return np.asarray(table.argmax(1), np.int64)
+    return np.where(table[:, positive] >= threshold, positive, 1 - positive).astype(np.int64)
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> Any:

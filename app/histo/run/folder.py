@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from histo.distributed import ranks
 from histo.errors import Call, HistoError
 from histo.files.locks import locked
-from histo.files.writing import (
-    read_json,
-    written,
-)
-
-if TYPE_CHECKING:
-    pass
+from histo.files.writing import read_json, write_json, written
+from histo.run.split import Split
 
 
 def write_split(
@@ -54,8 +50,22 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end: the learning curve is what it draws last."""
-        return (self.path / "learning_curve.svg").is_file()
+        """Whether the run came to its end, as its environment.json says.
+
+        histo 0.1 did not say: there a run is finished that has predictions and nothing to resume.
+        """
+        if not self.environment.is_file():
+            return False
+        facts = read_json(self.environment)
+        if facts.get("versions", {}).get("histo") != "0.1.0":
+            return "finished" in facts
+        last = self.checkpoint / "last.safetensors"
+        return self.predictions.is_file() and not last.is_file()
+
+    def mark_finished(self) -> None:
+        """Write into environment.json that the run came to its end."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        write_json(self.environment, {**read_json(self.environment), "finished": now})
 
     @property
     def begun(self) -> bool:
@@ -120,6 +130,11 @@ class RunFolder:
             return {name: entry["value"] for name, entry in read_json(self.config).items()}
         except (AttributeError, KeyError, TypeError):
             raise HistoError(f"{self.config} is not a histo config") from None
+
+    @staticmethod
+    def split_of(settings: dict[str, Any]) -> Split:
+        """How a run's patches were split, by its settings."""
+        return Split.read(settings.get("split"), settings.get("leak"))
 
     def read_split(self) -> list[dict[str, str]]:
         """The rows of split.csv: id, label, split, and group where there is one."""

@@ -43,7 +43,7 @@ class DataParallel(Callback):  # type: ignore[misc]
         """Weigh the loss by this process's part of the batch."""
         if self.training:
             part = len(self.yb[0]) / self.dls.train.batch
-            self.learn.loss_grad = self.loss_grad * (part * ranks.world())
+            self.learn.loss_grad = self.loss_grad * (part * ranks.world_size())
             self.learn.loss = self.loss * part
 
     def before_validate(self) -> None:
@@ -57,23 +57,23 @@ class DataParallel(Callback):  # type: ignore[misc]
 
 def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor that has the same shape in each."""
-    if ranks.world() > 1:
+    if ranks.world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
 def broadcast_tensors(values: Iterable[Tensor]) -> None:
     """Give every process the values of the first."""
-    if ranks.world() > 1:
+    if ranks.world_size() > 1:
         for value in values:
             dist.broadcast(value, src=0)
 
 
 def gather_rows(rows: Tensor, loader: Any) -> Tensor:
     """The rows [N, …] of a whole pass in its order, of which each process has those of its share."""
-    if ranks.world() == 1:
+    if ranks.world_size() == 1:
         return rows
-    places = [torch.from_numpy(loader.places(number)) for number in range(ranks.world())]
+    places = [torch.from_numpy(loader.places(number)) for number in range(ranks.world_size())]
     most = max(len(place) for place in places)
     rows = rows.cpu()
     padded = torch.cat([rows, rows.new_zeros(most - len(rows), *rows.shape[1:])])

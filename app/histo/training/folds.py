@@ -14,55 +14,62 @@ from histo.distributed import ranks
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions, write_predictions
+from histo.run.split import Leak
 from histo.screen import Screen
 from histo.training.recording import environment, write_sides
 from histo.training.resume import MAY_DIFFER, read_settings
-from histo.training.single import train_new, train_on
+from histo.training.single import Callbacks, train_new, train_on
 
 
-def train_folds(config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
+def train_folds(
+    config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
+) -> RunFolder:
     """A new folder with one run a fold, and above them the predictions of all patches."""
-    folds = choose_folds(patches, config)
+    folds = choose_folds(data, config)
     run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
         if ranks.rank() == 0:
-            start_folds(run, config, patches, folds)
-        _train_each(run, config, patches, folds, screen)
+            start_folds(run, config, data, folds)
+        _train_each(run, config, data, folds, screen, callbacks)
     return run
 
 
 def train_folds_on(
-    run: RunFolder, config: TrainConfig, patches: Dataset, screen: Screen
+    run: RunFolder, config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
 ) -> RunFolder:
     """Go on with folds that this process holds: what is done stays, what is cut goes on."""
-    _train_each(run, config, patches, choose_folds(patches, config), screen)
+    _train_each(run, config, data, choose_folds(data, config), screen, callbacks)
     return run
 
 
-def start_folds(run: RunFolder, config: TrainConfig, patches: Dataset, folds: np.ndarray) -> None:
+def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.ndarray) -> None:
     """Settings, environment and split of all folds."""
-    from histo.model.learner import resolve_device
+    from histo.model.device import resolve_device
 
-    how = patches.split.replace("on both sides", "in two folds")
+    split = replace(data.split, folds=config.folds or 0, leak=Leak())
     found = {
         "labels": config.labels_csv,
         "images": config.images_folder,
         "out": run.path,
-        "split": f"{config.folds} folds, {how}",
-        "group_column": patches.group_column,
-        "leak": "",
+        "split": split.as_dict(),
+        "group_column": data.unit,
     }
-    write_json(run.environment, environment(patches, resolve_device(config.device)))
-    write_sides(run, patches, [f"fold-{number + 1}" for number in folds.tolist()])
+    write_json(run.environment, environment(data, resolve_device(config.device)))
+    write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])
     write_json(run.config, config.record(found))
 
 
 def _train_each(
-    run: RunFolder, config: TrainConfig, patches: Dataset, folds: np.ndarray, screen: Screen
+    run: RunFolder,
+    config: TrainConfig,
+    data: Dataset,
+    folds: np.ndarray,
+    screen: Screen,
+    callbacks: Callbacks,
 ) -> None:
     count = config.folds or 1
     for number in range(count):
-        part, mine = RunFolder(run.fold(number)), fold(patches, folds, number)
+        part, mine = RunFolder(run.fold(number)), fold(data, folds, number)
         done, begun = ranks.broadcast(partial(state_of, part))
         if done:
             screen.say(f"fold {number + 1} of {count}: done before")
@@ -72,13 +79,14 @@ def _train_each(
         if begun:
             asked = replace(settings, given=config.given.intersection(MAY_DIFFER))
             with part.lock():
-                train_on(part, read_settings(part, asked), mine, screen)
+                train_on(part, read_settings(part, asked), mine, screen, callbacks)
         else:
             if ranks.rank() == 0:
                 shutil.rmtree(part.path, ignore_errors=True)
-            train_new(settings, mine, screen)
+            train_new(settings, mine, screen, callbacks)
     if ranks.rank() == 0:
-        join_folds(run, patches, count)
+        join_folds(run, data, count)
+        run.mark_finished()
 
 
 def state_of(run: RunFolder) -> tuple[bool, bool]:
@@ -86,7 +94,7 @@ def state_of(run: RunFolder) -> tuple[bool, bool]:
     return run.finished, run.begun
 
 
-def join_folds(run: RunFolder, patches: Dataset, count: int) -> None:
+def join_folds(run: RunFolder, data: Dataset, count: int) -> None:
     """The out-of-fold predictions of all folds, in the order of the label CSV."""
     tables = [read_predictions(RunFolder(run.fold(number)).predictions) for number in range(count)]
     rows = {
@@ -95,10 +103,5 @@ def join_folds(run: RunFolder, patches: Dataset, count: int) -> None:
         for name, values in zip(table.ids, table.probabilities, strict=True)
     }
     shutil.copyfile(run.fold(0) / "model.json", run.path / "model.json")
-    write_predictions(
-        run.predictions,
-        patches.ids,
-        patches.labels,
-        [rows[name] for name in patches.ids],
-        patches.vocab,
-    )
+    probabilities = [rows[name] for name in data.ids]
+    write_predictions(run.predictions, data.ids, data.labels, probabilities, data.vocab)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from histo.model.checkpoint import Checkpoint
-    from histo.training.watch import Epoch, Watch
+    from histo.training.callbacks import Epoch, Watch
 
 HISTORY = (
     "epoch",
@@ -42,7 +42,7 @@ PACKAGES = ("histo", "fastai", "torch", "torchvision", "opencv-python", "numpy",
 
 
 class Recording:
-    """Writes what each epoch shows, keeps the best, checkpoints, and says a line an epoch.
+    """Writes the figures of each epoch, keeps the best epoch, checkpoints, and says a line an epoch.
 
     The checkpoint comes first, and all the other files of an epoch follow from it: after a kill at
     any moment they are made again from the checkpoint, or by training again what it does not hold.
@@ -51,13 +51,13 @@ class Recording:
     def __init__(
         self,
         run: RunFolder,
-        patches: Dataset,
+        data: Dataset,
         screen: Screen,
         minutes: float,
         stop: Callable[[], bool],
         begin: Checkpoint | None = None,
     ) -> None:
-        self.run, self.patches, self.screen = run, patches, screen
+        self.run, self.data, self.screen = run, data, screen
         self.seconds, self.stop = 60 * minutes, stop
         self.rows: list[dict[str, float]] = list(begin.facts["rows"]) if begin else []
         self.best = float(begin.facts["best"]) if begin else -math.inf
@@ -111,11 +111,12 @@ class Recording:
             "patches_per_second": seen.patches / seen.train_seconds,
         }
         self.rows.append(row)
-        score = row["roc_auc"] if len(self.patches.vocab) == 2 else -row["valid_loss"]
+        score = row["roc_auc"] if len(self.data.vocab) == 2 else -row["valid_loss"]
         tensors, facts = capture(learn, phase_ended=seen.phase_ended)
         if best := score > self.best:
             self.best, tensors["logits"] = score, seen.logits
         checkpoint = Checkpoint(Position(seen.number), tensors, facts)
+        learn.recorder.report(row)
         self._keep(checkpoint)
         self._conclude(checkpoint.part("model."), seen.logits if best else None)
         self._say(row)
@@ -151,9 +152,9 @@ class Recording:
             self._predictions(softmax(logits))
 
     def _predictions(self, probabilities: Any) -> None:
-        labels = [self.patches.labels[i] for i in np.flatnonzero(self.patches.valid)]
+        labels = [self.data.labels[i] for i in np.flatnonzero(self.data.valid)]
         write_predictions(
-            self.run.predictions, self.patches.valid_ids, labels, probabilities, self.patches.vocab
+            self.run.predictions, self.data.valid_ids, labels, probabilities, self.data.vocab
         )
 
     def _say(self, row: dict[str, float]) -> None:
@@ -183,13 +184,14 @@ class Recording:
         from histo.report.plots import draw_learning_curve
 
         draw_learning_curve(self.run.path / "learning_curve", self.rows)
+        self.run.mark_finished()
         (self.run.checkpoint / LAST).unlink(missing_ok=True)
-        key = "roc_auc" if len(self.patches.vocab) == 2 else "valid_loss"
+        key = "roc_auc" if len(self.data.vocab) == 2 else "valid_loss"
         pick = max if key == "roc_auc" else min
         best = pick(self.rows, key=lambda row: row[key])
         self.screen.say(
             f"kept epoch {best['epoch']:g}: AUC {best['roc_auc']:.4f}, "
-            f"accuracy {best['accuracy']:.4f} on {int(self.patches.valid.sum()):,} patches"
+            f"accuracy {best['accuracy']:.4f} on {int(self.data.valid.sum()):,} patches"
         )
 
 
@@ -198,28 +200,28 @@ def softmax(logits: Tensor) -> Any:
     return logits.double().softmax(1).numpy()
 
 
-def write_start(run: RunFolder, patches: Dataset, device: Any) -> None:
+def write_start(run: RunFolder, data: Dataset, device: Any) -> None:
     """What is known before the first batch: split, environment, sample sheet."""
     from histo.report.plots import draw_sheet
 
-    write_sides(run, patches, np.where(patches.valid, "valid", "train").tolist())
-    write_json(run.environment, environment(patches, device))
-    chosen = np.random.default_rng(0).permutation(len(patches.ids))[:9]
+    write_sides(run, data, np.where(data.valid, "valid", "train").tolist())
+    write_json(run.environment, environment(data, device))
+    chosen = np.random.default_rng(0).permutation(len(data.ids))[:9]
     draw_sheet(
         run.path / "samples",
-        list(patches.store.take(chosen)),
-        [f"label {patches.labels[i]}" for i in chosen],
+        list(data.store.take(chosen)),
+        [f"label {data.labels[i]}" for i in chosen],
         "Sample patches",
     )
 
 
-def write_sides(run: RunFolder, patches: Dataset, sides: Sequence[str]) -> None:
+def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
     """The run's split.csv: the side, or the fold, of each patch."""
-    sha1 = [digest.decode() for digest in patches.store.sha1.tolist()]
-    write_split(run.split, patches.ids, patches.labels, sides, sha1, patches.groups)
+    sha1 = [digest.decode() for digest in data.store.sha1.tolist()]
+    write_split(run.split, data.ids, data.labels, sides, sha1, data.groups)
 
 
-def environment(patches: Dataset, device: Any) -> dict[str, Any]:
+def environment(data: Dataset, device: Any) -> dict[str, Any]:
     """Versions, device, command line, commit of the working folder, fingerprints of the data."""
     try:
         commit = subprocess.run(
@@ -231,13 +233,13 @@ def environment(patches: Dataset, device: Any) -> dict[str, Any]:
         **session(device),
         "platform": platform.platform(),
         "git_commit": commit,
-        "fingerprint": patches.fingerprints(),
+        "fingerprint": data.fingerprints(),
     }
 
 
 def session(device: Any) -> dict[str, Any]:
     """One process's part in a run: versions, device, command line, when."""
-    from histo.model.learner import describe_device
+    from histo.model.device import describe_device
 
     return {
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},

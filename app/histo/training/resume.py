@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 from histo.config import TrainConfig
-from histo.data.dataset import Dataset, Given, load_dataset
+from histo.data.dataset import Dataset, KnownSplit, LabelTable, load_dataset
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import read_json
@@ -25,9 +24,9 @@ def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     """The settings a run was started with; HistoError where other ones are asked for now."""
     record = ranks.broadcast(lambda: read_json(run.config))
     try:
-        known = {f.name: f for f in fields(TrainConfig) if f.name != "given"}
+        known = {f.name for f in fields(TrainConfig)} - {"given"}
         values = {
-            name: _typed(known[name].type, entry["value"])
+            name: entry["value"]
             for name, entry in record.items()
             if name in known and name != "store"
         }
@@ -44,11 +43,11 @@ def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     ]
     if changed:
         name = changed[0]
-        flag = f"--{name.replace('_', '-')}"
         why = "its schedule is planned for that" if "epochs" in name else "one run, one setting"
         raise HistoError(
-            f"{run.path} was started with {flag} {values.get(name)}, not {getattr(asked, name)}: "
-            f"{why} (leave {flag} out, or train anew)"
+            f"{run.path} was started with {name} {values.get(name)}, not {getattr(asked, name)}: {why}",
+            f"leave {{{name}}} out",
+            "train anew",
         )
     now = {name: getattr(asked, name) for name in MAY_DIFFER if name in asked.given}
     if "data" in now:  # the folder as it was laid out, elsewhere
@@ -56,31 +55,22 @@ def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     return replace(before, out=run.path, given=frozenset(given | now.keys()), **now)
 
 
-def _typed(kind: Any, value: Any) -> Any:
-    """A JSON value as the field of the settings has it."""
-    if value is None:
-        return None
-    if "Path" in str(kind):
-        return Path(value)
-    return str(value) if "str" in str(kind) else value
-
-
-def known_of(run: RunFolder) -> tuple[Given, dict[str, str]]:
+def known_of(run: RunFolder) -> tuple[KnownSplit, dict[str, str]]:
     """A run's split, and the fingerprints of the data it was started with."""
     sides = {row["id"]: row["split"] for row in run.read_split()}
     settings = run.settings()
-    given = (sides, str(settings.get("split", "")), str(settings.get("group_column") or ""))
-    return given, read_json(run.environment).get("fingerprint", {})
+    known = KnownSplit(sides, run.split_of(settings), str(settings.get("group_column") or ""))
+    return known, read_json(run.environment).get("fingerprint", {})
 
 
-def read_patches_again(run: RunFolder, config: TrainConfig, screen: Screen) -> Dataset:
-    """The patches of a run, split as they were; HistoError where labels or pixels have changed."""
-    given, before = ranks.broadcast(lambda: known_of(run))
-    patches = load_dataset(config, screen, given)
-    changed = [part for part, now in patches.fingerprints().items() if before.get(part) != now]
+def load_again(run: RunFolder, config: TrainConfig, table: LabelTable, screen: Screen) -> Dataset:
+    """The data of a run, split as before; HistoError where labels or pixels have changed."""
+    known, before = ranks.broadcast(lambda: known_of(run))
+    data = load_dataset(config, table, screen, known)
+    changed = [part for part, now in data.fingerprints().items() if before.get(part) != now]
     if changed:
         raise HistoError(
             f"the {' and the '.join(changed)} of {config.data} are not those that {run.path} was "
             "started with: it cannot go on (put them back, or train anew)"
         )
-    return patches
+    return data

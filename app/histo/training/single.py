@@ -2,224 +2,131 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histo.config import ModelCard, TrainConfig
+from histo.config import TrainConfig
 from histo.data.dataset import Dataset
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.screen import Screen
+from histo.training.prepare import Job, prepare
 from histo.training.recording import Recording, record_resumed, write_start
 from histo.training.stopping import stop_asked
 
 if TYPE_CHECKING:
-    import torch
     from fastai.learner import Learner
 
     from histo.model.checkpoint import Checkpoint
-    from histo.training.watch import Plan
+
+Callbacks = Sequence[Any]
+"""fastai callbacks of the user's own."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that is ready before the first batch."""
-
-    config: TrainConfig
-    patches: Dataset
-    device: torch.device
-    precision: str
-    learn: Learner
-    card: ModelCard
-
-    @property
-    def freeze_epochs(self) -> int:
-        """As given; else one where the body starts from weights, none where it starts from nothing."""
-        given = self.config.freeze_epochs
-        return given if given is not None else int(self.pretrained)
-
-    @property
-    def pretrained(self) -> bool:
-        """Whether the body starts from weights."""
-        return self.config.weights != "none"
-
-    def plan(self, lr: float) -> Plan:
-        """Both phases, at this peak learning rate."""
-        from histo.training.watch import Plan
-
-        return Plan(self.freeze_epochs, self.config.epochs, lr, self.pretrained)
-
-
-def train_new(config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
+def train_new(
+    config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
+) -> tuple[RunFolder, Learner]:
     """Train in a new run folder; it is made once labels, patches, weights and device are good."""
-    job = prepare(config, patches, screen)
+    job = prepare(config, data, screen)
     run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
         try:
-            train_in(run, job, None, screen)
+            train_in(run, job, None, screen, callbacks)
         except (HistoError, RuntimeError, OSError):
             if ranks.rank() == 0 and not run.begun:  # there is nothing to keep
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
-    return run
+    return run, job.learn
 
 
-def train_on(run: RunFolder, config: TrainConfig, patches: Dataset, screen: Screen) -> RunFolder:
+def train_on(
+    run: RunFolder, config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
+) -> Learner:
     """Go on with a run folder that this process holds, from its last checkpoint."""
     from histo.model.checkpoint import Checkpoint
 
     begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
-    train_in(run, prepare(config, patches, screen, begin), begin, screen)
-    return run
+    job = prepare(config, data, screen, resumed=begin is not None)
+    train_in(run, job, begin, screen, callbacks)
+    return job.learn
 
 
-def prepare(
-    config: TrainConfig, patches: Dataset, screen: Screen, begin: Checkpoint | None = None
-) -> Job:
-    """Device, body, loaders and learner; of a checkpoint's run the weights come later."""
-    from histo.data.loaders import make_loaders
-    from histo.model import learner as engine
-    from histo.model.body import features_of
-
-    valid = patches.valid
-    screen.say(f"{(~valid).sum():,} train, {valid.sum():,} validate ({patches.split})")
-    device = engine.resolve_device(config.device)
-    precision = engine.resolve_precision(config.precision, device)
-    engine.seed_everything(config.seed, device)
-    engine.keep_memory()
-    body, card = start_model(config, patches, screen, weights=begin is None)
-    count = int((~valid).sum())
-    wanted = config.batch_size or engine.default_batch_size(device)
-    batch_size = min(wanted, count)
-    if batch_size < wanted:
-        screen.say(f"batch size {batch_size}: there are only {count} training patches")
-    if ranks.world() > 1:
-        divide(config, batch_size, int(valid.sum()), device, body, screen)
-    dls = make_loaders(
-        patches.store,
-        patches.labels,
-        valid,
-        card.vocab,
-        batch_size=batch_size,
-        augment=config.augment,
-        mean=card.mean,
-        std=card.std,
-        device=device,
-        crop=config.crop,
-        size=config.size,
-        seed=config.seed,
-        rank=ranks.rank(),
-        world=ranks.world(),
-    )
-    features = features_of(body, card.patch_size, config.arch)
-    learn = engine.build_learner(dls, body, features, card, precision, config.compile)
-    return Job(config, patches, device, precision, learn, card)
-
-
-def divide(
-    config: TrainConfig,
-    batch_size: int,
-    judged: int,
-    device: torch.device,
-    body: Any,
-    screen: Screen,
+def train_in(
+    run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen, callbacks: Callbacks
 ) -> None:
-    """Make ready for a share of each batch; HistoError where there is not a patch for each."""
-    import torch
-
-    from histo.training.data_parallel import SMALL_SHARE, share_batch_norm
-
-    world = ranks.world()
-    if config.lr == "find":
-        raise HistoError(
-            "several processes cannot search for a learning rate",
-            "find it with one process, then give {lr} the number",
-        )
-    if batch_size < 2 * world:  # the batches of an epoch may be half as large
-        raise HistoError(f"batch size {batch_size} is too small for {world} processes to share")
-    if judged < world:
-        raise HistoError(f"{judged} validation patches are too few for {world} processes to share")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(ranks.cores())
-    share = batch_size // world
-    norms = share_batch_norm(body) if share < SMALL_SHARE else 0
-    said = "; batch norm over all of them" if norms else ""
-    screen.say(f"{world} processes, {share} patches of each batch to each{said}")
-
-
-def start_model(
-    config: TrainConfig, patches: Dataset, screen: Screen, *, weights: bool
-) -> tuple[Any, ModelCard]:
-    """The body with its starting weights, and the card of the model to be."""
-    from histo.model.body import load_weights, make_body, normalisation
-
-    body = make_body(config.arch, imagenet=weights and config.weights == "imagenet")
-    if weights and config.weights not in ("imagenet", "none"):
-        loaded = load_weights(body, Path(config.weights))
-        screen.say(f"weights: {loaded}; the head is new")
-    mean, std = normalisation(body)
-    card = ModelCard(
-        config.arch, patches.vocab, patches.store.side, config.crop, config.size, mean, std
-    )
-    return body, card
-
-
-def train_in(run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen) -> None:
     """Train in a run folder that this process holds."""
-    from histo.model import learner as engine
+    from histo.model.device import out_of_memory
     from histo.model.gradcam import save_gradcam
-    from histo.training.data_parallel import DataParallel
-    from histo.training.watch import Watch, fit
+    from histo.training import recipe
 
     config, learn = job.config, job.learn
-    epochs = job.freeze_epochs + config.epochs
     steps = len(learn.dls.train) + len(learn.dls.valid)
+    epochs = job.freeze_epochs + config.epochs
     with stop_asked() as stop, screen.bar("training", epochs * steps) as advance:
-        recording = Recording(run, job.patches, screen, config.checkpoint_minutes, stop, begin)
-        watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
-        learn.add_cb(watch)
-        if ranks.world() > 1:
-            learn.add_cb(DataParallel())
-        lr = start(run, job, screen) if begin is None else parse_lr(config.lr or "")
+        recording = Recording(run, job.data, screen, config.checkpoint_minutes, stop, begin)
+        watch = follow(job, recording, begin, advance)
+        lr = start(run, job, screen) if begin is None else float(config.lr or 0)
         if begin:
-            if ranks.rank() == 0:
-                record_resumed(run, job.device, screen)
-            screen.say(f"going on in epoch {watch.at.epoch + 1}, batch {watch.at.batch + 1:,}")
+            resume(run, job, begin, screen)
             advance(watch.at.epoch * steps + watch.at.batch)
         try:
-            fit(learn, job.plan(lr), watch.at)
+            with with_callbacks(learn, callbacks):
+                recipe.fit(learn, job.plan(lr), watch.at)
             if job.precision != "fp32":
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
-            raise engine.out_of_memory(error, learn.dls.train.bs) or error from None
+            raise out_of_memory(error, learn.dls.train.bs) or error from None
+    as_fastai_made_it(learn)
     if ranks.rank() > 0:
         return
-    save_gradcam(
-        run,
-        learn.model,
-        job.card,
-        job.patches.store.take,
-        np.flatnonzero(job.patches.valid),
-        learn.dls.train.bs,
-        screen,
-    )
+    places = np.flatnonzero(job.data.valid)
+    take, batch_size = job.data.store.take, learn.dls.train.bs
+    save_gradcam(run, learn.model, job.card, take, places, batch_size, screen)
     recording.finish()
+
+
+def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: Any) -> Any:
+    """The callbacks that report to the recording, and share the work of several processes."""
+    from histo.training.callbacks import Watch
+    from histo.training.data_parallel import DataParallel
+
+    watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
+    job.learn.add_cb(watch)
+    if ranks.world_size() > 1:
+        job.learn.add_cb(DataParallel())
+    return watch
+
+
+def with_callbacks(learn: Learner, callbacks: Callbacks) -> Any:
+    """The learner with the user's callbacks, as long as it trains."""
+    from fastai.callback.progress import ProgressCallback, ShowGraphCallback
+
+    wants_bar = any(isinstance(each, ShowGraphCallback) for each in callbacks)
+    return learn.added_cbs([*([ProgressCallback()] if wants_bar else []), *callbacks])
+
+
+def as_fastai_made_it(learn: Learner) -> None:
+    """Leave the learner to its user: histo's callbacks off, fastai's log and device handling on."""
+    from histo.training.callbacks import Watch
+    from histo.training.data_parallel import DataParallel
+
+    learn.remove_cbs([each for each in learn.cbs if isinstance(each, Watch | DataParallel)])
+    learn.logger = print
+    vars(learn).pop("_set_device", None)
 
 
 def start(run: RunFolder, job: Job, screen: Screen) -> float:
     """Write what is known before the first batch, say what will be done; the learning rate."""
-    from histo.model.learner import describe_device
+    from histo.model.device import describe_device
 
-    config, patches = job.config, job.patches
+    config, data = job.config, job.data
     if ranks.rank() > 0:
         return choose_lr(config, job.learn, run)
     batch_size = job.learn.dls.train.bs
@@ -230,15 +137,14 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "precision": job.precision,
         "labels": config.labels_csv,
         "images": config.images_folder,
-        "store": patches.store.path and patches.store.path.parent,
+        "store": data.store.path and data.store.path.parent,
         "out": run.path,
-        "split": patches.split,
-        "leak": patches.leak,
-        "group_column": patches.group_column,
+        "split": data.split.as_dict(),
+        "group_column": data.unit,
     }
     write_json(run.config, config.record(found))
     write_json(run.path / "model.json", job.card.as_dict())
-    write_start(run, patches, job.device)
+    write_start(run, data, job.device)
     lr = choose_lr(config, job.learn, run)
     write_json(run.config, config.record({**found, "lr": lr}))
     screen.say(
@@ -248,14 +154,22 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
     return lr
 
 
+def resume(run: RunFolder, job: Job, begin: Checkpoint, screen: Screen) -> None:
+    """Record that this process goes on with the run, and say where."""
+    if ranks.rank() == 0:
+        record_resumed(run, job.device, screen)
+    at = begin.position
+    screen.say(f"going on in epoch {at.epoch + 1}, batch {at.batch + 1:,}")
+
+
 def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
     """The learning rate given, the default for the architecture, or what the finder finds."""
-    from histo.model.learner import default_lr, find_lr
+    from histo.model.device import default_lr
 
     if config.lr is None:
         return default_lr(config.arch)
     if config.lr != "find":
-        return parse_lr(config.lr)
+        return float(config.lr)
     from histo.report.plots import draw_lr_find
 
     lr, rates, losses = find_lr(learn)
@@ -263,14 +177,11 @@ def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
     return lr
 
 
-def parse_lr(text: str) -> float:
-    """A learning rate as a number; HistoError where it is none."""
-    try:
-        lr = float(text)
-    except ValueError:
-        lr = math.nan
-    if not (math.isfinite(lr) and lr > 0):
-        raise HistoError(
-            f"learning rate {text!r} is not a positive number", "{lr} takes a number, or find"
-        )
-    return lr
+def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
+    """fastai's learning rate finder: the suggestion (valley), the rates and losses it tried."""
+    learn.unfreeze()
+    with TemporaryDirectory() as folder, learn.removed_cbs(learn.watch):
+        learn.path = Path(folder)  # where fastai keeps the weights meanwhile
+        found = learn.lr_find(show_plot=False)
+    rates, losses = learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses]
+    return float(found.valley), rates, losses

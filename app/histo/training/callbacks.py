@@ -1,4 +1,4 @@
-"""The heart of training: the head alone, then all of it, one cycle each, from any batch on."""
+"""Callbacks of a training: the frozen body, and the position in the run."""
 
 from __future__ import annotations
 
@@ -16,44 +16,11 @@ from histo.errors import LOWER_RATE, HistoError
 from histo.model.checkpoint import Checkpoint, Position
 from histo.training.data_parallel import all_reduce_sum, gather_rows
 
-BODY_DIV = 3.0
-"""The first half of a pretrained body learns at the peak rate divided by this."""
-LOOK, LOOK_ON_CPU, LOOK_TOGETHER = 50, 8, 1
-"""Losses are looked at this often, in batches: a look makes a GPU wait, and takes a CPU 0.2 ms.
+CHECK_ON_GPU, CHECK_ON_CPU = 50, 8
+"""Batches between two checks of the losses: a check makes a GPU wait, and takes a CPU 0.2 ms.
 
-Several processes agree on a pause as often; on CPUs at every batch, which is long.
+Several processes also agree then on whether to pause; on a CPU, where batches are long, at each.
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Two phases: the head alone with the body frozen, then all of it."""
-
-    freeze_epochs: int
-    epochs: int
-    lr: float
-    pretrained: bool
-
-    @property
-    def total(self) -> int:
-        """Epochs of both phases."""
-        return self.freeze_epochs + self.epochs
-
-
-def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
-    """Head first with the body frozen, then all of it: one cycle each (Smith, arXiv:1708.07120).
-
-    A pretrained body learns slower at its start than at its end (discriminative learning rates,
-    Howard and Ruder, arXiv:1801.06146); a new one learns all at the same rate.
-    """
-    lr = slice(plan.lr / BODY_DIV, plan.lr) if plan.pretrained else plan.lr
-    with learn.removed_cbs(learn.recorder):  # it fetches each batch's loss; `Watch` an epoch's
-        if at.epoch < plan.freeze_epochs:
-            learn.freeze()
-            learn.fit_one_cycle(plan.freeze_epochs, plan.lr, cbs=FrozenBody(), start_epoch=at.epoch)
-        if at.epoch < plan.total:
-            learn.unfreeze()
-            learn.fit_one_cycle(plan.epochs, lr, start_epoch=max(0, at.epoch - plan.freeze_epochs))
 
 
 class FrozenBody(Callback):  # type: ignore[misc]
@@ -82,7 +49,7 @@ class FrozenBody(Callback):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch showed: logits [N, C] and class indices [N] of the validation patches."""
+    """What came of one epoch: logits [N, C] and class indices [N] of the validation patches."""
 
     number: int
     train_loss: float
@@ -96,9 +63,9 @@ class Epoch:
 
 
 class Watch(Callback):  # type: ignore[misc]
-    """Knows where training stands, tells others, and begins in mid-run where a checkpoint says so.
+    """Follows a training and reports it; begins within a run where a checkpoint says so.
 
-    Told of each batch `on_batch`, of each epoch `on_epoch`; `on_pause` is called between two
+    `on_batch` is called after each batch, `on_epoch` after each epoch; `on_pause` between two
     batches where `pause_due` says so, once the losses so far have proved finite.
     """
 
@@ -125,9 +92,9 @@ class Watch(Callback):  # type: ignore[misc]
             self.losses = self.begin.tensors.get("losses", self.losses)
             self.spent = float(self.begin.facts.get("train_seconds", 0.0))
             self.begin = None
-        self.looked = len(self.losses)
-        on_cpu = LOOK_ON_CPU if ranks.world() == 1 else LOOK_TOGETHER
-        self.often = on_cpu if self.dls.device.type == "cpu" else LOOK
+        self.checked = len(self.losses)
+        on_cpu = CHECK_ON_CPU if ranks.world_size() == 1 else 1
+        self.every = on_cpu if self.dls.device.type == "cpu" else CHECK_ON_GPU
 
     def before_train(self) -> None:
         """An epoch begins or goes on (`before_epoch` also comes for those that are skipped).
@@ -135,13 +102,13 @@ class Watch(Callback):  # type: ignore[misc]
         There is room for all its losses at once: thousands of small tensors, one made in each batch,
         would keep the memory between them from being used again.
         """
-        self.running, self.judged = True, 0
+        self.running, self.predicted = True, 0
         self.dls.train.epoch, self.dls.train.start = self.at.epoch, self.at.batch
         known, some = self.losses, next(self.learn.model.parameters())
         self.losses = some.new_zeros(len(self.dls.train), requires_grad=False)
         self.losses[: len(known)] = known
         self.start = time.perf_counter()
-        if ranks.world() > 1:  # they do not ask while they validate
+        if ranks.world_size() > 1:  # they do not ask while they validate
             self.pause_if_due()
 
     def before_batch(self) -> None:
@@ -151,46 +118,48 @@ class Watch(Callback):  # type: ignore[misc]
 
     def after_batch(self) -> None:
         """Keep losses of training, logits of validation, on the device."""
+        if not self.running:  # a batch that another callback asks for
+            return
         if self.training:
             self.losses[self.at.batch] = self.loss.detach()
             self.rates[self.at.batch] = float(self.opt.hypers[-1]["lr"])
             self.at = Position(self.at.epoch, self.at.batch + 1)
         else:
-            if not self.judged:
+            if not self.predicted:
                 shape = len(self.dls.valid.dataset), self.pred.shape[1]
                 self.logits = self.losses.new_empty(shape)
-            end = self.judged + len(self.pred)
-            self.logits[self.judged : end] = self.pred.detach()
-            self.judged = end
+            end = self.predicted + len(self.pred)
+            self.logits[self.predicted : end] = self.pred.detach()
+            self.predicted = end
         self.on_batch()
-        due = self.training and not self.at.batch % self.often
+        due = self.training and not self.at.batch % self.every
         if due:
-            self.look()
-        if due or ranks.world() == 1:
+            self.check_losses()
+        if due or ranks.world_size() == 1:
             self.pause_if_due()
 
     def pause_if_due(self) -> None:
-        """Several processes pause together, where each stands at the same batch."""
+        """Several processes pause together, at the same batch."""
         if ranks.any_rank(self.pause_due()):
-            self.look()
+            self.check_losses()
             self.on_pause(self)
 
-    def look(self) -> None:
+    def check_losses(self) -> None:
         """Refuse a loss that is not finite, naming its batch and its learning rate.
 
-        Until they are looked at, losses are those of this process's share.
+        Until they are checked, losses are those of this process's share.
         """
-        if self.looked == self.at.batch:
+        if self.checked == self.at.batch:
             return
-        new = all_reduce_sum(self.losses[self.looked : self.at.batch])
+        new = all_reduce_sum(self.losses[self.checked : self.at.batch])
         if not torch.isfinite(new).all():
-            first = self.looked + int((~torch.isfinite(new)).nonzero()[0])
+            first = self.checked + int((~torch.isfinite(new)).nonzero()[0])
             raise HistoError(
                 f"the loss is not finite in batch {first + 1} of epoch {self.at.epoch + 1}, at "
                 f"learning rate {self.rates[first]:.2g}",
                 *LOWER_RATE,
             )
-        self.looked = self.at.batch
+        self.checked = self.at.batch
 
     def train_seconds(self) -> float:
         """Seconds of training in this epoch, those before a break included."""
@@ -198,22 +167,22 @@ class Watch(Callback):  # type: ignore[misc]
 
     def after_train(self) -> None:
         """The clock of training alone, for patches a second."""
-        self.look()
+        self.check_losses()
         self.trained = self.train_seconds()
 
-    def after_epoch(self) -> None:
-        """Hand the epoch over."""
-        if not self.running:  # skipped: it was done before the break
+    def after_validate(self) -> None:
+        """Hand the epoch over: here, so that trackers find its figures in their `after_epoch`."""
+        if not self.running:
             return
         losses, seconds = self.losses, self.train_seconds()
         self.at, self.running = Position(self.at.epoch + 1), False
-        self.losses, self.looked, self.spent = torch.empty(0), 0, 0.0
+        self.losses, self.checked, self.spent = torch.empty(0), 0, 0.0
         self.on_epoch(
             self.learn,
             Epoch(
                 self.at.epoch,
                 float(losses.mean()),
-                gather_rows(self.logits[: self.judged], self.dls.valid).float().cpu(),
+                gather_rows(self.logits[: self.predicted], self.dls.valid).float().cpu(),
                 self.dls.valid.codes.cpu(),
                 seconds,
                 self.trained,

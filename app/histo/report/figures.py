@@ -1,0 +1,174 @@
+"""The figures of a report: one list, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from histo.report import plots
+from histo.report.calibration import Reliability
+from histo.report.metrics import accuracy_by_coverage
+from histo.report.results import Metrics
+from histo.report.sheets import GradCamSheet, Sheet, draw_gradcam
+from histo.run.predictions import Predictions
+from histo.screen import Screen
+
+Section = Literal["curves", "mistakes", "gradcam"]
+SUFFIXES = (".png", ".svg")
+FORMER = ("attention",)
+"""Names of figures in reports of earlier versions."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that figures are drawn from; a sheet is None where its patches are not there."""
+
+    table: Predictions
+    metrics: Metrics
+    mistakes: Sheet | None = None
+    gradcam: GradCamSheet | None = None
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of two classes at which patches are called."""
+        return self.metrics.point.threshold if self.metrics.point else 0.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report: its file name, its caption, when there is one, how it is drawn."""
+
+    name: str
+    caption: str
+    when: Callable[[Inputs], bool]
+    draw: Callable[[Path, Inputs], None]
+    """writes PATH.png and PATH.svg"""
+    section: Section = "curves"
+
+
+def always(_: Inputs) -> bool:
+    """For a figure that every table has."""
+    return True
+
+
+def has_both_classes(inputs: Inputs) -> bool:
+    """Whether a ROC curve is defined: patches of a class, and others."""
+    return inputs.metrics.roc_auc is not None
+
+
+def draw_roc(path: Path, inputs: Inputs) -> None:
+    """The ROC curve, of each class against the rest where there are more than two."""
+    table = inputs.table
+    plots.draw_roc(path, table.labels, table.probabilities, table.vocab)
+
+
+def draw_precision_recall(path: Path, inputs: Inputs) -> None:
+    """Precision and recall, of each class against the rest where there are more than two."""
+    table = inputs.table
+    plots.draw_precision_recall(path, table.labels, table.probabilities, table.vocab)
+
+
+def draw_confusion_matrix(path: Path, inputs: Inputs) -> None:
+    """The confusion matrix, for two classes at the threshold that matters most."""
+    at = f", threshold {inputs.threshold:.3g}" if inputs.metrics.points else ""
+    plots.draw_confusion_matrix(path, inputs.metrics.confusion_matrix, inputs.table.vocab, at)
+
+
+def draw_scores(path: Path, inputs: Inputs) -> None:
+    """Histograms of the probabilities."""
+    table = inputs.table
+    plots.draw_scores(path, table.labels, table.probabilities, table.vocab, inputs.threshold)
+
+
+def draw_reliability(path: Path, inputs: Inputs) -> None:
+    """The reliability diagram, as trained and, where one can be fitted, with a temperature."""
+    found = inputs.metrics.calibration
+    bins: list[tuple[str, Reliability]] = [("as trained", found.before.bins)]
+    if found.after:
+        bins.append(("with temperature", found.after.bins))
+    plots.draw_reliability(path, bins)
+
+
+def draw_selective(path: Path, inputs: Inputs) -> None:
+    """Accuracy by coverage."""
+    table = inputs.table
+    plots.draw_selective(path, accuracy_by_coverage(table.labels, table.probabilities))
+
+
+def draw_mistakes(path: Path, inputs: Inputs) -> None:
+    """The sheet of the most confident mistakes."""
+    if sheet := inputs.mistakes:
+        plots.draw_sheet(path, sheet.patches, sheet.captions, "The most confident mistakes")
+
+
+def draw_gradcam_sheet(path: Path, inputs: Inputs) -> None:
+    """The sheet of Grad-CAM maps."""
+    if inputs.gradcam:
+        draw_gradcam(path, inputs.gradcam)
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("roc", "Sensitivity against false positive rate.", has_both_classes, draw_roc),
+    Figure(
+        "precision_recall",
+        "Precision against recall. Dotted: the share of positives.",
+        has_both_classes,
+        draw_precision_recall,
+    ),
+    Figure(
+        "confusion_matrix",
+        "Patches, and per cent of the true class.",
+        always,
+        draw_confusion_matrix,
+    ),
+    Figure("scores", "Histograms of the predicted probabilities.", always, draw_scores),
+    Figure(
+        "reliability",
+        "Is a probability of 0.8 right in 80 of 100 cases? With temperature: each part of the patches "
+        "scaled by the temperature of the others.",
+        always,
+        draw_reliability,
+    ),
+    Figure(
+        "selective",
+        "Accuracy if only the most confident patches are answered.",
+        always,
+        draw_selective,
+    ),
+    Figure(
+        "mistakes",
+        "The patches called wrongly with the highest probability.",
+        lambda inputs: inputs.mistakes is not None,
+        draw_mistakes,
+        "mistakes",
+    ),
+    Figure(
+        "gradcam",
+        "The most confident mistakes, then typical hits. Left the patch; right, bright, the regions "
+        "that raised the score of the class called (Grad-CAM); inside the orange line the map is at "
+        "least half its maximum. Such maps are coarse, in some networks biased to the borders, and "
+        "show where, not why.",
+        lambda inputs: inputs.gradcam is not None,
+        draw_gradcam_sheet,
+        "gradcam",
+    ),
+)
+
+
+def draw_figures(folder: Path, inputs: Inputs, screen: Screen) -> list[Figure]:
+    """Draw the figures that the inputs define, remove an earlier report's others; returns those drawn."""
+    drawn = [figure for figure in FIGURES if figure.when(inputs)]
+    remove({figure.name for figure in FIGURES} - {figure.name for figure in drawn}, folder)
+    remove(FORMER, folder)
+    for figure in screen.track(drawn, "drawing", len(drawn)):
+        figure.draw(folder / figure.name, inputs)
+    return drawn
+
+
+def remove(names: Sequence[str] | set[str], folder: Path) -> None:
+    """Remove figures of an earlier report."""
+    for name in names:
+        for suffix in SUFFIXES:
+            (folder / f"{name}{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""What a report found, as data: `Metrics` and its parts, and metrics.json made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from histo.config import Wanted
+from histo.report.calibration import Calibration
+from histo.report.gradcam import CentreShare
+from histo.report.groups import GroupRow
+from histo.report.intervals import Intervals
+from histo.report.metrics import Value
+from histo.run.split import Split
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The metrics of two classes at one threshold on the probability of the positive class."""
+
+    threshold: float
+    accuracy: float
+    balanced_accuracy: float
+    """the mean of sensitivity and specificity, or the one that is defined"""
+    sensitivity: Value
+    specificity: Value
+    f1: Value
+    confusion_matrix: Sequence[Sequence[int]]
+    """true class by row, called class by column"""
+    intervals: Intervals = field(default_factory=dict)
+    wanted: Wanted | None = None
+    """the rate that the threshold was chosen for"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in metrics.json."""
+        wanted = {"wanted": {self.wanted.rate: self.wanted.value}} if self.wanted else {}
+        names = ("threshold", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
+        return {
+            **wanted,
+            **{name: getattr(self, name) for name in names},
+            "confusion_matrix": _lists(self.confusion_matrix),
+            **_intervals(self.intervals),
+        }
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class against the rest, where there are more than two."""
+
+    roc_auc: Value
+    average_precision: Value
+    sensitivity: Value
+    specificity: Value
+    f1: Value
+    intervals: Intervals = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in metrics.json."""
+        names = ("roc_auc", "average_precision", "sensitivity", "specificity", "f1")
+        return {name: getattr(self, name) for name in names} | _intervals(self.intervals)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All that a report found. A metric is None where a class that it needs has no patch.
+
+    For two classes accuracy, balanced accuracy, F1 and the confusion matrix are those of `point`;
+    for more they are of the most probable class, and means are over the classes that have patches.
+    """
+
+    patches: int
+    vocab: Sequence[str]
+    absent: Sequence[str]
+    """classes without a patch"""
+    roc_auc: Value
+    average_precision: Value
+    accuracy: float
+    balanced_accuracy: Value
+    f1: Value
+    confusion_matrix: Sequence[Sequence[int]]
+    log_loss: float
+    brier: float
+    points: Mapping[str, OperatingPoint]
+    """two classes: by the name of the threshold (wanted, bundle, 0.5, youden), `point` first"""
+    classes: Mapping[str, ClassMetrics]
+    """more than two classes"""
+    calibration: Calibration
+    split: Split
+    unit: str
+    """what the bootstrap draws"""
+    units: int
+    groups: Sequence[GroupRow] = ()
+    """the highest error rate first; in by_group.csv, not in metrics.json"""
+    gradcam: CentreShare | None = None
+    intervals: Intervals = field(default_factory=dict)
+
+    @property
+    def positive(self) -> str | None:
+        """The positive class of two; None of more."""
+        return self.vocab[1] if self.points else None
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """Two classes: the operating point that matters most (wanted, else the bundle's, else 0.5)."""
+        return next(iter(self.points.values()), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        called = self._binary() if self.points else self._many()
+        return {
+            "patches": self.patches,
+            "vocab": list(self.vocab),
+            "absent": list(self.absent),
+            **called,
+            "log_loss": self.log_loss,
+            "brier": self.brier,
+            "split": self.split.as_dict(),
+            "unit": self.unit,
+            "units": self.units,
+            **_intervals(self.intervals),
+            "calibration": self.calibration.as_dict(),
+            **({"gradcam": self.gradcam.as_dict()} if self.gradcam else {}),
+        }
+
+    def _binary(self) -> dict[str, Any]:
+        areas = {"roc_auc": self.roc_auc, "average_precision": self.average_precision}
+        points = {f"at_{name}": point.as_dict() for name, point in self.points.items()}
+        return {"positive": self.positive, **areas, **points}
+
+    def _many(self) -> dict[str, Any]:
+        names = ("roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "confusion_matrix": _lists(self.confusion_matrix),
+            "classes": {name: part.as_dict() for name, part in self.classes.items()},
+        }
+
+
+def _lists(matrix: Sequence[Sequence[int]]) -> list[list[int]]:
+    return [list(row) for row in matrix]
+
+
+def _intervals(found: Intervals) -> dict[str, Any]:
+    """The intervals as JSON has them; nothing where none were drawn."""
+    ends = {name: list(each) if each else None for name, each in found.items()}
+    return {"intervals": ends} if ends else {}

@@ -1,0 +1,37 @@
+"""The report as lines and tables on a screen."""
+
+from __future__ import annotations
+
+from histo.report.results import Metrics
+from histo.report.words import (
+    absent_line,
+    calibration_line,
+    gradcam_line,
+    headline,
+    point_rows,
+    split_line,
+    unit_line,
+    wanted_line,
+    worst_line,
+)
+from histo.screen import Screen, counted
+
+
+def say_report(metrics: Metrics, screen: Screen) -> None:
+    """Say what a report found; the report itself is written without this."""
+    line, warning = split_line(metrics.split)
+    screen.say(f"note: {line}" if warning else line)
+    if absent := absent_line(metrics):
+        screen.say(f"note: {absent}")
+    screen.say(f"{counted(metrics.patches, 'patch')}. {unit_line(metrics)}.")
+    screen.table(headline(metrics))
+    if metrics.points:
+        screen.table(point_rows(metrics))
+    lines = (
+        wanted_line(metrics),
+        calibration_line(metrics),
+        gradcam_line(metrics),
+        worst_line(metrics),
+    )
+    for each in filter(None, lines):
+        screen.say(each)

@@ -1,0 +1,34 @@
+"""The learner of an earlier run, built from its settings, its data and its kept weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from histo.config import TrainConfig
+from histo.data.dataset import read_label_table
+from histo.errors import HistoError
+from histo.run.folder import RunFolder
+from histo.screen import Screen
+from histo.training.prepare import prepare
+from histo.training.resume import load_again, read_settings
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+
+
+def load_learner(run: RunFolder, screen: Screen) -> Learner:
+    """The learner of a run with the weights of its best epoch; the patches must be as they were."""
+    from histo.model.checkpoint import load_best
+
+    settings = run.settings()
+    if settings.get("folds"):
+        raise HistoError(
+            f"{run.path} has a model a fold: take the learner of {run.fold(0)} or another"
+        )
+    if "bundle" in settings:
+        raise HistoError(f"{run.path} is an evaluation: it has no learner")
+    config = read_settings(run, TrainConfig(run.path))
+    data = load_again(run, config, read_label_table(config, screen), screen)
+    learn = prepare(config, data, screen, resumed=True).learn
+    load_best(run.checkpoint, learn.model)
+    return learn

@@ -1,0 +1,130 @@
+"""All that is made before the first batch: device, body, loaders, learner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histo.config import ModelCard, TrainConfig
+from histo.data.dataset import Dataset
+from histo.distributed import ranks
+from histo.errors import HistoError
+from histo.screen import Screen
+
+if TYPE_CHECKING:
+    import torch
+    from fastai.learner import Learner
+    from torch import nn
+
+    from histo.training.recipe import Plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that can begin."""
+
+    config: TrainConfig
+    data: Dataset
+    device: torch.device
+    precision: str
+    learn: Learner
+    card: ModelCard
+
+    @property
+    def freeze_epochs(self) -> int:
+        """As given; else one where the body starts from weights, none where it starts from nothing."""
+        given = self.config.freeze_epochs
+        return given if given is not None else int(self.config.pretrained)
+
+    def plan(self, lr: float) -> Plan:
+        """Both phases, at this peak learning rate."""
+        from histo.training.recipe import Plan
+
+        return Plan(self.freeze_epochs, self.config.epochs, lr, self.config.pretrained)
+
+
+def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = False) -> Job:
+    """Everything up to the learner; the weights of a `resumed` run come from its checkpoint."""
+    from histo.model import device as devices
+    from histo.model.body import features_of
+    from histo.training.recipe import make_learner, make_loaders
+
+    train, valid = int((~data.valid).sum()), int(data.valid.sum())
+    screen.say(f"{train:,} train, {valid:,} validate ({split_phrase(data)})")
+    device = devices.resolve_device(config.device)
+    precision = devices.resolve_precision(config.precision, device)
+    devices.seed_everything(config.seed, device)
+    devices.keep_memory()
+    body, card = start_model(config, data, screen, weights=not resumed)
+    wanted = config.batch_size or devices.default_batch_size(device)
+    batch_size = min(wanted, train)
+    if batch_size < wanted:
+        screen.say(f"batch size {batch_size}: there are only {train} training patches")
+    if ranks.world_size() > 1:
+        divide(config, batch_size, valid, device, body, screen)
+    share = (ranks.rank(), ranks.world_size())
+    dls = make_loaders(data, card, config, device, batch_size, share)
+    features = features_of(body, card.patch_size, config.arch)
+    learn = make_learner(dls, body, features, card, precision, config.compile)
+    return Job(config, data, device, precision, learn, card)
+
+
+def split_phrase(data: Dataset) -> str:
+    """How the patches were split, in a few words."""
+    split = data.split
+    if split.kind == "random":
+        return "random over patches: optimistic for new slides"
+    if split.kind == "grouped":
+        return f"by {split.column}: none of {split.groups:,} is on both sides"
+    return f"as the column {split.column} says"
+
+
+def start_model(
+    config: TrainConfig, data: Dataset, screen: Screen, *, weights: bool
+) -> tuple[nn.Module, ModelCard]:
+    """The body with its starting weights, and the card of the model to be."""
+    from histo.model.body import load_weights, make_body, normalisation
+
+    body = make_body(config.arch, imagenet=weights and config.weights == "imagenet")
+    if weights and config.weights not in ("imagenet", "none"):
+        loaded = load_weights(body, Path(config.weights))
+        screen.say(f"weights: {loaded}; the head is new")
+    mean, std = normalisation(body)
+    card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
+    return body, card
+
+
+def divide(
+    config: TrainConfig,
+    batch_size: int,
+    valid: int,
+    device: torch.device,
+    body: nn.Module,
+    screen: Screen,
+) -> None:
+    """Make ready for a share of each batch; HistoError where there is not a patch for each process."""
+    import torch
+
+    from histo.training.data_parallel import SMALL_SHARE, share_batch_norm
+
+    processes = ranks.world_size()
+    if config.lr == "find":
+        raise HistoError(
+            "several processes cannot search for a learning rate",
+            "find it with one process, then give {lr} the number",
+        )
+    if batch_size < 2 * processes:  # the batches of an epoch may be half as large
+        raise HistoError(f"batch size {batch_size} is too small for {processes} processes to share")
+    if valid < processes:
+        raise HistoError(
+            f"{valid} validation patches are too few for {processes} processes to share"
+        )
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(ranks.cores())
+    share = batch_size // processes
+    shared = share < SMALL_SHARE and share_batch_norm(body) > 0
+    note = "; batch norm over all of them" if shared else ""
+    screen.say(f"{processes} processes, {share} patches of each batch to each{note}")

@@ -1,0 +1,71 @@
+"""fastai's Recorder, which trackers read as `learn.recorder`, without a wait for the GPU a batch."""
+
+from __future__ import annotations
+
+import torch
+from fastai.learner import Recorder
+from fastcore.foundation import L
+
+from histo.distributed import ranks
+
+METRICS = ("train_loss", "valid_loss", "accuracy", "roc_auc")
+"""What the log of an epoch holds between its number and its time."""
+
+
+class EpochRecorder(Recorder):  # type: ignore[misc]
+    """Rates, losses and epoch figures under the names of fastai's own Recorder.
+
+    fastai's fetches the loss of every batch from the device. Here smoothed losses stay there, and
+    become the list `losses` at the end of an epoch. The figures of an epoch are histo's own
+    (`report`), AUC included, so that fastai's trackers show them.
+    """
+
+    name, beta = "recorder", 0.98
+
+    def before_fit(self) -> None:
+        """As fastai's, with the names of histo's figures."""
+        super().before_fit()
+        self.metric_names = L("epoch", *METRICS, "time")
+        self._count, self._filled = 0, 0
+        self._smoothed = torch.empty(0)
+
+    def before_train(self) -> None:
+        """Room for the losses of an epoch, on the device."""
+        self._smoothed = torch.zeros(self.n_iter, device=self.dls.device)
+        self._filled, self._value = 0, torch.zeros((), device=self.dls.device)
+        if self.losses:
+            self._value = self.losses[-1].to(self.dls.device) * (1 - self.beta**self._count)
+
+    def after_batch(self) -> None:
+        """The rate and the smoothed loss of a training batch."""
+        if not self.training or len(self.yb) == 0:
+            return
+        self._count += 1
+        loss = self.loss.detach().float() * ranks.world_size()  # that of a share, of several
+        self._value = torch.lerp(loss, self._value, self.beta)
+        torch.div(self._value, 1 - self.beta**self._count, out=self._smoothed[self._filled])
+        self.learn.smooth_loss = self._smoothed[self._filled]
+        self.lrs.append(self.opt.hypers[-1]["lr"])
+        self._filled += 1
+
+    def after_train(self) -> None:
+        """Fetch the losses of the epoch."""
+        self.losses += list(self._smoothed[: self._filled].cpu())
+        self._filled = 0
+
+    def after_fit(self) -> None:
+        """Fetch those of an epoch that was cut, as the learning rate finder cuts it."""
+        self.after_train()
+
+    def after_validate(self) -> None:
+        """The figures come with `report`."""
+
+    def report(self, figures: dict[str, float]) -> None:
+        """Take the figures of the epoch that ends."""
+        self.log += L(figures[name] for name in METRICS)
+
+    def after_epoch(self) -> None:
+        """As fastai's; an epoch without figures, one of the learning rate finder say, has no row."""
+        if len(self.log) > 1:
+            super().after_epoch()
+            self.iters[-1] = self._count
