@@ -34,28 +34,10 @@ def end(why: str) -> None:
 def watching() -> Iterator[None]:
     """Watch the other processes; leaving waits until all leave, or tells them of a failure.
 
-<<<<<<< HEAD
     HistoError in place of the error that torch raises where it reaches a lost process first.
     """
     heartbeat = Heartbeat()
     heartbeat.start()
-=======
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=BEAT * 5),
-    )
-    rank, world = ranks.rank(), ranks.world_size()
-    store.set(_key(rank), "0")
-    ranks.barrier()  # now every key is there
-    beats = Beats([""] * world, [time.monotonic()] * world)
-    left = threading.Event()
-    for work in (partial(_beat, store, beats, rank), partial(_watch, beats)):
-        threading.Thread(target=work, args=(left,), daemon=True).start()
-    last = FAILED
->>>>>>> house
     try:
         yield
     except RuntimeError:
@@ -89,7 +71,7 @@ class Heartbeat(threading.Thread):
         if not self.all_leave():
             self.lost.set()
             if not self.left.wait(BEAT):
-                end(f"{LOST} ({WAYS[0]})")
+                end(str(HistoError(LOST, *WAYS)))
 
     def all_leave(self) -> bool:
         """Beat until every process has left: true. False as soon as one has failed or is lost."""
