@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-import histo.commands.train  # noqa: F401  (all that the processes use, before they are forked)
+import histo.commands.train  # all that the processes use, imported before they are forked
 import histo.training.single  # noqa: F401
 from histo.data.synth import write_dataset
 from histo.data.transforms import ToInput

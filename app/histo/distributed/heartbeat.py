@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 from histo.errors import HistoError
 
@@ -63,7 +64,7 @@ class Heartbeat(threading.Thread):
         import torch.distributed as dist
 
         super().__init__(daemon=True)
-        self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE))
+        self.group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE))
         self.left, self.lost, self.failed = threading.Event(), threading.Event(), False
 
     def run(self) -> None:
