@@ -44,3 +44,16 @@ fuzz TARGET SECONDS="1200" *FLAGS:
 # the measurements of benchmarks/README.md
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}
+
+# the documentation site, in docs/_build/html; a warning, such as a broken link, is an error
+docs:
+    uv run python docs/make_commands.py
+    uv run --group docs sphinx-build -W --keep-going -q -c docs . docs/_build/html
+
+# whether the pages on the web that the documentation links to are there
+docs-links:
+    uv run --group docs sphinx-build -W --keep-going -q -c docs -b linkcheck . docs/_build/links
+
+# what an installer needs, in dist/
+build:
+    uv build

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -29,8 +28,6 @@ LAYERS = (
     ("config", "errors"),
 )
 """From the top down: a package imports from itself and from those in the rows below its own."""
-ARGUMENTS = {"ctx", "return", "data", "run", "bundle", "first", "second", "h5dir", "parts"}
-"""No options."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")
 
 
@@ -85,14 +82,3 @@ def test_every_command_is_explained(command):
     assert command.callback.__doc__
     assert (PACKAGE / "commands" / f"{name}.py").is_file()
     assert f"histo {name.replace('_', '-')}" in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_readme_shows_every_option():
-    """Each option of each command stands in the README."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    options = set(re.findall(r'"(--[a-z-]+)"', (PACKAGE / "cli.py").read_text(encoding="utf-8")))
-    for command in app.registered_commands:
-        names = command.callback.__annotations__.keys() - ARGUMENTS
-        options |= {f"--{name.replace('_', '-')}" for name in names}
-    missing = {o for o in options if o not in readme} - {"--folder"}
-    assert not missing

@@ -1,3 +1,49 @@
-"""histo: from a folder of histology patches to a judged, portable classifier."""
+"""histo: from a folder of histology patches to an evaluated, portable classifier.
+
+Each command is a function of the same name, imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from histo.errors import HistoError as HistoError
+
+if TYPE_CHECKING:
+    from histo.commands.check import check as check
+    from histo.commands.compare import compare as compare
+    from histo.commands.demo import demo as demo
+    from histo.commands.doctor import doctor as doctor
+    from histo.commands.evaluate import evaluate as evaluate
+    from histo.commands.export import export as export
+    from histo.commands.import_pcam import import_pcam as import_pcam
+    from histo.commands.interpret import interpret as interpret
+    from histo.commands.load import load as load
+    from histo.commands.merge import merge as merge
+    from histo.commands.predict import predict as predict
+    from histo.commands.runs import Run as Run
+    from histo.commands.train import train as train
 
 __version__ = "0.2.0"
+
+_HOME = {
+    **{
+        name: name
+        for name in ("check", "compare", "demo", "doctor", "evaluate", "export", "import_pcam")
+    },
+    **{name: name for name in ("interpret", "load", "merge", "predict", "train")},
+    "Run": "runs",
+}
+"""The module of histo.commands that holds each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """A command's function, or Run, on first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'histo' has no attribute {name!r}")
+    return getattr(import_module(f"histo.commands.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

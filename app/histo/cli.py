@@ -1,11 +1,10 @@
-"""The commands, and the one place where an error becomes a line on stderr."""
+"""The commands' options, and the one place where an error becomes a line on stderr."""
 
 from __future__ import annotations
 
 import errno
 import os
 import warnings
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -13,12 +12,20 @@ import typer
 from typer.core import TyperGroup
 
 from histo import __version__
-from histo.config import PREDICT_BATCH, CheckConfig, DataConfig, TrainConfig, Wanted
+from histo.config import (
+    PREDICT_BATCH,
+    RANGES,
+    Augment,
+    CheckConfig,
+    DataConfig,
+    Precision,
+    Tracker,
+    TrainConfig,
+)
 from histo.distributed import ranks
 from histo.errors import HistoError, Spell, Stopped
-from histo.screen import Screen, counted
-from histo.shards.parts import Part, gather
-from histo.shards.shard import Shard, whole_path
+from histo.screen import Screen
+from histo.shards.shard import Shard
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -49,8 +56,7 @@ class Group(TyperGroup):
     def speller(self, ctx: Any) -> Spell:
         """How the command that was called spells its settings: as options."""
         command = self.commands.get(ctx.invoked_subcommand or "")
-        options = {p.name: p.opts[0] for p in command.params} if command else {}
-        return lambda setting: options.get(setting)
+        return options_of(command) if command else no_options
 
 
 app = typer.Typer(
@@ -58,48 +64,61 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: in half the time, and [default: …] is not markup
     pretty_exceptions_show_locals=False,
-    help="From a label CSV and a folder of histology patches to a judged, portable classifier. "
+    help="From a label CSV and a folder of histology patches to an evaluated, portable classifier. "
     "A research tool, not a medical device.",
 )
 
 
 def main() -> None:
     """The `histo` program."""
-    # what fastai calls of torch and torch means to drop one day is not for histo's users to mend
+    # fastai calls what torch means to drop one day: nothing that histo's users can mend
     warnings.simplefilter("ignore", FutureWarning)
-    if (
-        ranks.world_size() > 1
-    ):  # PyTorch warns of a lost socket with pages of frames; histo has a line
+    if ranks.world_size() > 1:  # PyTorch reports a lost socket by pages of frames; histo by a line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 
 
-class Augment(str, Enum):
-    """How training patches are varied."""
-
-    none = "none"
-    d4 = "d4"
-    stain = "stain"
+def number(setting: str, help: str | None = None, *names: str) -> Any:
+    """An option that is a number, within the range of its setting."""
+    low, high = RANGES[setting]
+    return typer.Option(*names, min=low, max=high, help=help)
 
 
-class Precision(str, Enum):
-    """The number format of training."""
+def screen_for(ctx: typer.Context) -> Screen:
+    """The screen of a command: the first process of a launch speaks, and spells settings as options."""
+    return Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
 
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
+
+def no_options(_setting: str) -> None:
+    """No setting is spelled: the group itself was called."""
+
+
+def options_of(command: Any) -> Spell:
+    """How a command spells its settings."""
+    options = {p.name: p.opts[0] for p in command.params if p.opts[0].startswith("--")}
+    return options.get
+
+
+def given(ctx: typer.Context, *left_out: str) -> dict[str, Any]:
+    """The settings that stand on the command line."""
+    return {
+        name: value
+        for name, value in ctx.params.items()
+        if name not in left_out
+        and getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
 
 
 Data = Annotated[Path, typer.Argument(help="Folder with train_labels.csv and train/*.tif.")]
+Bundle = Annotated[Path, typer.Argument(help="A bundle by histo export.")]
 LabelsFile = Annotated[
     Optional[Path], typer.Option(help="The label CSV.  [default: DATA/train_labels.csv]")
 ]
 Images = Annotated[Optional[Path], typer.Option(help="The patches.  [default: DATA/train]")]
 IdColumn = Annotated[str, typer.Option(help="Column of file names, with or without suffix.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
-Crop = Annotated[Optional[int], typer.Option(min=8, help="Cut the centre N px first.")]
-Size = Annotated[Optional[int], typer.Option(min=8, help="Then resize to N px.")]
+Crop = Annotated[Optional[int], number("crop", "Cut the centre N px first.")]
+Size = Annotated[Optional[int], number("size", "Then resize to N px.")]
 StoreFolder = Annotated[
     Optional[Path],
     typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
@@ -109,10 +128,10 @@ Groups = Annotated[
 ]
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
 Sensitivity = Annotated[
-    Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
+    Optional[float], number("sensitivity", "Find the threshold that reaches it.")
 ]
 Specificity = Annotated[
-    Optional[float], typer.Option(min=0, max=1, help="Find the threshold that reaches it.")
+    Optional[float], number("specificity", "Find the threshold that reaches it.")
 ]
 ShardOption = Annotated[
     Optional[str],
@@ -121,6 +140,11 @@ ShardOption = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")]
+Submission = Annotated[
+    Optional[Path], typer.Option(help="Also write Kaggle's id,label to this file.")
+]
+PredictBatch = Annotated[int, number("batch_size", "Patches predicted at once.")]
 
 
 def _version(asked: bool) -> None:
@@ -132,7 +156,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """What holds for every command."""
@@ -140,6 +164,7 @@ def options(
 
 @app.command()
 def check(
+    ctx: typer.Context,
     data: Data,
     out: Annotated[Path, typer.Option(help="The report and its CSVs.")] = CheckConfig.out,
     labels: LabelsFile = None,
@@ -155,22 +180,14 @@ def check(
     size: Size = None,
     store: StoreFolder = None,
 ) -> None:
-    """Read every label and every patch, and say what is wrong with them."""
+    """Read every label and every patch, and report what is wrong with them."""
     from histo.commands.check import check as run
 
-    where = (data, labels, images, id_column, label_column, crop, size, store)
-    done = run(CheckConfig(*where, out, split_column, groups, write_exclusions), Screen())
-    typer.echo(f"report: {done.page}")
-    if done.fatal:
-        way = (
-            f" (histo train --exclude {write_exclusions} leaves those named out)"
-            if write_exclusions
-            else ""
-        )
-        raise HistoError(f"{data}: training would fail, see above{way}")
-    typer.echo(
-        f"{data} is ready to train on" + (f" ({counted(done.notes, 'note')})" * bool(done.notes))
-    )
+    result = run(**ctx.params, progress=screen_for(ctx))
+    if not result.ready:
+        leave = f"histo train --exclude {write_exclusions} leaves those named out"
+        ways = [leave] if write_exclusions else []
+        raise HistoError(f"{data}: training would fail, see above", *ways)
 
 
 @app.command()
@@ -199,42 +216,39 @@ def train(
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     valid_pct: Annotated[
-        float, typer.Option(min=1, max=90, help="Per cent of the patches that validate.")
+        float, number("valid_pct", "Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
     folds: Annotated[
-        Optional[int],
-        typer.Option(min=2, max=100, help="Train N models, each validated on another part."),
+        Optional[int], number("folds", "Train N models, each validated on another part.")
     ] = None,
     crop: Crop = None,
     size: Size = None,
     augment: Annotated[
         Augment, typer.Option(help="d4: flips and quarter turns; stain: and colour.")
-    ] = Augment(TrainConfig.augment),
+    ] = TrainConfig.augment,
     arch: Annotated[
         str, typer.Option(help="A torchvision classifier, or a timm name where timm is.")
     ] = TrainConfig.arch,
     weights: Annotated[
         str, typer.Option(help="imagenet (a download), none, or a .safetensors or .pth file.")
     ] = TrainConfig.weights,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Epochs of the whole model.")
-    ] = TrainConfig.epochs,
+    epochs: Annotated[int, number("epochs", "Epochs of the whole model.")] = TrainConfig.epochs,
     freeze_epochs: Annotated[
         Optional[int],
-        typer.Option(min=0, help="Epochs of the head before.  [default: 1, without weights 0]"),
+        number("freeze_epochs", "Epochs of the head before.  [default: 1, without weights 0]"),
     ] = None,
     lr: Annotated[
         Optional[str],
         typer.Option(help="Peak learning rate, or find.  [default: by architecture]"),
     ] = None,
     batch_size: Annotated[
-        Optional[int], typer.Option(min=1, help="[default: 32 on a CPU, 256 on a GPU]")
+        Optional[int], number("batch_size", "[default: 32 on a CPU, 256 on a GPU]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = TrainConfig.seed,
+    seed: Annotated[int, number("seed")] = TrainConfig.seed,
     device: Device = TrainConfig.device,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")
-    ] = Precision(TrainConfig.precision),
+    ] = TrainConfig.precision,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model: slow to start, for long runs.")
     ] = False,
@@ -243,36 +257,32 @@ def train(
         bool, typer.Option("--no-store", help="Decode into memory, keep nothing.")
     ] = False,
     checkpoint_minutes: Annotated[
-        float, typer.Option(min=0, help="Minutes between checkpoints within an epoch.")
+        float, number("checkpoint_minutes", "Minutes between checkpoints within an epoch.")
     ] = TrainConfig.checkpoint_minutes,
+    tracker: Annotated[
+        Optional[Tracker], typer.Option(help="Log settings, epochs and results there too.")
+    ] = None,
     devices: Annotated[
         Optional[int],
-        typer.Option(min=1, help="Train on N GPUs of this machine, or in N processes on a CPU."),
+        number("devices", "Train on N GPUs of this machine, or in N processes on a CPU."),
     ] = None,
 ) -> None:
     """Train a classifier: a run folder with model, history and validation predictions."""
-    from histo.commands.train import resume as go_on
-    from histo.commands.train import train as run
-
     if devices and devices > 1 and ranks.world_size() == 1:
         from histo.distributed.launch import launch
 
         raise typer.Exit(launch(devices, device))
-    others = ("resume", "devices")
-    settings = {k: getattr(v, "value", v) for k, v in ctx.params.items() if k not in others}
-    given = frozenset(
-        k for k in settings if getattr(ctx.get_parameter_source(k), "name", "") == "COMMANDLINE"
-    )
     if data is None and resume is None:
         raise typer.BadParameter("give DATA, the folder to train on, or --resume RUN")
-    config = TrainConfig(**{**settings, "data": data or Path()}, given=given)
-    screen = Screen()
-    done = go_on(resume, config, screen) if resume else run(config, screen)
-    screen.say(f"run: {done.path} (next: histo interpret {done.path})")
+
+    from histo.commands.train import train as run
+
+    run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
 
 
 @app.command()
 def interpret(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder, or a predictions CSV.")],
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/report]")] = None,
     images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
@@ -281,34 +291,29 @@ def interpret(
     specificity: Specificity = None,
     centre: Annotated[
         Optional[int],
-        typer.Option(
-            min=0,
-            help="Side in px of the centre that labels speak of, 0 for none. "
+        number(
+            "centre",
+            "Side in px of the centre that decides a label, 0 for none. "
             "[default: 32 for patches of 64 to 96 px as they are]",
         ),
     ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
-    from histo.commands.interpret import interpret as judge
+    from histo.commands.interpret import interpret as report
 
-    wanted = operating_point(sensitivity, specificity)
-    folder, _ = judge(run, out, images, Screen(), groups, wanted, centre)
-    typer.echo(f"report: {folder / 'report.html'}")
+    one_rate(sensitivity, specificity)
+    report(**ctx.params, progress=screen_for(ctx))
 
 
-def operating_point(sensitivity: float | None, specificity: float | None) -> Wanted | None:
-    """The rate that a threshold shall reach, where one was asked for."""
-    if sensitivity is None and specificity is None:
-        return None
+def one_rate(sensitivity: float | None, specificity: float | None) -> None:
+    """Refuse two rates at once: one threshold reaches one of them."""
     if sensitivity is not None and specificity is not None:
         raise typer.BadParameter("give --sensitivity or --specificity, not both")
-    if sensitivity is not None:
-        return Wanted("sensitivity", sensitivity)
-    return Wanted("specificity", specificity or 0.0)
 
 
 @app.command()
 def export(
+    ctx: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Optional[Path], typer.Option(help="[default: RUN/export]")] = None,
     sensitivity: Sensitivity = None,
@@ -320,24 +325,22 @@ def export(
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
 
-    folder = write(run, out, Screen(), operating_point(sensitivity, specificity), no_pickle)
-    typer.echo(f"bundle: {folder} (next: histo predict {folder} IMAGES)")
+    one_rate(sensitivity, specificity)
+    write(**ctx.params, progress=screen_for(ctx))
 
 
 @app.command()
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="A bundle by histo export.")],
-    images: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
+    ctx: typer.Context,
+    bundle: Bundle,
+    patches: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
     out: Annotated[Path, typer.Option(help="The table.")] = Path("predictions.csv"),
-    submission: Annotated[
-        Optional[Path], typer.Option(help="Also write Kaggle's id,label here.")
-    ] = None,
-    folder: Annotated[
-        Optional[Path],
-        typer.Option("--images", help="Where a CSV's patches are.  [default: beside it]"),
+    submission: Submission = None,
+    images: Annotated[
+        Optional[Path], typer.Option(help="Where a CSV's patches are.  [default: beside it]")
     ] = None,
     id_column: IdColumn = DataConfig.id_column,
-    tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
+    tta: Tta = False,
     trust_pickle: Annotated[
         bool,
         typer.Option("--trust-pickle", help="Load a learner.pkl: runs any code it holds."),
@@ -346,40 +349,24 @@ def predict(
         bool, typer.Option("--raw", help="Probabilities as trained, without the temperature.")
     ] = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = PREDICT_BATCH,
+    batch_size: PredictBatch = PREDICT_BATCH,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
-    from histo.commands.predict import find_images
-    from histo.commands.predict import predict as run
+    from histo.commands.predict import predict_to
 
-    share, screen = share_of(shard), Screen()
+    share = share_of(shard)
     if share and submission:
         raise typer.BadParameter("one share makes no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    count = run(
-        bundle,
-        find_images(images, folder, id_column),
-        out,
-        screen,
-        submission=submission,
-        tta=tta,
-        trust_pickle=trust_pickle,
-        device=device,
-        batch_size=batch_size,
-        raw=raw,
-        shard=share,
-    )
-    if share:
-        screen.say(part_line(share, out, count))
-    else:
-        screen.say(f"predictions: {out} ({counted(count, 'patch')})")
+    predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx))
 
 
 @app.command()
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="A bundle by histo export.")],
+    ctx: typer.Context,
+    bundle: Bundle,
     data: Data,
     out: Annotated[Optional[Path], typer.Option(help="[default: runs/evaluate-N]")] = None,
     labels: LabelsFile = None,
@@ -387,32 +374,19 @@ def evaluate(
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
     groups: Groups = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")] = False,
+    tta: Tta = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = PREDICT_BATCH,
+    batch_size: PredictBatch = PREDICT_BATCH,
     shard: ShardOption = None,
 ) -> None:
-    """Judge a bundle on labelled patches it never saw."""
-    from histo.commands.evaluate import evaluate as run
-    from histo.commands.interpret import interpret as judge
+    """Evaluate a bundle on labelled patches it never saw."""
+    from histo.commands.evaluate import evaluate_to
+    from histo.commands.interpret import interpret as report
 
-    config, screen = DataConfig(data, labels, images, id_column, label_column), Screen()
-    done = run(
-        bundle,
-        config,
-        out,
-        screen,
-        groups=groups,
-        tta=tta,
-        device=device,
-        batch_size=batch_size,
-        shard=share_of(shard),
-    )
-    if isinstance(done, Part):
-        screen.say(part_line(done.shard, whole_path(done.path), done.owed))
-    elif done is not None:
-        folder, _ = judge(done.path, None, None, screen)
-        screen.say(f"report: {folder / 'report.html'}")
+    screen = screen_for(ctx)
+    done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
+    if done is not None:
+        report(done.path, progress=screen)
 
 
 def share_of(given: str | None) -> Shard | None:
@@ -427,41 +401,28 @@ def share_of(given: str | None) -> Shard | None:
         raise typer.BadParameter(str(error), param_hint="--shard") from None
 
 
-def part_line(share: Shard, table: Path, count: int) -> str:
-    """Where a part is, and what joins it to the others."""
-    then = f"when all {share.of} are there: histo merge {share.pattern(table)}"
-    return f"part: {share.path(table)} ({counted(count, 'patch')}; {then})"
-
-
 @app.command()
 def merge(
+    ctx: typer.Context,
     parts: Annotated[list[Path], typer.Argument(help="The parts, or a folder of them.")],
     out: Annotated[
         Optional[Path], typer.Option(help="The table or run.  [default: the parts' own name]")
     ] = None,
-    submission: Annotated[
-        Optional[Path], typer.Option(help="Also write Kaggle's id,label here.")
-    ] = None,
+    submission: Submission = None,
 ) -> None:
     """Join the parts of predict --shard or evaluate --shard, once all are there."""
-    from histo.commands.evaluate import write_run
-    from histo.commands.interpret import interpret as judge
-    from histo.commands.merge import merge as run
+    from histo.commands.interpret import interpret as report
+    from histo.commands.merge import merge as join
 
-    found = gather(parts)
-    rows = found[0].facts.patches
-    if found[0].facts.command == "evaluate":
-        if submission:
-            raise typer.BadParameter("an evaluation makes no submission")
-        done = write_run(found, out or whole_path(found[0].path).with_suffix(""))
-        folder, _ = judge(done.path, None, None, Screen())
-        typer.echo(f"report: {folder / 'report.html'}")
-    else:
-        typer.echo(f"predictions: {run(found, out, submission)} ({counted(rows, 'patch')})")
+    screen = screen_for(ctx)
+    done = join(**ctx.params, progress=screen)
+    if not isinstance(done, Path):
+        report(done.path, progress=screen)
 
 
 @app.command()
 def compare(
+    ctx: typer.Context,
     first: Annotated[Path, typer.Argument(help="A run folder or a predictions CSV: A.")],
     second: Annotated[Path, typer.Argument(help="Another of the same patches: B.")],
     groups: Groups = None,
@@ -470,14 +431,12 @@ def compare(
     """Compare two runs on the same patches, paired, with the interval of the difference."""
     from histo.commands.compare import compare as run
 
-    result = run(first, second, groups, out, Screen())
-    low, high = result["difference"]["roc_auc"]["interval"] or (0, 0)
-    words = "no difference in AUC is shown" if low <= 0 <= high else "the AUCs differ"
-    typer.echo(words + (f" ({out})" if out else ""))
+    run(**ctx.params, progress=screen_for(ctx))
 
 
 @app.command()
 def import_pcam(
+    ctx: typer.Context,
     h5dir: Annotated[Path, typer.Argument(help="Folder of PatchCamelyon's .h5 or .h5.gz files.")],
     data: Annotated[Path, typer.Argument(help="A new folder.")],
     keep_duplicates: Annotated[
@@ -491,32 +450,25 @@ def import_pcam(
     """Turn PatchCamelyon's HDF5 files into a folder in Kaggle's layout, with slide names."""
     from histo.commands.import_pcam import import_pcam as run
 
-    run(h5dir, data, Screen(), keep_duplicates=keep_duplicates, groups_only=groups_only)
-    slides = f"--groups {data / 'groups.csv'}"
-    if groups_only:
-        typer.echo(f"slides: {data / 'groups.csv'} (next: histo train {data} {slides})")
-    elif (data / "train").is_dir():
-        typer.echo(f"data: {data} (next: histo train {data} --split-column split {slides})")
-    else:
-        typer.echo(f"data: {data}")
+    run(**ctx.params, progress=screen_for(ctx))
 
 
 @app.command()
-def doctor() -> None:
-    """Say what this machine has for histo, and the fix for each thing that is wrong."""
+def doctor(ctx: typer.Context) -> None:
+    """Report what this machine has for histo, and the fix for each thing that is wrong."""
     from histo.commands.doctor import doctor as run
 
-    findings = run(Screen())
-    if any(finding.fatal for finding in findings):
+    if any(probe.fatal for probe in run(progress=screen_for(ctx))):
         raise HistoError("training cannot work here: see each fix above")
     typer.echo("training can work here")
 
 
 @app.command()
 def demo(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:
     """Do all of the above on synthetic patches: no data, no network needed."""
     from histo.commands.demo import demo as run
 
-    run(folder, lambda words: app(words, standalone_mode=False), Screen())
+    run(folder, progress=screen_for(ctx))

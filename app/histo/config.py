@@ -81,12 +81,13 @@ def parse_lr(given: object) -> float:
     return lr
 
 
+@dataclass(frozen=True)
 class Settings:
     """A group of settings: paths may be given as text, values are checked when it is made."""
 
     def __post_init__(self) -> None:
         """Make paths of text, and refuse values out of range."""
-        for each in fields(self):  # type: ignore[arg-type]  (subclasses are dataclasses)
+        for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, str) and "Path" in str(each.type):
                 object.__setattr__(self, each.name, Path(value))
@@ -269,7 +270,7 @@ def takes(kind: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., 
         known = {"given", *(p.name for p in named)}
         more = [
             Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-            for f in fields(kind)  # type: ignore[arg-type]  (subclasses are dataclasses)
+            for f in fields(kind)
             if f.name not in known
         ]
         full = Signature([*named, *more], return_annotation=own.return_annotation)

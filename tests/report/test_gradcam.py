@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from histo.commands.interpret import read_attention
+from histo.commands.interpret import gradcam_of
 from histo.config import ModelCard
 from histo.model.body import make_body
 from histo.model.checkpoint import on_cpu, save_best
@@ -263,7 +263,7 @@ def test_the_maps_of_folds_are_joined(tiny_run, looked, tmp_path):
         (run / f"fold-{number}").mkdir()
         shutil.copyfile(run / GRADCAM, run / f"fold-{number}" / GRADCAM)
     (run / GRADCAM).unlink()
-    assert read_attention(RunFolder(run)).ids == both.ids
+    assert gradcam_of(RunFolder(run)).ids == both.ids
 
 
 def test_a_damaged_file_of_maps_is_one_line(tiny_run, looked, tmp_path):

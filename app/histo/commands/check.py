@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from histo.config import CheckConfig
+from histo.config import CheckConfig, takes
 from histo.data.check import quality
 from histo.data.check.colour import MEAN, SD, Colours, judge_colours
 from histo.data.check.duplicates import ALIKE, equal_sets, near_sets
@@ -23,8 +24,9 @@ from histo.data.patch_files import PatchIndex
 from histo.data.store import store_bytes, store_folder
 from histo.errors import plain
 from histo.files.writing import check_folders, written
+from histo.pixels.fit import Fit
 from histo.report.check_page import Checked, open_folder, write_findings
-from histo.screen import Screen, counted
+from histo.screen import Progress, Screen, counted, screen_of
 
 FEW = 5
 JUDGED = {
@@ -39,16 +41,29 @@ JUDGED = {
 
 
 @dataclass(frozen=True)
-class Result:
-    """The page, and how many kinds of findings are errors and notes."""
+class CheckResult:
+    """The page of a check, and what it found: errors, at which training would fail, and notes."""
 
     page: Path
-    fatal: int
+    findings: Sequence[Finding]
     notes: int
+    """how many of the findings and remarks are no errors"""
+
+    @property
+    def ready(self) -> bool:
+        """Whether training can begin."""
+        return not any(finding.fatal for finding in self.findings)
 
 
-def check(config: CheckConfig, screen: Screen) -> Result:
-    """Check labels against patches, decode every patch, write the report; says what it finds."""
+@takes(CheckConfig)
+def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> CheckResult:
+    """Check labels against patches, decode every patch, and write the report of what is wrong.
+
+    Each setting is a field of histo.config.CheckConfig. Raises HistoError where there is nothing
+    to check; what is wrong with the data is in the result.
+    """
+    screen = screen_of(progress)
+    config = CheckConfig(data=Path(data), **settings)
     rows = read_labels(
         config.labels_csv, config.id_column, config.label_column, config.split_column
     )
@@ -75,7 +90,11 @@ def check(config: CheckConfig, screen: Screen) -> Result:
     if config.write_exclusions:
         write_exclusions(config.write_exclusions, config.id_column, found, screen)
     fatal = sum(finding.fatal for finding in found)
-    return Result(page, fatal, len(found) - fatal + len(colours.notes))
+    notes = len(found) - fatal + len(colours.notes)
+    screen.say(f"report: {page}")
+    if not fatal:
+        screen.say(f"{data} is ready to train on" + (f" ({counted(notes, 'note')})" * bool(notes)))
+    return CheckResult(page, found, notes)
 
 
 def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
@@ -164,7 +183,7 @@ def class_rows(rows: Sequence[Row]) -> list[list[str]]:
 def store_line(config: CheckConfig, patches: int, side: int) -> str:
     """How large the store of decoded patches is, or will be."""
     folder = store_folder(config.data, config.store)
-    there = store_bytes(folder, config.images_folder, config.crop, config.size)
+    there = store_bytes(folder, config.images_folder, Fit(config.crop, config.size))
     if there:
         return f"{there / 1e6:,.1f} MB in {folder}"
     will = patches * side * side * 3 / 1e6
@@ -203,7 +222,7 @@ def groups_line(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_exclusions(path: Path, column: str, found: Sequence[Finding], screen: Screen) -> None:
-    """Write the ids to leave out and why, for `histo train --exclude`; the first reason counts."""
+    """Write the ids to leave out and why, for `histo train`; the first reason counts."""
     reasons: dict[str, str] = {}
     for finding in found:
         reasons = finding.excluded | reasons
@@ -211,4 +230,4 @@ def write_exclusions(path: Path, column: str, found: Sequence[Finding], screen: 
         table = csv.writer(file, lineterminator="\n")
         table.writerow([column, "reason"])
         table.writerows(reasons.items())
-    screen.say(f"exclusions: {path} ({counted(len(reasons), 'id')}, for histo train --exclude)")
+    screen.say(f"exclusions: {path} ({counted(len(reasons), 'id')}, to be left out by histo train)")

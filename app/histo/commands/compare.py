@@ -2,91 +2,137 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from histo.commands.tables import read_table
 from histo.errors import HistoError
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
-from histo.run.predictions import Predictions, read_predictions
-from histo.screen import Screen, counted
+from histo.run.predictions import Predictions
+from histo.screen import Progress, Screen, counted, screen_of
+
+Value = float | None
+"""A metric; None where the patches do not define it."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of B less that of A, and its paired 95 % interval."""
+
+    value: Value
+    interval: tuple[float, float] | None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics by name of A and of B on the patches both have, and their differences."""
+
+    patches: int
+    unit: str
+    """what the bootstrap draws"""
+    units: int
+    a: dict[str, Value]
+    b: dict[str, Value]
+    difference: dict[str, Difference]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "patches": self.patches,
+            "unit": self.unit,
+            "units": self.units,
+            "A": self.a,
+            "B": self.b,
+            "difference": {
+                name: {"value": d.value, "interval": d.interval and list(d.interval)}
+                for name, d in self.difference.items()
+            },
+        }
 
 
 def compare(
-    first: Path, second: Path, groups: str | None, out: Path | None, screen: Screen
-) -> dict[str, Any]:
-    """Say each figure of both and the interval of the difference, on the patches both have."""
-    from histo.report.intervals import ROUNDS, Figures, Floats, all_figures, as_json, intervals
+    first: str | Path,
+    second: str | Path,
+    *,
+    groups: str | Path | None = None,
+    out: str | Path | None = None,
+    progress: Progress = False,
+) -> Comparison:
+    """Compare two run folders or predictions tables, A and B, on the patches that both have.
 
-    one, two = read_table(first), read_table(second)
-    a, b = pair(one, two, first, second)
-    unit, names = groups_for(groups, a.ids, (first, second))
-    figures = [all_figures(table.labels, table.probabilities) for table in (a, b)]
+    `groups` is `CSV[:column]`, over which the bootstrap draws; `out` gets the figures as JSON.
+    Raises HistoError where the tables have no patch or not the same classes in common.
+    """
+    screen, places = screen_of(progress), (Path(first), Path(second))
+    one, two = (read_table(place) for place in places)
+    a, b = pair(one, two, *places)
+    unit, names = groups_for(str(groups) if groups else None, a.ids, places)
+    result = difference_of(a, b, unit, names, screen)
+    screen.say(f"A: {first}\nB: {second}")
+    left = len(one.ids) + len(two.ids) - 2 * len(a.ids)
+    apart = f"; {left:,} that only one has are left out" if left else ""
+    screen.say(
+        f"{counted(result.patches, 'patch')} in both{apart}. 95 % interval of the difference, paired, "
+        f"bootstrap over {counted(result.units, unit)}"
+    )
+    screen.table(rows_of(result))
+    if out:
+        write_json(Path(out), result.as_dict())
+    shown = result.difference["roc_auc"].shown
+    words = "the AUCs differ" if shown else "no difference in AUC is shown"
+    screen.say(words + (f" ({out})" if out else ""))
+    return result
 
-    def difference(weights: Floats) -> Figures:
-        mine, theirs = (each(weights) for each in figures)
+
+def difference_of(
+    a: Predictions, b: Predictions, unit: str, names: list[str] | None, screen: Screen
+) -> Comparison:
+    """Each metric of two tables of the same patches, and the interval of its difference."""
+    from histo.report.intervals import ROUNDS, intervals
+    from histo.report.weighted import Floats, Values, all_metrics
+
+    each = [all_metrics(table.labels, table.probabilities) for table in (a, b)]
+
+    def difference(weights: Floats) -> Values:
+        mine, theirs = (metrics(weights) for metrics in each)
         return {name: theirs[name] - mine[name] for name in mine}
 
     n = len(a.ids)
     with screen.bar("resampling", ROUNDS) as advance:
         found = intervals(difference, n, names, advance=advance, difference=True)
-    mine, theirs = (
-        {name: float(value) for name, value in each(np.ones(n)).items()} for each in figures
-    )
-    units = len(set(names or a.ids))
-    screen.say(f"A: {first}\nB: {second}")
-    left = len(one.ids) + len(two.ids) - 2 * n
-    apart = f"; {left:,} that only one has are left out" if left else ""
-    screen.say(
-        f"{counted(n, 'patch')} in both{apart}. 95 % interval of the difference, paired, bootstrap over "
-        f"{counted(units, unit)}"
-    )
-    result = {
-        "patches": n,
-        "unit": unit,
-        "units": units,
-        "A": {name: defined(value) for name, value in mine.items()},
-        "B": {name: defined(value) for name, value in theirs.items()},
-        "difference": {
-            name: {
-                "value": defined(theirs[name] - mine[name]),
-                "interval": as_json(found[name]),
-            }
-            for name in mine
-        },
-    }
-    screen.table(rows_of(result))
-    if out:
-        write_json(out, result)
-    return result
+    mine, theirs = ({k: defined(v) for k, v in metrics(np.ones(n)).items()} for metrics in each)
+    seen = {k: defined(v) for k, v in difference(np.ones(n)).items()}
+    apart = {name: Difference(seen[name], found[name]) for name in seen}
+    return Comparison(n, unit, len(set(names or a.ids)), mine, theirs, apart)
 
 
-def defined(value: float) -> float | None:
-    """A figure as JSON has it: None where the patches do not define it."""
-    return None if np.isnan(value) else value
+def defined(value: Any) -> Value:
+    """A metric, None where the patches do not define it."""
+    return None if np.isnan(value) else float(value)
 
 
-def rows_of(result: dict[str, Any]) -> list[list[str]]:
-    """Rows of each figure in A, in B, and its difference with the interval."""
-    from histo.report.words import FIGURES, NONE, number
+def rows_of(result: Comparison) -> list[list[str]]:
+    """Rows of each metric in A, in B, and its difference with the interval."""
+    from histo.report.words import METRIC_NAMES, NONE, number
 
-    rows = [["figure", "A", "B", "B - A", "95 % interval", ""]]
-    for key in (key for key in FIGURES if key in result["difference"]):
-        found = result["difference"][key]
-        value, ends = found["value"], found["interval"]
-        shown = NONE if value is None else f"{value:+.4f}"
-        span = f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else NONE
-        differs = ends and not ends[0] <= 0 <= ends[1]
-        mine, theirs = number(result["A"][key]), number(result["B"][key])
-        rows.append([FIGURES[key], mine, theirs, shown, span, "differs" if differs else ""])
+    rows = [["metric", "A", "B", "B - A", "95 % interval", ""]]
+    for key in (key for key in METRIC_NAMES if key in result.difference):
+        found = result.difference[key]
+        shown = NONE if found.value is None else f"{found.value:+.4f}"
+        span = "{:+.4f} to {:+.4f}".format(*found.interval) if found.interval else NONE
+        mine, theirs = number(result.a[key]), number(result.b[key])
+        differs = "differs" if found.shown else ""
+        rows.append([METRIC_NAMES[key], mine, theirs, shown, span, differs])
     return rows
-
-
-def read_table(path: Path) -> Predictions:
-    """The predictions of a run folder, or a table itself."""
-    return read_predictions(path if path.is_file() else RunFolder.open(path).predictions)
 
 
 def pair(

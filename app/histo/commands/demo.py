@@ -1,38 +1,55 @@
-"""`histo demo`: the whole of histo on synthetic patches, by its own commands."""
+"""`histo demo`: the whole of histo on synthetic patches, by its own functions."""
 
 from __future__ import annotations
 
 import csv
-import shlex
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from histo.commands.check import check
+from histo.commands.export import export
+from histo.commands.interpret import interpret
+from histo.commands.predict import predict_to
+from histo.commands.train import train
 from histo.data.labels import read_labels
 from histo.data.split import random_split
 from histo.data.synth import synthetic_patches, write_dataset
 from histo.errors import HistoError
-from histo.screen import Screen
+from histo.screen import Progress, Screen, screen_of
 
 TRAIN, TEST, COLOUR, SEED = 1500, 400, 400, 20
 """Patches to train on, to test, and to learn mean colours from."""
-TRAINING = ("--weights", "none", "--crop", "64", "--epochs", "5", "--no-store")
+EPOCHS, CROP = 5, 64
 """From nothing, on the centre 64x64 px: what two cores learn in two minutes."""
 
 
-def demo(folder: Path, invoke: Callable[[list[str]], None], screen: Screen) -> None:
+def demo(folder: str | Path = "histo-demo", *, progress: Progress = False) -> Path:
     """Draw patches into `folder`, then check, train, interpret, export and predict them.
 
-    `invoke` runs one histo command line in this process.
+    Returns the folder. Raises HistoError where something is in it already.
     """
+    folder, screen = Path(folder), screen_of(progress)
     if folder.exists() and any(folder.iterdir()):
         raise HistoError(f"{folder} exists and is not empty (give another folder)")
     start = time.monotonic()
     data, run = folder / "data", folder / "run"
-    bundle, table = run / "export", folder / "predictions.csv"
+    draw_patches(folder, data, screen)
+    run_commands(folder, data, run, screen)
+    screen.say(
+        f"\non {TEST} patches it never saw: AUC {unseen_auc(data, folder / 'predictions.csv'):.4f} "
+        f"({time.monotonic() - start:.0f} s in all)"
+    )
+    screen.say(f"report: {run / 'report'}")
+    screen.say(f"bundle: {run / 'export'}")
+    return folder
+
+
+def draw_patches(folder: Path, data: Path, screen: Screen) -> None:
+    """The synthetic patches to train on and to test, and how far mean colour goes on them."""
     try:
         write_dataset(data, TRAIN, SEED, screen)
         write_dataset(data, TEST, SEED + 1, screen, labels=False)
@@ -42,21 +59,23 @@ def demo(folder: Path, invoke: Callable[[list[str]], None], screen: Screen) -> N
     colour = mean_colour_auc(COLOUR)
     screen.say(f"{TRAIN:,} synthetic patches in {data}, drawn by histo, of no patient")
     screen.say(f"by mean colour alone, a logistic regression reaches AUC {colour:.3f} on them")
-    for words in (
-        ["check", str(data), "--out", str(folder / "check")],
-        ["train", str(data), "--out", str(run), *TRAINING],
-        ["interpret", str(run)],
-        ["export", str(run)],
-        ["predict", str(bundle), str(data / "test"), "--out", str(table)],
-    ):
-        screen.say(f"\n$ histo {shlex.join(words)}")
-        invoke(words)
-    screen.say(
-        f"\non {TEST} patches it never saw: AUC {unseen_auc(data, table):.4f} "
-        f"({time.monotonic() - start:.0f} s in all)"
-    )
-    screen.say(f"report: {run / 'report'}")
-    screen.say(f"bundle: {bundle}")
+
+
+def run_commands(folder: Path, data: Path, run: Path, screen: Screen) -> None:
+    """The way from patches to predictions, each step as a user would type it."""
+    check_out, table = folder / "check", folder / "predictions.csv"
+    training: dict[str, Any] = {"weights": "none", "crop": CROP, "epochs": EPOCHS}
+    quick = f"--weights none --crop {CROP} --epochs {EPOCHS} --no-store"
+    screen.say(f"\n$ histo check {data} --out {check_out}")
+    check(data, out=check_out, progress=screen)
+    screen.say(f"\n$ histo train {data} --out {run} {quick}")
+    train(data, out=run, no_store=True, progress=screen, **training)
+    screen.say(f"\n$ histo interpret {run}")
+    interpret(run, progress=screen)
+    screen.say(f"\n$ histo export {run}")
+    bundle = export(run, progress=screen)
+    screen.say(f"\n$ histo predict {bundle} {data / 'test'} --out {table}")
+    predict_to(bundle, data / "test", table, screen)
 
 
 def unseen_auc(data: Path, table: Path) -> float:

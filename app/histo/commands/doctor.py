@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 from histo import __version__
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
-from histo.screen import Screen
+from histo.screen import Progress, screen_of
 
 HOST = "download.pytorch.org"
 SECONDS = 300
@@ -84,8 +84,9 @@ PackageFacts = dict[str, Any]
 """What a package says of itself: `version` and more, or `error` where it does not load."""
 
 
-def doctor(screen: Screen) -> list[Probe]:
-    """Look at the machine, say what is there, and return it."""
+def doctor(*, progress: Progress = False) -> list[Probe]:
+    """Look at what this machine has for histo, say it, and return it."""
+    screen = screen_of(progress)
     tried = prefetch(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
     seen = screen.track(zip(PACKAGES, tried, strict=True), "loading packages", len(PACKAGES))
     packages = dict(seen)
@@ -140,7 +141,7 @@ def machine() -> Iterator[Probe]:
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield Probe("Python", f"{platform.python_version()}, {system}, {ranks.cores()} cores")
     total, free = memory()
-    few = "train with a smaller --batch-size, or close what else runs"
+    few = "train with a smaller batch size, or close what else runs"
     told = f"{total / 1e9:.1f} GB, {free / 1e9:.1f} GB free" if total else "unknown"
     yield Probe("memory", told, few if total and free < LITTLE_MEMORY else "")
     yield writable()
@@ -242,7 +243,7 @@ def weights(torchvision: PackageFacts) -> Probe:
         return Probe("weights", "resnet50's are in the cache")
     if reachable():
         return Probe("weights", f"resnet50's are not in the cache; {HOST} can be reached")
-    fix = "train with --weights FILE, a file carried over, or with --weights none"
+    fix = "give train a weights file that you carried over, or none"
     return Probe("weights", f"not in the cache, and {HOST} cannot be reached", fix)
 
 

@@ -11,72 +11,88 @@ from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions, read_predictions
-from histo.screen import Screen
+from histo.screen import Progress, Screen, screen_of
+
+NOT_IN_CARD = ("confusion_matrix", "calibration", "split", "unit", "units")
+"""Metrics that a card leaves out; of many classes the matrix would be most of it."""
 
 
 def export(
-    run_path: Path,
-    out: Path | None,
-    screen: Screen,
-    wanted: Wanted | None = None,
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
     no_pickle: bool = False,
+    progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
-    Its threshold is the one that reaches what is `wanted`, here or in the run's report; else 0.5.
-    `no_pickle` leaves fastai's learner out.
+    Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
+    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out. Raises HistoError.
     """
-    run = RunFolder.open(run_path)
-    if not run.predictions.is_file():
-        raise HistoError(f"{run_path} has no model: no epoch of it ended")
-    folder = out or run.export
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise HistoError(f"{out} exists and is not empty (give another --out)")
-    table = read_predictions(run.predictions)
-    screen.say(f"exporting {run_path}")
+    screen, folder = screen_of(progress), RunFolder.open(Path(run))
+    wanted = Wanted.of(sensitivity, specificity) or wanted_in_report(folder)
+    if not folder.predictions.is_file():
+        raise HistoError(f"{run} has no model: no epoch of it ended")
+    place = new_folder(Path(out)) if out else folder.export
+    table = read_predictions(folder.predictions)
+    screen.say(f"exporting {run}")
 
     from histo.model.bundle import write_bundle
     from histo.model.card import CARD, parse_card
-    from histo.model.checkpoint import load_best
-    from histo.model.network import make_model
-    from histo.report.metrics import compute_metrics
 
-    wanted = wanted or wanted_in_report(run)
-    card = parse_card(read_json(run.path / CARD), run.path / CARD)
-    card = with_calibration(card, run, table, wanted, screen)
-    folds = run.settings().get("folds") or 1
-    card = replace(card, models=folds)
-    model = make_model(card)
-    parts = getattr(model, "models", [model])
-    for number, part in enumerate(parts):
-        load_best(run.checkpoint if folds == 1 else RunFolder(run.fold(number)).checkpoint, part)
-    environment: dict[str, Any] = read_json(run.environment)
-    metrics = compute_metrics(table.labels, table.probabilities, table.vocab)
-    metrics.pop("confusion_matrix", None)  # of many classes it would be most of the card
-    has_onnx = write_bundle(
-        folder,
-        model,
-        card,
-        {
-            "metrics": metrics,
-            "trained": environment.get("started"),
-            "fingerprint": environment.get("fingerprint"),
-        },
-        [row["sha1"] for row in run.read_split() if row.get("sha1")],
-        pickled=not no_pickle,
-    )
+    card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
+    card = with_calibration(card, folder, table, wanted, screen)
+    card = replace(card, models=folder.settings().get("folds") or 1)
+    sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
+    facts = facts_of(folder, table)
+    has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
-    return folder
+    screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
+    return place
+
+
+def new_folder(out: Path) -> Path:
+    """The folder of a bundle; HistoError where something else is in it."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise HistoError(f"{out} exists and is not empty", "give another {out}")
+    return out
+
+
+def load_model(run: RunFolder, card: ModelCard) -> Any:
+    """The network of a card with the weights of the run's best epoch, or those of its folds."""
+    from histo.model.checkpoint import load_best
+    from histo.model.network import make_model
+
+    model = make_model(card)
+    for number, part in enumerate(getattr(model, "models", [model])):
+        source = run if card.models == 1 else RunFolder(run.fold(number))
+        load_best(source.checkpoint, part)
+    return model
+
+
+def facts_of(run: RunFolder, table: Predictions) -> dict[str, Any]:
+    """What the card says beside what is needed to use the model."""
+    from histo.report.compute import compute_metrics
+
+    environment = read_json(run.environment)
+    found = compute_metrics(table, rounds=0).as_dict()
+    return {
+        "metrics": {name: value for name, value in found.items() if name not in NOT_IN_CARD},
+        "trained": environment.get("started"),
+        "fingerprint": environment.get("fingerprint"),
+    }
 
 
 def wanted_in_report(run: RunFolder) -> Wanted | None:
-    """The operating point that `histo interpret` was asked for, if it was."""
+    """The operating point that the run's report was asked for, if it was."""
     try:
         ((rate, value),) = read_json(run.report / "metrics.json")["at_wanted"]["wanted"].items()
-        return Wanted(str(rate), float(value))
+        return Wanted(rate, float(value))
     except (HistoError, KeyError, TypeError, ValueError, AttributeError):
         return None
 
@@ -84,15 +100,15 @@ def wanted_in_report(run: RunFolder) -> Wanted | None:
 def with_calibration(
     card: ModelCard, run: RunFolder, table: Predictions, wanted: Wanted | None, screen: Screen
 ) -> ModelCard:
-    """The card with the temperature, and the threshold, that the validation patches ask for."""
-    from histo.report.calibration import judge_calibration
-    from histo.report.intervals import wanted_threshold
+    """The card with the temperature, and the threshold, found on the validation patches."""
+    from histo.report.calibration import calibrate
+    from histo.report.weighted import wanted_threshold
 
     groups = run.groups_of(table.ids)
-    found = judge_calibration(table.labels, table.probabilities, groups)["temperature"]
+    temperature = calibrate(table.labels, table.probabilities, groups).temperature
     threshold = 0.5
     if wanted:
         threshold = wanted_threshold(table.labels, table.probabilities, table.vocab, wanted)
         screen.say(f"class {table.vocab[1]} at or above {threshold:.4f}: {wanted}")
-    screen.say(f"temperature {found:.3f}")
-    return replace(card, temperature=float(found), threshold=threshold)
+    screen.say(f"temperature {temperature:.3f}")
+    return replace(card, temperature=float(temperature), threshold=threshold)

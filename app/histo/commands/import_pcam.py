@@ -37,7 +37,7 @@ from histo.errors import HistoError
 from histo.files.locks import locked
 from histo.files.writing import read_json, write_json, written
 from histo.pixels.fit import Pixels
-from histo.screen import Screen, counted
+from histo.screen import Progress, Screen, counted, screen_of
 
 WORK, RECORD, GROUPS = ".import-pcam", "import.json", "groups.csv"
 FOLDERS = {"train": ("train", "valid"), "test": ("test",)}
@@ -48,19 +48,20 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def import_pcam(
-    h5dir: Path,
-    data: Path,
-    screen: Screen,
+    h5dir: str | Path,
+    data: str | Path,
     *,
     keep_duplicates: bool = False,
     groups_only: bool = False,
-) -> None:
-    """Write DATA in Kaggle's layout with its store and groups.csv, or `groups_only` that table.
+    progress: Progress = False,
+) -> Path:
+    """Write `data` in Kaggle's layout with its store and groups.csv, or `groups_only` that table.
 
     Each distinct patch is kept once, where it first stands in train, valid, test. Started again
-    after a kill, it goes on; a finished import is left as it is.
+    after a kill, it goes on; a finished import is left as it is. Returns `data`.
     """
-    sources = find_sources(h5dir, labels=not groups_only)
+    screen, data = screen_of(progress), Path(data)
+    sources = find_sources(Path(h5dir), labels=not groups_only)
     plan = {
         "keep_duplicates": keep_duplicates,
         "groups_only": groups_only,
@@ -68,7 +69,8 @@ def import_pcam(
     }
     if is_done(data, plan):
         screen.say(f"{data} holds this import already")
-        return
+        say_next(data, groups_only, screen)
+        return data
     work = begin(data, plan, groups_only)
     with alone(work, data):
         patches = read_sources(sources, work, screen)
@@ -82,6 +84,19 @@ def import_pcam(
             write_json(work / RECORD, {**plan, "patches": counts_of(patches, kept)})
             (work / RECORD).replace(data / RECORD)
     shutil.rmtree(work)
+    say_next(data, groups_only, screen)
+    return data
+
+
+def say_next(data: Path, groups_only: bool, screen: Screen) -> None:
+    """Where it is, and how to train on it by slide."""
+    slides = f"--groups {data / GROUPS}"
+    if groups_only:
+        screen.say(f"slides: {data / GROUPS} (next: histo train {data} {slides})")
+    elif (data / "train").is_dir():
+        screen.say(f"data: {data} (next: histo train {data} --split-column split {slides})")
+    else:
+        screen.say(f"data: {data}")
 
 
 def is_done(data: Path, plan: dict[str, Any]) -> bool:

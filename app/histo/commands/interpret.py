@@ -1,135 +1,182 @@
-"""`histo interpret`: from a predictions table to figures and metrics, without torch."""
+"""`histo interpret`: from a predictions table to a report, without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.config import Wanted
+from histo.commands.tables import read_table
+from histo.config import Wanted, check_setting
 from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
-from histo.run.predictions import Predictions, read_predictions
-from histo.screen import Screen
+from histo.run.predictions import Predictions
+from histo.screen import Progress, screen_of
 
 if TYPE_CHECKING:
-    from histo.report.words import Subject
+    from histo.report.results import Metrics
+    from histo.report.subject import Subject
     from histo.run.gradcam import GradCam
 
-REPEAT = (
-    "data",
-    "labels",
-    "images",
-    "split_column",
-    "groups",
-    "exclude",
-    "valid_pct",
-    "crop",
-    "size",
-    "augment",
-    "arch",
-    "weights",
-    "epochs",
-    "freeze_epochs",
-    "lr",
-    "batch_size",
-    "seed",
-    "device",
-    "precision",
+TO_REPEAT = (
+    *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
+    *("size", "augment", "arch", "weights", "epochs", "freeze_epochs", "lr", "batch_size"),
+    *("seed", "device", "precision"),
 )
 """The settings that the report names, so that the run can be made again."""
 
 
-def interpret(
-    path: Path,
-    out: Path | None,
-    images: Path | None,
-    screen: Screen,
-    groups: str | None = None,
-    wanted: Wanted | None = None,
-    centre: int | None = None,
-) -> tuple[Path, dict[str, Any]]:
-    """Judge a run folder, or any predictions table; returns the report folder and the metrics.
+@dataclass(frozen=True)
+class Report:
+    """A report that was written: its folder and what it found; a notebook shows its figures."""
 
-    `centre` is the side in px of the part of a patch that labels speak of, 0 for none; found from
-    the patches where it is None.
+    path: Path
+    metrics: Metrics
+
+    @property
+    def page(self) -> Path:
+        """The page to read or print."""
+        return self.path / "report.html"
+
+    @property
+    def figures(self) -> list[Path]:
+        """The figures that were drawn, as PNG files."""
+        return sorted(self.path.glob("*.png"))
+
+    def _repr_html_(self) -> str:
+        from histo.report.notebook import report_html
+
+        return report_html(self.path, self.metrics)
+
+
+def interpret(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    images: str | Path | None = None,
+    groups: str | Path | None = None,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    centre: int | None = None,
+    progress: Progress = False,
+) -> Report:
+    """Write the report of a run folder, or of any predictions table, and return it.
+
+    `out` is the report's folder, RUN/report by default; `images` is where the patches are, if they
+    have moved; `groups` is `CSV[:column]`, the slide or patient of each patch; `sensitivity` or
+    `specificity` (0 to 1) asks for the threshold that reaches it; `centre` is the side in px of the
+    part of a patch that decides its label, 0 for none. Raises HistoError.
     """
-    run = None if path.is_file() else RunFolder.open(path)
-    if run is not None and not run.predictions.is_file():
-        raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")
-    table = read_predictions(run.predictions if run else path)
+    path, screen = Path(run), screen_of(progress)
+    wanted = Wanted.of(sensitivity, specificity)
+    check_setting("centre", centre)
+    folder = None if path.is_file() else RunFolder.open(path)
+    table = read_table(path)
 
     from histo.report.report import write_report
-    from histo.report.words import Subject
+    from histo.report.subject import Subject
+    from histo.report.terminal import say_report
 
-    subject = describe_run(run, table) if run else Subject(path.name)
+    subject = describe_run(folder, table) if folder else Subject(path.name)
     if groups:
-        subject = with_groups(subject, table, groups)
-    folder = out or (run.report if run else path.with_name("report"))
-    read = patch_reader(run, images)
-    attention = read_attention(run) if run else None
-    if run and attention:
-        centre = choose_centre(centre, attention, run.settings().get("size") is not None)
-    return folder, write_report(
-        folder,
+        subject = with_groups(subject, table, str(groups))
+    gradcam = gradcam_of(folder) if folder else None
+    if folder and gradcam:
+        centre = choose_centre(centre, gradcam, folder.settings().get("size") is not None)
+    place = Path(out) if out else (folder.report if folder else path.with_name("report"))
+    metrics = write_report(
+        place,
         table,
         subject,
         screen,
         wanted=wanted,
-        read=read,
-        attention=attention,
+        read=patch_reader(folder, Path(images) if images else None),
+        gradcam=gradcam,
         centre=centre or 0,
     )
+    say_report(metrics, screen)
+    report = Report(place, metrics)
+    screen.say(f"report: {report.page}")
+    return report
 
 
-def read_attention(run: RunFolder) -> GradCam | None:
+def metrics_of(run: RunFolder) -> Metrics:
+    """The metrics of a run, computed from its predictions; nothing is written."""
+    from histo.report.compute import compute_metrics
+
+    table = read_table(run.path)
+    return compute_metrics(table, describe_run(run, table))
+
+
+def gradcam_of(run: RunFolder) -> GradCam | None:
     """Where the model of a run looked, or those of its folds; None where that was not kept."""
-    from histo.run.gradcam import GRADCAM, concatenate, read_gradcam
+    from histo.run.gradcam import concatenate, read_gradcam
 
     folds = run.settings().get("folds") or 0
-    parts = [run.path, *(run.fold(number) for number in range(folds))]
-    found = [part for path in parts if (part := read_gradcam(path / GRADCAM))]
+    places = [run.path, *(run.fold(number) for number in range(folds))]
+    found = [part for place in places if (part := read_gradcam(place))]
     return concatenate(found) if found else None
 
 
-def choose_centre(given: int | None, attention: GradCam, resized: bool) -> int:
-    """The centre as given, else as such patches have it; 0 where nobody knows, or maps can't tell.
+def choose_centre(given: int | None, gradcam: GradCam, resized: bool) -> int:
+    """The centre as given, else as such patches have it; 0 where none is known or maps are too coarse.
 
     A map of 2x2 cells has a quarter of each cell in the centre, whatever it shows.
     """
     from histo.report.gradcam import centre_of
 
-    side, (rows, columns) = attention.side, attention.maps.shape[1:]
+    side, (rows, columns) = gradcam.side, gradcam.maps.shape[1:]
     if given and given > side:
-        raise HistoError(f"--centre {given}: the patches are of {side}x{side} px")
+        raise HistoError(f"a centre of {given} px is larger than the patches, {side}x{side} px")
     if min(rows, columns) > 2:
         return centre_of(side, resized) if given is None else given
     if given:
         raise HistoError(
-            f"--centre {given}: this model's maps are of {rows}x{columns} cells, too few to tell "
-            "a centre from the rest"
+            f"this model's Grad-CAM maps have {rows}x{columns} cells: too few to tell a centre from "
+            "the rest",
+            "leave {centre} out",
         )
     return 0
 
 
 def describe_run(run: RunFolder, table: Predictions) -> Subject:
     """What a run folder says about its table."""
-    from histo.report.words import Subject
+    from histo.report.subject import Subject
 
     settings, environment = run.settings(), read_json(run.environment)
+    versions = {f"{name} version": value for name, value in environment["versions"].items()}
+    kept = {name: str(settings[name]) for name in TO_REPEAT if settings.get(name) is not None}
+    curve = run.path / "learning_curve.svg"
+    return Subject(
+        f"{run.path.resolve().name}: {settings['arch']} on {Path(settings['data']).name}",
+        split=run.split_of(settings),
+        unit=settings.get("group_column") or "group",
+        groups=run.groups_of(table.ids),
+        threshold=settings.get("threshold", 0.5),
+        facts=facts_of(run, settings, environment, len(table.ids)),
+        settings=kept | versions,
+        figures=[(curve, "Loss and validation metrics by epoch.")],
+    )
+
+
+def facts_of(
+    run: RunFolder, settings: dict[str, Any], environment: dict[str, Any], count: int
+) -> dict[str, str]:
+    """Which model was judged on what, trained on what, and when."""
     sides = [row["split"] for row in run.read_split()]
     data = Path(settings["data"]).name
     if "bundle" in settings:
         facts = {
             "model": f"the bundle {settings['bundle']}, {settings['arch']}",
-            "judged on": f"{len(table.ids):,} patches of {data}",
+            "judged on": f"{count:,} patches of {data}",
         }
     else:
         facts = {
             "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
             "trained on": f"{sides.count('train'):,} patches of {data}",
-            "judged on": f"{len(table.ids):,} patches kept apart, which also chose the epoch kept",
+            "judged on": f"{count:,} patches kept apart, which also chose the epoch kept",
         }
         if settings.get("folds"):
             facts["trained on"] = f"{len(sides):,} patches of {data}, in {settings['folds']} folds"
@@ -137,25 +184,11 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
                 "the same patches, each by the model not trained on it, whose epoch it helped choose"
             )
     facts["when and where"] = f"{environment['started'][:10]}, on {environment['device']}"
-    versions = {f"{name} version": value for name, value in environment["versions"].items()}
-    return Subject(
-        f"{run.path.resolve().name}: {settings['arch']} on {data}",
-        split=settings.get("split") or "",
-        leak=settings.get("leak") or "",
-        unit=settings.get("group_column") or "group",
-        groups=run.groups_of(table.ids),
-        threshold=settings.get("threshold", 0.5),
-        facts=facts,
-        settings={name: str(settings[name]) for name in REPEAT if settings.get(name) is not None}
-        | versions,
-        figures=[(run.path / "learning_curve.svg", "Loss and validation figures by epoch.")],
-    )
+    return facts
 
 
 def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
     """The subject with the groups that `CSV[:column]` names."""
-    from dataclasses import replace
-
     from histo.data.groups import groups_of
 
     unit, groups = groups_of(given, table.ids)
@@ -165,7 +198,7 @@ def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
 def patch_reader(
     run: RunFolder | None, images: Path | None
 ) -> Callable[[Sequence[str]], list[Any]] | None:
-    """What reads the patches of a table by id; None where nobody knows where they are."""
+    """What reads the patches of a table by id; None where it is not known where they are."""
     settings = run.settings() if run else {}
     folder = images or (Path(settings["images"]) if settings.get("images") else None)
     if folder is None:
@@ -174,15 +207,15 @@ def patch_reader(
     def read(ids: Sequence[str]) -> list[Any]:
         from histo.data.decode import read_patch
         from histo.data.patch_files import PatchIndex
-        from histo.pixels.fit import fit_patch
+        from histo.pixels.fit import Fit
 
-        index, patches = PatchIndex(folder), []
+        index, fit = PatchIndex(folder), Fit(settings.get("crop"), settings.get("size"))
+        patches = []
         for name in ids:
             found = index.find(name)
             if found is None:
                 raise HistoError(f"no patch {name} in {folder}")
-            pixels = read_patch(found)
-            patches.append(fit_patch(pixels, settings.get("crop"), settings.get("size"), found))
+            patches.append(fit(read_patch(found), found))
         return patches
 
     return read

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
     from histo.commands.interpret import Report
+    from histo.report.results import Metrics
 
 
 class Run:
@@ -56,8 +57,8 @@ class Run:
         return pd.read_csv(self.folder.predictions, dtype=texts, keep_default_na=False)
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The figures of metrics.json, from the report where there is one, else made now."""
+    def metrics(self) -> Metrics:
+        """What the report finds: `run.metrics.roc_auc`, its intervals, the operating points."""
         from histo.commands.interpret import metrics_of
 
         return metrics_of(self.folder)

@@ -37,11 +37,15 @@ def train(
     screen = screen_of(progress)
     given = settings if data is None else {"data": data, **settings}
     config = TrainConfig(**{"data": Path(), **given}, given=frozenset(given))
-    if resume is not None:
-        return go_on(Path(resume), config, screen, callbacks)
-    if data is None:
-        raise HistoError("there is nothing to train on", "give {data}", "{resume} a run")
-    return begin(config, screen, callbacks)
+    if data is None and resume is None:
+        raise HistoError("there is nothing to train on (give a folder of data, or a run to resume)")
+    run = (
+        go_on(Path(resume), config, screen, callbacks)
+        if resume
+        else begin(config, screen, callbacks)
+    )
+    screen.say(f"run: {run.path} (next: histo interpret {run.path})")
+    return run
 
 
 def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:

@@ -349,7 +349,7 @@ def _rebuild(
             missing, replace(fit, side=side), ranks.cores() * ranks.local_world_size()
         )
         with screen.bar("reading patches", int((~have).sum())) as advance:
-            for path, row, stamp in zip(paths, rows, stamps, strict=True):
+            for row, stamp in zip(rows, stamps, strict=True):
                 if row >= 0:
                     assert kept is not None
                     yield StoreRow(kept.take(np.array([row]))[0], kept.sha1[row], stamp)

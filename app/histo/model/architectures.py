@@ -35,8 +35,8 @@ def timm_models() -> frozenset[str]:
 
 def _folder(package: str) -> Path:
     spec = find_spec(package)
-    assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)), "models")
+    assert spec is not None
+    return Path(next(iter(spec.submodule_search_locations or ())), "models")
 
 
 def _text(path: Path) -> str:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from histo import __version__
 from histo.config import ModelCard
 from histo.files.digests import sha256
 from histo.files.writing import write_json, written
@@ -39,6 +40,8 @@ from histo.model.network import PixelsToProbabilities
 from histo.model.onnx import OnnxEngine
 
 OPSET = 18
+PACKAGES = ("fastai", "torch", "torchvision")
+"""Those whose versions a card names."""
 
 
 def write_bundle(
@@ -73,7 +76,7 @@ def write_bundle(
         "format": FORMAT,
         **card.as_dict(),
         "channel_order": "RGB",
-        "versions": {p: version(p) for p in ("histo", "fastai", "torch", "torchvision")},
+        "versions": {"histo": __version__, **{p: version(p) for p in PACKAGES}},
         **facts,
         **({"onnx": asdict(onnx)} if onnx else {}),
         "files": {name: sha256(folder / name) for name in there},

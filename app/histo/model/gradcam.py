@@ -18,7 +18,7 @@ from histo.config import ModelCard
 from histo.model.checkpoint import load_best
 from histo.pixels.normalise import Normalise
 from histo.run.folder import RunFolder
-from histo.run.gradcam import GRADCAM, GradCam, write_gradcam
+from histo.run.gradcam import GradCam, write_gradcam
 from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Screen
 
@@ -37,7 +37,7 @@ def save_gradcam(
     batch_size: int,
     screen: Screen,
 ) -> None:
-    """Write attention.npz: maps of a run's worst mistakes, typical hits and a random sample.
+    """Write gradcam.npz: maps of a run's worst mistakes, typical hits and a random sample.
 
     `model` is body and head, and gets the weights that were kept; `take` gives the patches
     uint8 [B, S, S, 3] at some places, and `places` says where each row of predictions.csv is. A
@@ -60,7 +60,7 @@ def save_gradcam(
             advance(len(batch))
     ids = [table.ids[row] for row in rows]
     found = GradCam(ids, called, drawn, np.concatenate(maps), card.patch_size)
-    write_gradcam(run.path / GRADCAM, found)
+    write_gradcam(run.path, found)
 
 
 def choose(table: Predictions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -26,10 +26,15 @@ class Normalise(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """The normalised patches."""
-        rows = patches.unflatten(2, (-1, len(self.scale) // 3)).flatten(3).float()
-        return torch.addcmul(self.shift, rows, self.scale).view(patches.shape)
+        rows = self._rows(patches).float()
+        return torch.addcmul(self.shift, rows, self.scale, out=rows).view(patches.shape)
 
     def undo(self, patches: Tensor) -> Tensor:
         """Float32 back to 0..1, for a person to see."""
-        rows = patches.unflatten(2, (-1, len(self.scale) // 3)).flatten(3)
-        return ((rows - self.shift) / self.scale / 255).clamp(0, 1).view(patches.shape)
+        shown = (self._rows(patches) - self.shift) / self.scale / 255
+        return shown.clamp(0, 1).view(patches.shape)
+
+    def _rows(self, patches: Tensor) -> Tensor:
+        """The patches [B, S, S, 3] as rows of so many columns, [B, S, S / columns, 3 columns]."""
+        batch, height = patches.shape[:2]
+        return patches.reshape(batch, height, -1, len(self.scale))

@@ -1,4 +1,4 @@
-"""What `histo check` leaves behind: a CSV a finding, findings.json, report.html with the sheets."""
+"""The output of `histo check`: a CSV for each finding, findings.json, report.html with its sheets."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from histo.report import page
 INDEX = "findings.json"
 PAGE = "report.html"
 ROWS = 12
-"""Rows of a finding's table on the page; the CSV has all."""
+"""Rows of a finding shown on the page; its CSV has all."""
 GROUPS = 500
-"""Rows of the table of groups on the page."""
+"""Groups shown on the page; by_group.csv has all."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """All that a check has to say beside its findings."""
+    """What a check reports beside its findings."""
 
     title: str
     verdict: str
     facts: Mapping[str, str]
     channels: Sequence[Sequence[str]]
-    """a table of colours, its head first"""
+    """rows of the table of colours, the header first"""
     colours_line: str
     notes: Sequence[str]
-    """what looks mixed up in the colours"""
+    """what looks wrong with the colours, swapped channels say"""
     judged: Mapping[str, str]
-    """how patches were judged: names, and thresholds in words"""
+    """how patches were checked: name and threshold of each criterion"""
     groups: Sequence[Sequence[str]]
-    """class balance by group, its head first, nothing else where no groups are known"""
+    """class balance by group: the header, then a row for each group that is known"""
     groups_line: str
 
 
 def open_folder(path: Path) -> None:
-    """Make a check's folder; HistoError where another's files are in it."""
+    """Make the folder of a check; HistoError where it holds files of something else."""
     if path.exists() and not path.is_dir():
         raise HistoError(f"{path} is a file", "give {out} a folder")
     if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
-        raise HistoError(f"{path} holds other files than those of a check", "give another {out}")
+        raise HistoError(f"{path} holds files that are not of a check", "give another {out}")
     path.mkdir(parents=True, exist_ok=True)
 
 
@@ -54,9 +54,9 @@ def write_findings(
     checked: Checked,
     read: Callable[[str], bytes],
 ) -> Path:
-    """Write all of a check into its folder in place of an earlier one's; returns the page.
+    """Write the output of a check in place of an earlier one; returns the path of the page.
 
-    `read` gives a file by name as a small JPEG.
+    `read` returns a patch by file name as a small JPEG.
     """
     remove_earlier(folder)
     tables = {f"{f.name}.csv": [f.columns, *f.rows] for f in findings}
@@ -70,14 +70,14 @@ def write_findings(
     write_json(folder / INDEX, index)
     for name, rows in tables.items():
         write_table(folder / name, rows)
-    sections = [section(finding, read) for finding in findings]
-    parts = [*opening(findings, checked), *sections, *closing(checked)]
+    shown = [finding_part(finding, read) for finding in findings]
+    parts = [*head_parts(findings, checked), *shown, *tail_parts(checked)]
     page.write_page(folder / PAGE, checked.title, parts)
     return folder / PAGE
 
 
 def remove_earlier(folder: Path) -> None:
-    """Remove the files that an earlier check says it wrote, and no others."""
+    """Remove the files that an earlier check wrote, by its findings.json, and no others."""
     if not (folder / INDEX).is_file():
         return
     index = read_json(folder / INDEX)
@@ -87,7 +87,7 @@ def remove_earlier(folder: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write rows, the first of them the head, whole or not at all; names of files may hold anything."""
+    """Write rows, the header first, whole or not at all; control characters in names are escaped."""
     with written(path, "w") as file:
         csv.writer(file, lineterminator="\n").writerows([plain(v) for v in row] for row in rows)
 
@@ -95,46 +95,44 @@ def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
 # ---------------------------------------------------------------- the page
 
 
-def opening(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, list[str]]]:
-    """The page up to the findings: verdict, facts, what was found, colours."""
+def head_parts(findings: Sequence[Finding], checked: Checked) -> list[tuple[str, list[str]]]:
+    """The page above the findings: verdict, facts, list of findings, colours."""
     fatal = any(finding.fatal for finding in findings)
     top = [
         page.paragraph(checked.verdict, "warning" if fatal else "note"),
         page.facts(checked.facts),
     ]
-    rows = [["found", "all of them"]] + [
-        [finding.line, f"{finding.name}.csv"] for finding in findings
-    ]
-    found = page.table(rows) if findings else page.paragraph("Nothing.")
+    rows = [["finding", "table"]] + [[finding.line, f"{finding.name}.csv"] for finding in findings]
+    found = page.table(rows) if findings else page.paragraph("No findings.")
     colours = [page.paragraph(f"{checked.colours_line}.", "small")]
     colours += [page.paragraph(line, "warning") for line in checked.notes]
     return [
         ("", top),
-        ("Found", [found]),
+        ("Findings", [found]),
         ("Colours", [*colours, page.table(checked.channels)]),
     ]
 
 
-def closing(checked: Checked) -> list[tuple[str, list[str]]]:
-    """The page after the findings: classes by group, and how patches were judged."""
+def tail_parts(checked: Checked) -> list[tuple[str, list[str]]]:
+    """The page below the findings: classes by group, and how patches were checked."""
     parts = []
     head, *body = checked.groups
     if body:
         pieces = [page.paragraph(f"{checked.groups_line}.")]
         pieces.append(page.table([head, *body[:GROUPS]], sortable=True))
-        pieces.append(page.link("by_group.csv", f"by_group.csv: all {len(body):,}"))
+        pieces.append(page.link("by_group.csv", f"by_group.csv: all {len(body):,} groups"))
         parts.append((f"Classes by {head[0]}", pieces))
-    parts.append(("How it was judged", [page.facts(checked.judged)]))
+    parts.append(("How patches were checked", [page.facts(checked.judged)]))
     return parts
 
 
-def section(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[str]]:
-    """One finding on the page: what to do, its sheet, its first rows, the way to all of them."""
+def finding_part(finding: Finding, read: Callable[[str], bytes]) -> tuple[str, list[str]]:
+    """A finding on the page: advice, sheet of patches, first rows, link to its CSV."""
     pieces = [page.paragraph(finding.advice)] if finding.advice else []
     if finding.pictures:
         sets = [[(read(name), plain(text)) for name, text in part] for part in finding.pictures]
         pieces.append(page.sheet(sets))
-    # a file is mostly called as its id is, and two such columns are too wide for the page
+    # the file name mostly repeats the id, and both are too wide for the page
     places = [n for n, name in enumerate(finding.columns) if n == 0 or name != "file"]
     rows = [[plain(row[n]) for n in places] for row in [finding.columns, *finding.rows[:ROWS]]]
     pieces.append(page.table(rows))

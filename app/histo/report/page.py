@@ -1,4 +1,4 @@
-"""One self-contained HTML page, to be read in two minutes and printed: no network, no framework."""
+"""A self-contained HTML page that also prints well: no network, no framework."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ for (const button of document.querySelectorAll("th button")) {
     const up = head.getAttribute("aria-sort") !== "ascending";
     for (const th of table.querySelectorAll("th")) th.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    // the value alone, without its interval; what is not defined comes last either way
+    // the value without its interval; undefined values come last in both orders
     const value = (row) => row.cells[head.cellIndex].firstChild?.textContent ?? "";
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
       const [x, y] = [value(a), value(b)], [p, q] = [Number(x), Number(y)];
@@ -98,7 +98,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
-    """A table whose first row is the head; a cell's second line is small, its interval say."""
+    """A table with a header row; the second line of a cell (an interval, say) is small."""
     head, *body = rows
 
     def title(name: str) -> str:
@@ -120,12 +120,12 @@ def _cell(text: str) -> str:
 
 
 def link(path: str, text: str) -> str:
-    """A paragraph that leads to a file beside the page."""
+    """A paragraph that links to a file beside the page."""
     return f'<p><a href="{escape(path, quote=True)}">{escape(text)}</a></p>'
 
 
 def facts(pairs: Mapping[str, str]) -> str:
-    """Names and values, to be read and not compared."""
+    """A table of names and values."""
     lines = "\n".join(
         f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in pairs.items()
     )
@@ -133,9 +133,9 @@ def facts(pairs: Mapping[str, str]) -> str:
 
 
 def figures(images: Sequence[tuple[Path, str]], sheet: bool = False) -> str:
-    """Images with captions, those files that are there, held in the page itself.
+    """Images with captions, embedded in the page; files that do not exist are left out.
 
-    They stand side by side as the page has room; a sheet of patches stands alone.
+    As many side by side as fit; a sheet of patches takes the full width.
     """
     shown = "\n".join(_figure(path, caption) for path, caption in images if path.is_file())
     kind = "figures sheet" if sheet else "figures"
@@ -143,7 +143,7 @@ def figures(images: Sequence[tuple[Path, str]], sheet: bool = False) -> str:
 
 
 def sheet(sets: Sequence[Sequence[tuple[bytes, str]]]) -> str:
-    """Small pictures (JPEG files) with captions; those of one set in a frame."""
+    """Small JPEG images with captions; those of one set share a frame."""
     shown = "\n".join(
         '<div class="set">'
         + "".join(_picture(data, ".jpg", text) for data, text in pictures)
@@ -167,7 +167,7 @@ def _picture(data: bytes, suffix: str, caption: str) -> str:
 
 
 def write_page(path: Path, title: str, parts: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Write a page of sections: (heading, pieces of HTML made by this module)."""
+    """Write a page of sections, each (heading, pieces of HTML made by this module)."""
     sections = "\n".join(
         (f"<h2>{escape(heading)}</h2>\n" if heading else "") + "\n".join(pieces)
         for heading, pieces in parts

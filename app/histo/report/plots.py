@@ -127,7 +127,7 @@ def draw_scores(
 def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> None:
     """Reliability diagram: observed frequency against predicted probability, a line for each name."""
     figure, ax = new_figure()
-    ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="as good as said")
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect calibration")
     for n, (name, bins) in enumerate(found):
         ax.plot(
             bins.confidence,
@@ -138,8 +138,8 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
             label=f"{name}, calibration error {bins.error:.3f}",
         )
     ax.set(
-        xlabel="probability given (mean of a bin)",
-        ylabel="share that came true",
+        xlabel="predicted probability (mean of a bin)",
+        ylabel="observed frequency",
         title="Reliability",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.01),
@@ -155,8 +155,8 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
     shares, accuracies = zip(*points, strict=True)
     ax.plot(shares, accuracies, linewidth=2)
     ax.set(
-        xlabel="share of patches answered, the most certain first",
-        ylabel="accuracy among them",
+        xlabel="share of patches answered, the most confident first",
+        ylabel="accuracy on them",
         title="Selective prediction",
         xlim=(0, 1.01),
     )

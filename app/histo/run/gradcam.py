@@ -1,4 +1,4 @@
-"""Where a model looked, as a run keeps it: maps of some patches, made where torch is, drawn where not."""
+"""The Grad-CAM maps of a run: written where torch is, read and drawn where it is not."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from histo.files.writing import written
 if TYPE_CHECKING:
     import numpy as np
 
-GRADCAM = "attention.npz"
+GRADCAM = "gradcam.npz"
+BEFORE = "attention.npz"
+"""The name of the same file in runs of histo 0.1."""
 
 
 @dataclass(frozen=True)
 class GradCam:
-    """Attention maps, one entry a patch: float [N, h, w] in 0..1, 1 at each map's peak.
+    """Grad-CAM maps, one entry a patch: float [N, h, w] in 0..1, 1 at each map's peak.
 
     A map is as coarse as the model's last feature map, and spans the whole patch. A patch without
     a trace of evidence has a map of zeros.
@@ -35,11 +37,11 @@ class GradCam:
     """of a patch as the model saw it, in px"""
 
 
-def write_gradcam(path: Path, found: GradCam) -> None:
-    """Write the maps, whole or not at all; a 256th is as fine as anyone can see."""
+def write_gradcam(folder: Path, found: GradCam) -> None:
+    """Write the maps into a run folder, whole or not at all; a 256th is as fine as anyone can see."""
     import numpy as np
 
-    with written(path) as file:
+    with written(folder / GRADCAM) as file:
         np.savez_compressed(
             file,
             ids=np.array(found.ids),
@@ -50,9 +52,11 @@ def write_gradcam(path: Path, found: GradCam) -> None:
         )
 
 
-def read_gradcam(path: Path) -> GradCam | None:
-    """The maps of a run; None where it has none."""
+def read_gradcam(folder: Path) -> GradCam | None:
+    """The maps of a run folder; None where it has none."""
     import numpy as np
+
+    path = folder / (GRADCAM if (folder / GRADCAM).exists() else BEFORE)
 
     try:
         with np.load(path, allow_pickle=False) as file:

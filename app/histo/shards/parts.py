@@ -17,6 +17,7 @@ from typing import IO, Any
 from histo import __version__
 from histo.errors import HistoError
 from histo.files.writing import read_json, write_json, written
+from histo.screen import counted
 from histo.shards.shard import Shard, whole_path
 
 FORMAT = 1
@@ -81,15 +82,15 @@ class Part:
         return self.shard.block(self.facts.patches, self.facts.batch_size)
 
     @property
-    def owed(self) -> int:
+    def expected(self) -> int:
         """How many rows it has when it is whole."""
         return int(self.block.stop - self.block.start)
 
     @property
     def finished(self) -> bool:
-        """Whether no row is owed and the table has its name."""
+        """Whether every row is there and the table has its name."""
         named = self.path.is_file() and not self.unfinished.is_file()
-        return self.rows == self.owed and named
+        return self.rows == self.expected and named
 
     def save(self) -> None:
         """Write all of this down but the path, so that parts can be moved."""
@@ -107,7 +108,7 @@ class Part:
             shard = Shard.parse(f"{known['shard']}/{known['of']}")
             progress = {name: known[name] for name in PROGRESS}
             part = cls(path, facts, shard, dict(known["settings"]), **progress)
-            numbers = (facts.patches, facts.batch_size - 1, part.rows, part.owed - part.rows)
+            numbers = (facts.patches, facts.batch_size - 1, part.rows, part.expected - part.rows)
             good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             good = False
@@ -126,6 +127,12 @@ PROGRESS = ("rows", "size", "sha256", "last")
 
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
+
+
+def part_line(share: Shard, table: Path, count: int) -> str:
+    """Where a part is, and what joins it to the others."""
+    then = f"when all {share.of} are there: histo merge {share.pattern(table)}"
+    return f"part: {share.path(table)} ({counted(count, 'patch')}; {then})"
 
 
 def fingerprint(names: Iterable[str]) -> str:
@@ -165,7 +172,7 @@ def gather(given: Sequence[Path]) -> list[Part]:
             raise HistoError(f"{twin.path} and {part.path} are both part {part.shard}")
     for number in range(1, first.shard.of + 1):
         if number not in seen:
-            raise HistoError(_owed(first, Shard(number, first.shard.of)))
+            raise HistoError(_missing(first, Shard(number, first.shard.of)))
     return parts
 
 
@@ -196,13 +203,13 @@ def _open(path: Path) -> Part:
 
 def _unfinished(part: Part) -> str:
     return (
-        f"{part.path} is not finished: {part.rows:,} of {part.owed:,} patches (run the same "
+        f"{part.path} is not finished: {part.rows:,} of {part.expected:,} patches (run the same "
         f"histo {part.facts.command} for share {part.shard} again: it goes on)"
     )
 
 
-def _owed(first: Part, shard: Shard) -> str:
-    """What to say of a part that was not given."""
+def _missing(first: Part, shard: Shard) -> str:
+    """The error for a part that was not given."""
     path = shard.path(whole_path(first.path))
     if path.is_file():
         return f"part {shard} was not given: {path}"

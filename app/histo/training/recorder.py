@@ -31,7 +31,7 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
 
     def before_train(self) -> None:
         """Room for the losses of an epoch, on the device."""
-        self._smoothed = torch.zeros(self.n_iter, device=self.dls.device)
+        self._smoothed = torch.zeros(len(self.dls.train), device=self.dls.device)
         self._filled, self._value = 0, torch.zeros((), device=self.dls.device)
         if self.losses:
             self._value = self.losses[-1].to(self.dls.device) * (1 - self.beta**self._count)
@@ -41,7 +41,7 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
         if not self.training or len(self.yb) == 0:
             return
         self._count += 1
-        loss = self.loss.detach().float() * ranks.world_size()  # that of a share, of several
+        loss = self.learn.loss.detach().float() * ranks.world_size()  # that of a share, of several
         self._value = torch.lerp(loss, self._value, self.beta)
         torch.div(self._value, 1 - self.beta**self._count, out=self._smoothed[self._filled])
         self.learn.smooth_loss = self._smoothed[self._filled]

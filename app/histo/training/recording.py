@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from histo import __version__
 from histo.data.dataset import Dataset
 from histo.distributed import ranks
 from histo.errors import LOWER_RATE, Call, HistoError, Stopped
@@ -38,7 +39,7 @@ HISTORY = (
     "seconds",
     "patches_per_second",
 )
-PACKAGES = ("histo", "fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas")
+PACKAGES = ("fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas")
 
 
 class Recording:
@@ -242,7 +243,11 @@ def session(device: Any) -> dict[str, Any]:
     from histo.model.device import describe_device
 
     return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "histo": __version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "device": describe_device(device),
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
