@@ -24,7 +24,7 @@ LOST = "error: another process of the launch is lost"
 
 
 def wait_for_the_first():
-    time.sleep(8 if ranks.rank() == 0 else 0)
+    time.sleep(5 if ranks.rank() == 0 else 0)
     ranks.barrier()
 
 
@@ -33,13 +33,14 @@ def wait_for_ever():
 
 
 def fail_in_the_second():
-    assert ranks.rank() == 0, "a bug"
+    if ranks.rank() == 1:
+        raise RuntimeError("a bug")
     ranks.barrier()
 
 
 def stop_the_first_last():
     """As a training stops: rank 0 writes a checkpoint and says so, the others leave at once."""
-    time.sleep(5 if ranks.rank() == 0 else 0)
+    time.sleep(3 if ranks.rank() == 0 else 0)
     stopped = Stopped("stopped, a checkpoint written")
     stopped.said_elsewhere = ranks.rank() > 0
     raise stopped
@@ -49,7 +50,7 @@ def run(work: Callable[[], None], environment: dict[str, str], log: Path):
     """One process: connect to the other, work, say an expected problem as the command line does."""
     os.environ.update(environment)
     sys.stderr = log.open("w")
-    heartbeat.BEAT, heartbeat.SILENCE = 0.5, 4.0
+    heartbeat.BEAT, heartbeat.SILENCE = 0.3, 3.0
     try:
         with ranks.process_group():
             log.with_suffix(".connected").touch()
@@ -104,7 +105,7 @@ def test_a_lost_process_ends_another_that_is_busy(launch, ending: signal.Signals
     os.kill(goes.process.pid or 0, ending)
     begun = time.monotonic()
     status, lines = stays.result()
-    assert time.monotonic() - begun < 4 + 10
+    assert time.monotonic() - begun < 3 + 10
     assert status == 1
     assert len(lines) == 1
     assert lines[0].startswith(LOST)
@@ -115,7 +116,7 @@ def test_a_bug_in_one_is_its_traceback_and_a_line_of_the_other(launch):
     assert (status, failed) == (1, 1)
     assert len(lines) == 1
     assert lines[0].startswith(LOST)
-    assert trace[-1] == "AssertionError: a bug"
+    assert trace[-1] == "RuntimeError: a bug"
 
 
 def test_when_all_stop_the_first_has_time_to_write_its_checkpoint(launch):
