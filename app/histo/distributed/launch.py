@@ -28,7 +28,7 @@ def launch(processes: int, device: str) -> int:
     present = cuda.device_count()
     if present and device != "cpu" and processes > present:
         raise HistoError(
-            f"{processes} devices were asked for, and this machine has {present} GPUs",
+            f"{processes} devices were asked for: {present} GPUs are here",
             "give a smaller {devices}",
         )
     older = not hasattr(LaunchConfig, "shutdown_timeout")
