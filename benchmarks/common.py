@@ -21,7 +21,7 @@ from histo import __version__
 from histo.config import Augment, ModelCard, TrainConfig
 from histo.data.dataset import Dataset
 from histo.data.labels import read_labels
-from histo.data.patch_files import PatchIndex
+from histo.data.patch_files import PatchFiles, PatchIndex
 from histo.data.split import random_split
 from histo.data.store import open_store
 from histo.data.synth import write_dataset
@@ -45,7 +45,7 @@ PACKAGES = ("fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "n
 class Data:
     """Labelled patches of a folder: files, classes 0 and 1, and which of them validate."""
 
-    paths: Sequence[Path]
+    paths: PatchFiles
     labels: Sequence[int]
     valid: NDArray[np.bool_]
 
