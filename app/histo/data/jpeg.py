@@ -1,0 +1,150 @@
+"""JPEGs, whole ones only: libjpeg-turbo fills what is missing with grey and merely warns.
+
+simplejpeg hands its warnings over as errors, keeps them off stderr, and gives the pixels that
+OpenCV and Pillow give. JPEG has no checksum: damage that decodes to as many blocks as before
+cannot be seen.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+
+from histo.data.header import RESAVE, check_pixels, damaged
+from histo.errors import HistoError
+from histo.pixels.fit import Pixels
+
+MAX_SCANS = 100
+"""Scans of a JPEG, as in libtiff: each is a pass over all of it, and a thousand fit in a page."""
+MAX_SEGMENTS = 10_000
+"""Before the first scan: a colour profile has 255 at most."""
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers that begin a frame; the others of these are tables, or reserved."""
+READ = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
+"""Frames by Huffman codes of 8 bits, which every libjpeg reads."""
+DAMAGE = ("Corrupt", "Premature", "Inconsistent", "Invalid", "Bogus", "Unsupported marker")
+"""How libjpeg-turbo's complaints begin where pixels are wrong; of others it only takes note."""
+
+
+class Frame(NamedTuple):
+    """What stands before the first scan of a JPEG."""
+
+    marker: int
+    precision: int
+    width: int
+    height: int
+    components: bytes
+    """their ids"""
+    scan: int
+    """where the marker of the first scan stands"""
+
+
+def read_jpeg(data: bytes, path: Path) -> Pixels:
+    """A JPEG file as RGB; its EXIF orientation is ignored, as Pillow and fastai do."""
+    frame = frame_of(data, path)
+    check_pixels(frame.width, frame.height, path)
+    if len(frame.components) == 4:
+        return _cmyk(data, path)
+    return decode_jpeg(data, frame, "RGB", path)
+
+
+def decode_jpeg(data: bytes, frame: Frame, colours: str, path: Path) -> Pixels:
+    """The pixels of a whole JPEG in one of simplejpeg's colour spaces; HistoError where damaged."""
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colours)
+    except ValueError as error:
+        if str(error).startswith(DAMAGE):
+            raise damaged(path, str(error)) from None
+        pixels = _forgiven(data, colours, error, path)
+    if pixels.shape[:2] != (frame.height, frame.width):
+        raise damaged(path, "its two headers differ")
+    return pixels
+
+
+def _forgiven(data: bytes, colours: str, error: ValueError, path: Path) -> Pixels:
+    """The pixels in spite of a complaint that is not about them."""
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=False), np.uint8)
+    except ValueError:
+        raise HistoError(f"{path} is a JPEG that cannot be read: {error}", RESAVE) from None
+
+
+def _cmyk(data: bytes, path: Path) -> Pixels:
+    """A JPEG of four inks, by Pillow, which knows that Adobe stores their negatives."""
+    from PIL import Image
+
+    frame = frame_of(data, path)
+    decode_jpeg(data, frame, "CMYK", path)  # for its complaints: Pillow keeps them to itself
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def frame_of(data: bytes, path: Path) -> Frame:
+    """The frame before the first scan; HistoError where it is missing or of a kind not read."""
+    try:
+        frame = _walk(data)
+    except (struct.error, IndexError, ValueError):
+        raise damaged(path, "it ends before its pixels begin") from None
+    if frame is None:
+        raise damaged(path, "its header is missing")
+    if frame.precision != 8:
+        raise HistoError(f"{path} is a JPEG of {frame.precision} bits; only 8 can be read", RESAVE)
+    if frame.marker not in READ:
+        raise HistoError(f"{path} is an arithmetic or lossless JPEG, which is not read", RESAVE)
+    if len(frame.components) not in (1, 3, 4):
+        raise HistoError(f"{path} is a JPEG of {len(frame.components)} channels", RESAVE)
+    if frame.marker == 0xC2 or data.count(b"\xff\xda", frame.scan) > 1:
+        check_scans(data, frame, path)
+    return frame
+
+
+def _walk(data: bytes) -> Frame | None:
+    """The segments from the first to the first scan."""
+    at, found = 2, None
+    for _ in range(MAX_SEGMENTS):
+        at = data.index(0xFF, at)
+        while data[at + 1] == 0xFF:  # fill bytes
+            at += 1
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return found and Frame(*found, at)
+        if marker == 0xD9:
+            return None
+        if marker == 1 or 0xD0 <= marker <= 0xD8:  # stand alone
+            at += 2
+            continue
+        if marker in FRAMES:
+            bits, height, width, n = struct.unpack_from(">BHHB", data, at + 4)
+            found = (marker, bits, width, height, data[at + 10 : at + 10 + 3 * n : 3])
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return None
+
+
+def check_scans(data: bytes, frame: Frame, path: Path) -> None:
+    """Refuse a JPEG whose scans do not bring every component to its last bit.
+
+    libjpeg does without the scans that are missing; a file cut between two of them, its end marker
+    in place, is a blurred picture without a complaint.
+    """
+    if data.count(b"\xff\xda", frame.scan) > MAX_SCANS:
+        raise HistoError(f"{path} is a JPEG of more than {MAX_SCANS} scans: no camera writes that")
+    due = {(part, k) for part in frame.components for k in range(64)}
+    at = frame.scan
+    while at >= 0 and due:
+        n = data[at + 4] if at + 4 < len(data) else 0
+        after = at + 5 + 2 * n
+        if len(data) < after + 3:
+            break
+        first, last, bit = data[after], data[after + 1], data[after + 2] & 15
+        if frame.marker != 0xC2:
+            first, last, bit = 0, 63, 0
+        if bit == 0:
+            parts = data[at + 5 : after : 2]
+            due -= {(part, k) for part in parts for k in range(first, last + 1)}
+        at = data.find(b"\xff\xda", after)
+    if due:
+        raise damaged(path, "some of its scans are missing")

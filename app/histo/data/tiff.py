@@ -1,0 +1,223 @@
+"""The first page of a TIFF as RGB, by its tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from histo.data import tiff_codecs as codecs
+from histo.data.header import damaged
+from histo.data.opencv import cv2
+from histo.data.tiff_codecs import Broken, Samples
+from histo.data.tiff_tags import CMYK, COLOURED, COLOURS, PALETTE, YCBCR, Page, read_page
+from histo.pixels.fit import Pixels
+
+ALPHA_MULTIPLIED = 1
+ROWS_AT_ONCE = 1 << 18
+"""Samples that are unpacked from bits at a time."""
+
+
+class Segment(NamedTuple):
+    """A strip or tile: its number, where it lies, and how many rows it holds."""
+
+    number: int
+    top: int
+    left: int
+    rows: int
+    plane: int
+
+
+def read_tiff(data: bytes, path: Path) -> Pixels:
+    """The first page of a TIFF; HistoError names what it is where it is not read."""
+    page = read_page(data, path)
+    if page.compression == 1 and page.bits == 8 and page.predictor == 1:
+        found = _as_it_lies(data, page)
+        if found is not None:
+            return _to_rgb(found, page)
+    codecs.check_compression(page, path)
+    return _to_rgb(_assembled(data, page, path), page)
+
+
+def _as_it_lies(data: bytes, page: Page) -> Samples | None:
+    """Bytes without compression, strip after strip without a gap, as they lie in the file."""
+    if page.separate or page.tiled or page.reversed_bits or page.photometric == YCBCR:
+        return None
+    first, size = page.offsets[0], page.width * page.samples * page.height
+    strip = page.width * page.samples * page.down
+    lies = all(at == first + strip * n for n, at in enumerate(page.offsets))
+    if not lies or (page.counts and sum(page.counts) < size) or first + size > len(data):
+        return None
+    flat = np.frombuffer(data, np.uint8, size, first)
+    return flat.reshape(page.height, page.width, page.samples)
+
+
+def _assembled(data: bytes, page: Page, path: Path) -> Samples:
+    """The strips or tiles of a page, each decoded, in their places."""
+    if not page.tiled and len(page.offsets) == 1:
+        return _part(data, page, Segment(0, 0, 0, page.height, 0), path)[: page.height]
+    form = np.uint8 if page.bits <= 8 else np.uint16
+    whole: Samples = np.empty((page.height, page.width, page.samples), form)
+    for part in _segments(page):
+        found = _part(data, page, part, path)
+        place = whole[part.top : part.top + page.down, part.left : part.left + page.across]
+        if page.separate:
+            place = place[..., part.plane : part.plane + 1]
+        place[:] = found[: place.shape[0], : place.shape[1]]
+    return whole
+
+
+def _part(data: bytes, page: Page, part: Segment, path: Path) -> Samples:
+    """A strip or tile, decoded; what is wrong with it is said by its number."""
+    at = page.offsets[part.number]
+    size = page.counts[part.number] if page.counts else len(data) - at
+    try:
+        if size <= 0 or at + size > len(data):
+            raise Broken("it lies beyond the end of the file")
+        return _decoded(data[at : at + size], page, part, path)
+    except Broken as error:
+        kind = "tile" if page.tiled else "strip"
+        raise damaged(path, f"{kind} {part.number + 1}: {error}") from None
+
+
+def _segments(page: Page) -> Iterator[Segment]:
+    number = 0
+    for plane in range(page.samples if page.separate else 1):
+        for top in range(0, page.height, page.down):
+            rows = page.down if page.tiled else min(page.down, page.height - top)
+            for left in range(0, page.width, page.across):
+                yield Segment(number, top, left, rows, plane)
+                number += 1
+
+
+def _decoded(strip: bytes, page: Page, part: Segment, path: Path) -> Samples:
+    """The samples of a strip or tile: [at least the rows wanted, page.across, channels]."""
+    channels = 1 if page.separate else page.samples
+    shape, kind = (part.rows, page.across, channels), page.compression
+    if kind == 7:
+        found = codecs.jpeg_strip(strip, page, path, channels)
+    elif kind in (34712, 33005, 34933, 50001, 34927):
+        found = codecs.image_by_opencv(strip, page, path)
+    elif kind in (50002, 52546, 34887, 22610, 34934):
+        found = codecs.image_by_imagecodecs(strip, page, path, shape)
+    else:
+        return _unpacked(strip, page, shape)
+    form = np.uint8 if page.bits == 8 else np.uint16
+    if found.shape[0] < shape[0] or found.shape[1:] != shape[1:] or found.dtype != form:
+        raise Broken(f"it holds {found.dtype} {found.shape}, not {shape}")
+    return found
+
+
+def _unpacked(strip: bytes, page: Page, shape: tuple[int, int, int]) -> Samples:
+    """Samples as rows of bits or bytes, decompressed, their predictor undone."""
+    rows, across, channels = shape
+    row = (across * channels * page.bits + 7) // 8
+    raw = _decompressed(strip, page, rows, row)
+    if len(raw) < rows * row:
+        raise Broken("it ends early")
+    flat = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, row)
+    if page.compression in (2, 3, 4):
+        return _bits(flat, across, channels, 1)
+    if page.reversed_bits:
+        flat = np.packbits(np.unpackbits(flat, axis=1, bitorder="little"), axis=1)
+    if page.bits == 16:
+        flat = flat.view(np.uint16 if page.order == "<" else ">u2").astype(np.uint16, copy=False)
+    elif page.bits != 8:
+        return _bits(flat, across, channels, page.bits)
+    found = flat.reshape(shape)
+    if page.predictor == 2:
+        return codecs.undo_differences(found)
+    return found
+
+
+def _decompressed(strip: bytes, page: Page, rows: int, row: int) -> bytes | Samples:
+    """The bytes of a strip, `rows` times `row` of them, or fewer where it is damaged."""
+    kind = page.compression
+    if kind == 1:
+        return strip
+    if kind in (8, 32946):
+        return codecs.inflate(strip, rows * row)
+    if kind in (5, 32773):
+        return codecs.by_opencv(strip, rows, row, kind)
+    if kind == 34925:
+        return codecs.unlzma(strip, rows * row)
+    if kind in (2, 3, 4):
+        return codecs.fax(strip, page, rows)
+    return codecs.by_pillow(strip, rows, row, 50000)
+
+
+def _bits(flat: Samples, across: int, channels: int, bits: int) -> Samples:
+    """Samples of a few bits, the first bit the highest, from rows of bytes."""
+    found = np.empty((len(flat), across * channels), np.uint8 if bits <= 8 else np.uint16)
+    step = max(1, ROWS_AT_ONCE // (across * channels))
+    worth = (1 << np.arange(bits)[::-1]).astype(found.dtype)
+    for top in range(0, len(flat), step):
+        some = np.unpackbits(flat[top : top + step], axis=1, count=across * channels * bits)
+        found[top : top + step] = some.reshape(len(some), -1, bits) @ worth
+    return found.reshape(len(flat), across, channels)
+
+
+def _to_rgb(found: Samples, page: Page) -> Pixels:
+    """Samples to RGB of 8 bits, as the page says what they are, the way up that it says."""
+    most = (1 << page.bits) - 1
+    if page.photometric == PALETTE:
+        colours = np.array(page.tags[COLOURS]).reshape(3, -1).T >> 8
+        rgb = colours.astype(np.uint8)[found[..., 0]]
+    elif page.photometric == CMYK:
+        rgb = _by_pillow(found, "CMYK")
+    elif page.photometric == YCBCR and page.compression != 7:
+        rgb = _by_pillow(found, "YCbCr")
+    else:
+        colours = 3 if page.photometric == COLOURED or page.photometric == YCBCR else 1
+        rgb = _of_eight_bits(_without_alpha(found, colours, page), most)
+        if page.photometric == 0:
+            rgb = 255 - rgb
+        if colours == 1:
+            rgb = cv2.cvtColor(rgb, cv2.COLOR_GRAY2RGB)
+    return _turned(rgb, page.orientation)
+
+
+def _without_alpha(found: Samples, colours: int, page: Page) -> Samples:
+    """The colours alone; where they are multiplied by alpha, divided by it, as Pillow does."""
+    if found.shape[2] == colours or page.extra != ALPHA_MULTIPLIED:
+        return found[..., :colours]
+    most = (1 << page.bits) - 1
+    out = np.empty((*found.shape[:2], colours), found.dtype)
+    for top, row in enumerate(found):
+        alpha = row[:, colours:].astype(np.uint32)
+        whole = row[:, :colours] * np.uint32(most) // np.maximum(alpha, 1)
+        out[top] = np.where(alpha > 0, np.minimum(whole, most), 0)
+    return out
+
+
+def _of_eight_bits(found: Samples, most: int) -> Pixels:
+    """Full range stays full range, rounded."""
+    if most == 255:
+        mine = found.flags.writeable and found.flags.c_contiguous
+        return found if mine else np.array(found, np.uint8, order="C")
+    if most > 255:
+        scaled = cv2.convertScaleAbs(np.ascontiguousarray(found), alpha=255 / most)
+        return np.asarray(scaled, np.uint8).reshape(found.shape)
+    return np.asarray(found * np.uint8(255 // most), np.uint8)
+
+
+def _by_pillow(found: Samples, mode: str) -> Pixels:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(found, np.uint8), mode)
+    return np.array(image.convert("RGB"))
+
+
+def _turned(rgb: Pixels, orientation: int) -> Pixels:
+    """The pixels as they are to be seen: TIFF's orientation 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.swapaxes(0, 1)
+    down = {3: 1, 4: 1, 7: 1, 8: 1}.get(orientation, 0)
+    over = {2: 1, 3: 1, 6: 1, 7: 1}.get(orientation, 0)
+    if down:
+        rgb = rgb[::-1]
+    if over:
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
