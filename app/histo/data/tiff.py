@@ -138,11 +138,11 @@ def _decompressed(strip: bytes, page: Page, rows: int, row: int) -> bytes | Samp
     if kind == 1:
         return strip
     if kind in (8, 32946):
-        return codecs.inflate(strip, rows * row)
+        return codecs.inflate(strip, page.down * row)
     if kind in (5, 32773):
-        return codecs.by_opencv(strip, rows, row, kind)
+        return codecs.by_opencv(strip, rows * row, kind)
     if kind == 34925:
-        return codecs.unlzma(strip, rows * row)
+        return codecs.unlzma(strip, page.down * row)
     if kind in (2, 3, 4):
         return codecs.fax(strip, page, rows)
     return codecs.by_pillow(strip, rows, row, 50000)

@@ -35,7 +35,8 @@ NAMES = {
     34926: "Zstandard", 34927: "WebP", 34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard",
     50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
-OPENCV_WIDTH = 1 << 20
+OPENCV_WIDTH = (1 << 20) - 1
+"""Its widest image."""
 RECODE = "re-save it without compression, with LZW or deflate, or as PNG"
 
 
@@ -50,49 +51,76 @@ class Broken(Exception):
     """What a codec says of a strip or tile that does not decode."""
 
 
-def inflate(strip: bytes, size: int) -> bytes:
-    """Deflate; its checksum is looked at. What is beyond `size` is not made room for."""
+def inflate(strip: bytes, most: int) -> bytes:
+    """Deflate, to its end and checksum; more than `most` bytes are not made room for."""
     codec = zlib.decompressobj()
     try:
-        found = codec.decompress(strip, size + 1)
+        found = codec.decompress(strip, most + 1)
     except zlib.error as error:
         raise Broken(str(error)) from None
-    if len(found) == size and not codec.eof:
+    return _ended(found, most, codec.eof)
+
+
+def unlzma(strip: bytes, most: int) -> bytes:
+    """LZMA, to its end and checksum, in at most 256 MB beside the bytes."""
+    codec = lzma.LZMADecompressor(memlimit=256 << 20)
+    try:
+        found = codec.decompress(strip, most + 1)
+    except (lzma.LZMAError, MemoryError, EOFError) as error:
+        raise Broken(str(error)) from None
+    return _ended(found, most, codec.eof)
+
+
+def _ended(found: bytes, most: int, ended: bool) -> bytes:
+    if len(found) > most:
+        raise Broken("it holds more than its rows")
+    if not ended:
         raise Broken("its end is missing")
     return found
 
 
-def unlzma(strip: bytes, size: int) -> bytes:
-    """LZMA, in at most 256 MB."""
-    try:
-        return lzma.LZMADecompressor(memlimit=256 << 20).decompress(strip, size)
-    except (lzma.LZMAError, MemoryError, EOFError) as error:
-        raise Broken(str(error)) from None
+def by_opencv(strip: bytes, size: int, compression: int) -> Samples:
+    """LZW or PackBits, `size` bytes of it, by OpenCV.
 
-
-def by_opencv(strip: bytes, rows: int, row: int, compression: int) -> Samples:
-    """LZW or PackBits by OpenCV: uint8 of `rows` times `row`.
-
-    It stops at an error only where samples have 16 bits, so two bytes are read as if they were one
-    sample; a last, odd one comes from a second reading.
+    OpenCV stops at an error only where samples have 16 bits, so two bytes are read as if they were
+    one sample. Neither codec has a checksum, and libtiff does not mind what it need not read:
+    so a mark is added to the end, which comes out in its place only where all before it decodes to
+    as many bytes as it should.
     """
-    size = rows * row
-    if row % 2 == 0:
-        shape = (rows, row // 2)
-    elif rows % 2 == 0:
-        shape = (rows // 2, row)
-    else:
-        shape = (1, size // 2)
-    if shape[1] >= OPENCV_WIDTH:
-        return np.frombuffer(by_pillow(strip, rows, row, compression), np.uint8)
-    found = _by_opencv(strip, shape, 16, compression) if size > 1 else np.empty(0, np.uint8)
-    if size % 2:
-        found = np.append(found, _by_opencv(strip, (rows, row), 8, compression)[-1:])
-    return found
+    rows = -(-(size + 1) // (2 * OPENCV_WIDTH))
+    across = -(-(size + 1) // (2 * rows))
+    mark = bytes(range(1, 2 * rows * across - size + 1))
+    marked = mark_packbits(strip, mark) if compression == 32773 else mark_lzw(strip, mark)
+    found = _by_opencv(marked, (rows, across), compression)
+    if found[size:].tobytes() != mark:
+        raise Broken("it does not end where it should")
+    return found[:size]
 
 
-def _by_opencv(strip: bytes, shape: tuple[int, int], bits: int, compression: int) -> Samples:
-    made = _tiff_of(strip, *shape, bits, compression)
+def mark_packbits(strip: bytes, mark: bytes) -> bytes:
+    """A PackBits strip with some bytes, up to 128, added to what it decodes to."""
+    return strip + bytes([len(mark) - 1]) + mark
+
+
+def mark_lzw(strip: bytes, mark: bytes) -> bytes:
+    """An LZW strip with some bytes, up to 250, added to what it decodes to.
+
+    It ends by the code 257 and bits of 0. A code is 9 to 12 bits long, the highest first; 256
+    clears the table, after which codes are 9 bits long.
+    """
+    strip = strip.rstrip(b"\0")
+    tail = int.from_bytes(strip[-3:], "big")
+    spare = (tail & -tail).bit_length() - 1
+    if tail >> spare & 511 != 257 or strip[:1] == b"\0":  # the second: bits lie the other way round
+        raise Broken("its end is missing")
+    tail, bits = (tail >> spare) - 1, 24 - spare
+    for code in (*mark, 257):
+        tail, bits = tail << 9 | code, bits + 9
+    return strip[:-3] + (tail << -bits % 8).to_bytes(-(-bits // 8), "big")
+
+
+def _by_opencv(strip: bytes, shape: tuple[int, int], compression: int) -> Samples:
+    made = _tiff_of(strip, *shape, 16, compression)
     try:
         found: Any = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
