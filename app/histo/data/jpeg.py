@@ -181,9 +181,9 @@ def check_scans(data: bytes, frame: Frame, path: Path) -> None:
     """
     if data.count(b"\xff\xda", frame.scan) > MAX_SCANS:
         raise HistoError(f"{path} is a JPEG of more than {MAX_SCANS} scans: no camera writes that")
-    due = {(part, k) for part in frame.components for k in range(64)}
+    due = dict.fromkeys(frame.components, (1 << 64) - 1)  # coefficients, a bit each
     at = frame.scan
-    while at >= 0 and due:
+    while at >= 0 and any(due.values()):
         n = data[at + 4] if at + 4 < len(data) else 0
         after = at + 5 + 2 * n
         if len(data) < after + 3:
@@ -191,9 +191,9 @@ def check_scans(data: bytes, frame: Frame, path: Path) -> None:
         first, last, bit = data[after], data[after + 1], data[after + 2] & 15
         if frame.marker != 0xC2:
             first, last, bit = 0, 63, 0
-        if bit == 0:
-            parts = data[at + 5 : after : 2]
-            due -= {(part, k) for part in parts for k in range(first, last + 1)}
+        if bit == 0 and first <= last < 64:
+            for part in data[at + 5 : after : 2]:
+                due[part] = due.get(part, 0) & ~((2 << last) - (1 << first))
         at = data.find(b"\xff\xda", after)
-    if due:
+    if any(due.values()):
         raise damaged(path, "some of its scans are missing")

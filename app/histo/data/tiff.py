@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from histo.data.tiff_tags import CMYK, COLOURED, COLOURS, PALETTE, YCBCR, Page, 
 from histo.pixels.fit import Pixels
 
 ALPHA_MULTIPLIED = 1
+TOGETHER = 1 << 22
+"""Bytes of strips or tiles that are decoded in one go."""
 ROWS_AT_ONCE = 1 << 18
 """Samples that are unpacked from bits at a time."""
 
@@ -38,6 +41,10 @@ def read_tiff(data: bytes, path: Path) -> Pixels:
         if found is not None:
             return _to_rgb(found, page)
     codecs.check_compression(page, path)
+    if page.compression == 5 and page.bits == 8:
+        rgb = _lzw(data, page, path)
+        if rgb is not None:
+            return _turned(255 - rgb if page.photometric == 0 else rgb, page.orientation)
     return _to_rgb(_assembled(data, page, path), page)
 
 
@@ -54,32 +61,38 @@ def _as_it_lies(data: bytes, page: Page) -> Samples | None:
     return flat.reshape(page.height, page.width, page.samples)
 
 
+def _lzw(data: bytes, page: Page, path: Path) -> Pixels | None:
+    """The usual LZW page, 8-bit grey or RGB in strips; None where it is another."""
+    if page.tiled or page.separate or (page.photometric, page.samples) not in ((0, 1), (1, 1), (2, 3)):
+        return None
+    try:
+        return codecs.lzw_rows([_bytes_of(data, page, part) for part in _segments(page)], page)
+    except Broken as error:
+        raise damaged(path, str(error)) from None
+
+
 def _assembled(data: bytes, page: Page, path: Path) -> Samples:
     """The strips or tiles of a page, each decoded, in their places."""
     if not page.tiled and len(page.offsets) == 1:
-        return _part(data, page, Segment(0, 0, 0, page.height, 0), path)[: page.height]
+        (found,) = _decoded(data, page, [Segment(0, 0, 0, page.height, 0)], path)
+        return found[: page.height]
     form = np.uint8 if page.bits <= 8 else np.uint16
     whole: Samples = np.empty((page.height, page.width, page.samples), form)
-    for part in _segments(page):
-        found = _part(data, page, part, path)
-        place = whole[part.top : part.top + page.down, part.left : part.left + page.across]
-        if page.separate:
-            place = place[..., part.plane : part.plane + 1]
-        place[:] = found[: place.shape[0], : place.shape[1]]
+    for parts in _batches(page):
+        for part, found in zip(parts, _decoded(data, page, parts, path), strict=True):
+            place = whole[part.top : part.top + page.down, part.left : part.left + page.across]
+            if page.separate:
+                place = place[..., part.plane : part.plane + 1]
+            place[:] = found[: place.shape[0], : place.shape[1]]
     return whole
 
 
-def _part(data: bytes, page: Page, part: Segment, path: Path) -> Samples:
-    """A strip or tile, decoded; what is wrong with it is said by its number."""
-    at = page.offsets[part.number]
-    size = page.counts[part.number] if page.counts else len(data) - at
-    try:
-        if size <= 0 or at + size > len(data):
-            raise Broken("it lies beyond the end of the file")
-        return _decoded(data[at : at + size], page, part, path)
-    except Broken as error:
-        kind = "tile" if page.tiled else "strip"
-        raise damaged(path, f"{kind} {part.number + 1}: {error}") from None
+def _batches(page: Page) -> Iterator[list[Segment]]:
+    """Strips or tiles of one size that are decoded together, up to so many bytes."""
+    most = max(1, TOGETHER // (page.across * page.down * page.samples * 2))
+    for _, several in groupby(_segments(page), key=lambda part: part.rows):
+        while some := list(islice(several, most)):
+            yield some
 
 
 def _segments(page: Page) -> Iterator[Segment]:
@@ -92,55 +105,79 @@ def _segments(page: Page) -> Iterator[Segment]:
                 number += 1
 
 
-def _decoded(strip: bytes, page: Page, part: Segment, path: Path) -> Samples:
-    """The samples of a strip or tile: [at least the rows wanted, page.across, channels]."""
+def _decoded(data: bytes, page: Page, parts: list[Segment], path: Path) -> Iterable[Samples]:
+    """The samples of strips or tiles: [at least the rows wanted, page.across, channels] each."""
     channels = 1 if page.separate else page.samples
-    shape, kind = (part.rows, page.across, channels), page.compression
+    shape = (parts[0].rows, page.across, channels)
+    size = shape[0] * _row_bytes(page, shape)
+    try:
+        strips = [_bytes_of(data, page, part) for part in parts]
+        if page.compression in (5, 32773):
+            raw = codecs.by_opencv(strips, size, page.compression)
+            return [_samples(row, page, shape) for row in raw]
+        return [_decode_one(strip, page, shape, path) for strip in strips]
+    except Broken as error:
+        if len(parts) > 1:  # which one is it?
+            return [found for part in parts for found in _decoded(data, page, [part], path)]
+        kind = "tile" if page.tiled else "strip"
+        raise damaged(path, f"{kind} {parts[0].number + 1}: {error}") from None
+
+
+def _bytes_of(data: bytes, page: Page, part: Segment) -> memoryview:
+    at = page.offsets[part.number]
+    size = page.counts[part.number] if page.counts else len(data) - at
+    if size <= 0 or at + size > len(data):
+        raise Broken("it lies beyond the end of the file")
+    return memoryview(data)[at : at + size]
+
+
+def _decode_one(strip: codecs.Bytes, page: Page, shape: tuple[int, int, int], path: Path) -> Samples:
+    kind = page.compression
     if kind == 7:
-        found = codecs.jpeg_strip(strip, page, path, channels)
+        found = codecs.jpeg_strip(strip, page, path, shape[2])
     elif kind in (34712, 33005, 34933, 50001, 34927):
         found = codecs.image_by_opencv(strip, page, path)
     elif kind in (50002, 52546, 34887, 22610, 34934):
         found = codecs.image_by_imagecodecs(strip, page, path, shape)
     else:
-        return _unpacked(strip, page, shape)
+        row = _row_bytes(page, shape)
+        raw = _decompressed(strip, page, shape[0], row)
+        if len(raw) < shape[0] * row:
+            raise Broken("it ends early")
+        return _samples(np.frombuffer(raw, np.uint8, shape[0] * row), page, shape)
     form = np.uint8 if page.bits == 8 else np.uint16
     if found.shape[0] < shape[0] or found.shape[1:] != shape[1:] or found.dtype != form:
         raise Broken(f"it holds {found.dtype} {found.shape}, not {shape}")
     return found
 
 
-def _unpacked(strip: bytes, page: Page, shape: tuple[int, int, int]) -> Samples:
-    """Samples as rows of bits or bytes, decompressed, their predictor undone."""
+def _row_bytes(page: Page, shape: tuple[int, int, int]) -> int:
+    return (shape[1] * shape[2] * page.bits + 7) // 8
+
+
+def _samples(raw: Samples, page: Page, shape: tuple[int, int, int]) -> Samples:
+    """Samples from rows of bits or bytes, their predictor undone."""
     rows, across, channels = shape
-    row = (across * channels * page.bits + 7) // 8
-    raw = _decompressed(strip, page, rows, row)
-    if len(raw) < rows * row:
-        raise Broken("it ends early")
-    flat = np.frombuffer(raw, np.uint8, rows * row).reshape(rows, row)
+    flat = raw.reshape(rows, -1)
     if page.compression in (2, 3, 4):
         return _bits(flat, across, channels, 1)
     if page.reversed_bits:
         flat = np.packbits(np.unpackbits(flat, axis=1, bitorder="little"), axis=1)
     if page.bits == 16:
-        flat = flat.view(np.uint16 if page.order == "<" else ">u2").astype(np.uint16, copy=False)
+        flat = flat.view(f"{page.order}u2").astype(np.uint16, copy=False)
     elif page.bits != 8:
         return _bits(flat, across, channels, page.bits)
     found = flat.reshape(shape)
-    if page.predictor == 2:
-        return codecs.undo_differences(found)
-    return found
+    return codecs.undo_differences(found) if page.predictor == 2 else found
 
 
-def _decompressed(strip: bytes, page: Page, rows: int, row: int) -> bytes | Samples:
+def _decompressed(strip: codecs.Bytes, page: Page, rows: int, row: int) -> codecs.Bytes:
     """The bytes of a strip, `rows` times `row` of them, or fewer where it is damaged."""
     kind = page.compression
     if kind == 1:
         return strip
     if kind in (8, 32946):
         return codecs.inflate(strip, page.down * row)
-    if kind in (5, 32773):
-        return codecs.by_opencv(strip, rows * row, kind)
     if kind == 34925:
         return codecs.unlzma(strip, page.down * row)
     if kind in (2, 3, 4):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import io
 import lzma
 import struct
+import sys
 import zlib
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,12 @@ from histo.data.header import damaged
 from histo.data.jpeg import decode_jpeg, frame_of
 from histo.data.opencv import cv2
 from histo.data.png import sound_png
-from histo.data.tiff_tags import COLOURED, FILL_ORDER, JPEG_TABLES, T4_OPTIONS, YCBCR, Page
+from histo.data.tiff_tags import COLOURED, FILL_ORDER, JPEG_TABLES, PREDICTOR, T4_OPTIONS, YCBCR, Page
 from histo.errors import HistoError
 
 Samples = NDArray[Any]
 """uint8 or uint16 [H, W, channels]"""
+Bytes = bytes | memoryview
 Cells = tuple[tuple[int, int], ...]
 NAMES = {
     2: "CCITT", 3: "CCITT group 3", 4: "CCITT group 4", 5: "LZW", 6: "old-style JPEG", 7: "JPEG",
@@ -37,6 +40,7 @@ NAMES = {
 }  # fmt: skip
 OPENCV_WIDTH = (1 << 20) - 1
 """Its widest image."""
+LOWEST = 0 if sys.byteorder == "little" else 3
 RECODE = "re-save it without compression, with LZW or deflate, or as PNG"
 
 
@@ -51,7 +55,7 @@ class Broken(Exception):
     """What a codec says of a strip or tile that does not decode."""
 
 
-def inflate(strip: bytes, most: int) -> bytes:
+def inflate(strip: Bytes, most: int) -> bytes:
     """Deflate, to its end and checksum; more than `most` bytes are not made room for."""
     codec = zlib.decompressobj()
     try:
@@ -61,7 +65,7 @@ def inflate(strip: bytes, most: int) -> bytes:
     return _ended(found, most, codec.eof)
 
 
-def unlzma(strip: bytes, most: int) -> bytes:
+def unlzma(strip: Bytes, most: int) -> bytes:
     """LZMA, to its end and checksum, in at most 256 MB beside the bytes."""
     codec = lzma.LZMADecompressor(memlimit=256 << 20)
     try:
@@ -79,8 +83,8 @@ def _ended(found: bytes, most: int, ended: bool) -> bytes:
     return found
 
 
-def by_opencv(strip: bytes, size: int, compression: int) -> Samples:
-    """LZW or PackBits, `size` bytes of it, by OpenCV.
+def by_opencv(strips: Sequence[memoryview], size: int, compression: int) -> Samples:
+    """LZW or PackBits strips of `size` bytes each, by OpenCV in one go: uint8 [strips, size].
 
     OpenCV stops at an error only where samples have 16 bits, so two bytes are read as if they were
     one sample. Neither codec has a checksum, and libtiff does not mind what it need not read:
@@ -89,57 +93,80 @@ def by_opencv(strip: bytes, size: int, compression: int) -> Samples:
     """
     rows = -(-(size + 1) // (2 * OPENCV_WIDTH))
     across = -(-(size + 1) // (2 * rows))
-    mark = bytes(range(1, 2 * rows * across - size + 1))
-    marked = mark_packbits(strip, mark) if compression == 32773 else mark_lzw(strip, mark)
-    found = _by_opencv(marked, (rows, across), compression)
-    if found[size:].tobytes() != mark:
-        raise Broken("it does not end where it should")
-    return found[:size]
-
-
-def mark_packbits(strip: bytes, mark: bytes) -> bytes:
-    """A PackBits strip with some bytes, up to 128, added to what it decodes to."""
-    return strip + bytes([len(mark) - 1]) + mark
-
-
-def mark_lzw(strip: bytes, mark: bytes) -> bytes:
-    """An LZW strip with some bytes, up to 250, added to what it decodes to.
-
-    It ends by the code 257 and bits of 0. A code is 9 to 12 bits long, the highest first; 256
-    clears the table, after which codes are 9 bits long.
-    """
-    strip = strip.rstrip(b"\0")
-    tail = int.from_bytes(strip[-3:], "big")
-    spare = (tail & -tail).bit_length() - 1
-    if tail >> spare & 511 != 257 or strip[:1] == b"\0":  # the second: bits lie the other way round
-        raise Broken("its end is missing")
-    tail, bits = (tail >> spare) - 1, 24 - spare
-    for code in (*mark, 257):
-        tail, bits = tail << 9 | code, bits + 9
-    return strip[:-3] + (tail << -bits % 8).to_bytes(-(-bits // 8), "big")
-
-
-def _by_opencv(strip: bytes, shape: tuple[int, int], compression: int) -> Samples:
-    made = _tiff_of(strip, *shape, 16, compression)
+    ones = 2 * rows * across - size
+    mark = mark_packbits if compression == 32773 else mark_lzw
+    marked = [pieces for strip in strips if (pieces := mark(strip, ones))]
+    if len(marked) < len(strips):
+        return np.stack([_unmarked(strip, size, compression) for strip in strips])
+    made = _tiff_of(marked, rows, across, 16, compression)
     try:
         found: Any = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         found = None
     if found is None:
         raise Broken("it does not decode")
-    return np.asarray(found.reshape(-1).view(np.uint8))
+    whole: Samples = found.view(np.uint8).reshape(len(strips), -1)
+    if (whole[:, size:] != 1).any():
+        raise Broken("it does not end where it should")
+    return whole[:, :size]
 
 
-def by_pillow(strip: bytes, rows: int, row: int, compression: int) -> bytes:
+def mark_packbits(strip: memoryview, ones: int) -> tuple[memoryview, bytes]:
+    """A PackBits strip with some bytes of 1, up to 128, added to what it decodes to."""
+    return strip, bytes([ones - 1]) + b"\1" * ones
+
+
+def mark_lzw(strip: memoryview, ones: int) -> tuple[memoryview, bytes] | None:
+    """An LZW strip, in two pieces, with some bytes of 1 added to what it decodes to.
+
+    It ends by the code 257 and bits of 0; None where it does not. A code is 9 to 12 bits long, the
+    highest first; 256 clears the table, after which 253 codes are 9 bits long.
+    """
+    last = len(strip)
+    while last > 3 and strip[last - 1] == 0 and last > len(strip) - 8:
+        last -= 1
+    tail = int.from_bytes(strip[max(0, last - 3) : last], "big")
+    spare = (tail & -tail).bit_length() - 1
+    if last < 4 or tail >> spare & 511 != 257 or strip[0] == 0:  # 0: bits lie the other way round
+        return None
+    codes, n = _lzw_of_ones(ones)
+    bits = 24 - spare + n
+    tail = ((tail >> spare) - 1 << n | codes) << -bits % 8
+    return strip[: last - 3], tail.to_bytes(-(-bits // 8), "big")
+
+
+@lru_cache(maxsize=64)
+def _lzw_of_ones(n: int) -> tuple[int, int]:
+    """So many bytes of 1 and the end, as LZW codes after a 256, and how many bits that is."""
+    codes: list[int] = []
+    while n:
+        longest = 1 + len(codes) % 250  # of the strings of ones that the table has by then
+        length = min(longest, n)
+        codes.append(1 if length == 1 else 256 + length)
+        n -= length
+        if len(codes) % 250 == 249:
+            codes.append(256)
+    whole = 0
+    for code in (*codes, 257):
+        whole = whole << 9 | code
+    return whole, 9 * (len(codes) + 1)
+
+
+def _unmarked(strip: Bytes, size: int, compression: int) -> Samples:
+    """An LZW strip of a writer that leaves out the code for its end: libtiff sees where it is short."""
+    return np.frombuffer(by_pillow(strip, 1, size, compression), np.uint8)
+
+
+def by_pillow(strip: Bytes, rows: int, row: int, compression: int) -> bytes:
     """A strip of any codec of libtiff by the one that Pillow brings, which stops at an error."""
-    return _pillow_bytes(_tiff_of(strip, rows, row, 8, compression), rows * row)
+    return _pillow_bytes(_tiff_of([[strip]], rows, row, 8, compression), rows * row)
 
 
-def fax(strip: bytes, page: Page, rows: int) -> bytes:
+def fax(strip: Bytes, page: Page, rows: int) -> bytes:
     """CCITT by Pillow: rows of bits, the first the highest."""
     fill, options = 2 if page.reversed_bits else 1, int(page.tags.get(T4_OPTIONS, (0,))[0])
     more = ((FILL_ORDER, fill), (T4_OPTIONS, options)) if page.compression == 3 else ((FILL_ORDER, fill),)
-    made = _tiff_of(strip, rows, page.across, 1, page.compression, more)
+    made = _tiff_of([[strip]], rows, page.across, 1, page.compression, more)
     return _pillow_bytes(made, rows * page.across)
 
 
@@ -155,15 +182,78 @@ def _pillow_bytes(made: bytes, size: int) -> bytes:
 
 
 def _tiff_of(
-    strip: bytes, rows: int, width: int, bits: int, compression: int, more: Cells = ()
+    strips: Sequence[Sequence[Bytes]],
+    rows: int,
+    width: int,
+    bits: int,
+    compression: int,
+    more: Cells = (),
+    samples: int = 1,
+    height: int = 0,
 ) -> bytes:
-    """A grey TIFF of one strip."""
-    cells = ((256, width), (257, rows), (258, bits), (259, compression), (262, 1), (273, 0),
-             (277, 1), (278, rows), (279, len(strip)), *more)  # fmt: skip
-    start = 8 + 2 + 12 * len(cells) + 4
-    made = [struct.pack("<2sHIH", b"II", 42, 8, len(cells))]
-    made += [struct.pack("<HHII", tag, 4, 1, start if tag == 273 else n) for tag, n in sorted(cells)]
-    return b"".join([*made, bytes(4), strip])
+    """A grey or RGB TIFF of strips, each in pieces, of so many rows; the last fills up the height."""
+    n, sizes = len(strips), [sum(map(len, strip)) for strip in strips]
+    cells = ((256, width), (257, height or rows * n), (259, compression), (278, rows), *more)
+    before, after, start = _directory(n, cells, bits, samples)
+    offsets = accumulate(sizes[:-1], initial=start) if n > 1 else ()
+    places = struct.pack(f"<{n}I{n * (n > 1)}I", *sizes, *offsets)
+    return b"".join([before, places, after, *chain.from_iterable(strips)])
+
+
+@lru_cache(maxsize=256)
+def _directory(n: int, cells: Cells, bits: int, samples: int) -> tuple[bytes, bytes, int]:
+    """Such a TIFF up to the size of its only strip, what is between that and the strip, and its place.
+
+    With several strips: up to the table of their sizes, nothing, and where the first is.
+    """
+    depths = 8 + 2 + 12 * (len(cells) + 5) + 4
+    start = depths + 8 + (8 * n if n > 1 else 0)
+    values = sorted([(258, 3, samples, bits if samples == 1 else depths), (277, 4, 1, samples),
+                     (262, 4, 1, 1 if samples == 1 else 2), (279, 4, n, depths + 8),
+                     (273, 4, n, start if n == 1 else depths + 8 + 4 * n),
+                     *((tag, 4, 1, value) for tag, value in cells)])  # fmt: skip
+    form = f"<2sHIH{len(values) * 'HHII'}4x3Hxx"
+    made = struct.pack(form, b"II", 42, 8, len(values), *chain.from_iterable(values), bits, bits, bits)
+    if n > 1:
+        return made, b"", start
+    at = 8 + 2 + 12 * [tag for tag, *_ in values].index(279) + 8
+    return made[:at], made[at + 4 :], start
+
+
+def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
+    """An LZW page of 8-bit grey or RGB, in strips, by OpenCV in one go: uint8 [H, W, 3].
+
+    The fast way of what `by_opencv` does, libtiff's own undoing of differences included: here
+    OpenCV does not stop at errors, so each strip gets one more row, by which its end is known.
+    None where a strip does not end by the code for it.
+    """
+    ones = page.width * page.samples
+    marked = [pieces for strip in strips if (pieces := mark_lzw(strip, ones))]
+    if len(marked) < len(strips):
+        return None
+    more = ((PREDICTOR, 2),) if page.predictor == 2 else ()
+    height = page.height + len(strips)
+    made = _tiff_of(marked, page.down + 1, page.width, 8, 5, more, page.samples, height)
+    try:
+        found: Any = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        found = None
+    if found is None:
+        raise Broken("it does not decode")
+    right = _mark_as_read(page.width, page.predictor)
+    tops = range(0, len(found), page.down + 1)
+    parts = [found[top : top + page.down + 1] for top in tops]
+    for number, part in enumerate(parts):
+        if part[-1].tobytes() != right:
+            raise Broken(f"strip {number + 1} does not decode to its end")
+    return np.asarray(found[:-1] if len(parts) == 1 else np.concatenate([part[:-1] for part in parts]))
+
+
+@lru_cache(maxsize=64)
+def _mark_as_read(width: int, predictor: int) -> bytes:
+    """RGB of a row of ones, or of differences of one."""
+    ones = np.ones((width, 3), np.uint8)
+    return (ones if predictor == 1 else np.add.accumulate(ones, axis=0, dtype=np.uint8)).tobytes()
 
 
 @cache
@@ -175,10 +265,10 @@ def zstd_by_pillow() -> bool:
         return False
 
 
-def image_by_opencv(strip: bytes, page: Page, path: Path) -> Samples:
+def image_by_opencv(strip: Bytes, page: Page, path: Path) -> Samples:
     """A strip or tile that is a JPEG 2000, WebP or PNG of its own."""
     if page.compression == 34933:
-        strip = sound_png(strip, path)
+        strip = sound_png(bytes(strip), path)
     try:
         found = cv2.imdecode(np.frombuffer(strip, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -191,7 +281,7 @@ def image_by_opencv(strip: bytes, page: Page, path: Path) -> Samples:
     return np.asarray(found[..., order])
 
 
-def image_by_imagecodecs(strip: bytes, page: Page, path: Path, shape: tuple[int, ...]) -> Samples:
+def image_by_imagecodecs(strip: Bytes, page: Page, path: Path, shape: tuple[int, ...]) -> Samples:
     """A strip or tile of JPEG XL, LERC or JPEG XR, where imagecodecs is installed."""
     try:
         import imagecodecs
@@ -205,15 +295,15 @@ def image_by_imagecodecs(strip: bytes, page: Page, path: Path, shape: tuple[int,
     }[page.compression]  # fmt: skip
     room = np.empty(shape if shape[2] > 1 else shape[:2], np.uint8 if page.bits == 8 else np.uint16)
     try:
-        found = np.asarray(decode(strip, out=room))
+        found = np.asarray(decode(bytes(strip), out=room))
     except Exception as error:  # its codecs raise their own
         raise Broken(str(error)) from None
     return found.reshape(shape)
 
 
-def jpeg_strip(strip: bytes, page: Page, path: Path, channels: int) -> Samples:
+def jpeg_strip(segment: Bytes, page: Page, path: Path, channels: int) -> Samples:
     """A strip or tile that is a JPEG, by the tables of its page; YCbCr comes as RGB."""
-    tables = bytes(page.tags.get(JPEG_TABLES, b""))
+    strip, tables = bytes(segment), bytes(page.tags.get(JPEG_TABLES, b""))
     if len(tables) > 4:
         strip = tables[:-2] + strip[2:]
     frame = frame_of(strip, path)
@@ -232,13 +322,16 @@ def undo_differences(found: Samples) -> Samples:
     """Samples of which each holds the difference to the one before it in its row."""
     if found.dtype != np.uint8:
         return np.add.accumulate(found, axis=1, dtype=found.dtype)
+    height, across, channels = found.shape
     out = np.empty_like(found)
-    step = max(1, (1 << 18) // max(1, found[0].size))
-    for top in range(0, len(found), step):
-        # a third of the time of accumulate; 2**18 samples of 255 fit in its 32 bits
-        sums = cv2.integral(np.ascontiguousarray(found[top : top + step]), sdepth=cv2.CV_32S)
-        sums = sums.reshape(sums.shape[0], sums.shape[1], -1)
-        out[top : top + step] = sums[1:, 1:] - sums[:-1, 1:]
+    step = max(1, (1 << 18) // (across * channels))
+    for top in range(0, height, step):
+        # a third of the time of accumulate; of sums over all above and to the left, a row's are the
+        # difference to the row above, and their lowest bytes are enough
+        sums = cv2.integral(found[top : top + step], sdepth=cv2.CV_32S)
+        low = np.ascontiguousarray(sums.reshape(len(sums), -1).view(np.uint8)[:, LOWEST::4])
+        rows = (low[1:] - low[:-1])[:, channels:]
+        out[top : top + step] = rows.reshape(-1, across, channels)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ LONG = frozenset({DESCRIPTION, STRIPS, STRIP_BYTES, COLOURS, TILES, TILE_BYTES, 
 """Tags of as many values as there are; of others 16 are read at most."""
 INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q", 13: "I", 6: "b", 8: "h", 9: "i", 17: "q"}
 """The TIFF field types of whole numbers, as struct has them; signed ones too, for libtiff does."""
+SHORT = {3: 2, 4: 4}
+"""Of the usual ones, the bytes."""
 BYTES = {2, 7}
 """Field types of text and of anything."""
 GREYS, COLOURED = (0, 1), 2
@@ -101,11 +103,15 @@ def read_directory(data: bytes, at: int | None) -> tuple[Tags, int]:
     if end > len(data):
         raise struct.error
     tags: Tags = {}
+    endian: Literal["little", "big"] = "little" if order == "<" else "big"
     for tag, kind, n, value in struct.iter_unpack(order + entry, data[at:end]):
         if tag not in TAGS:
             continue
         if tag in tags:
             raise struct.error
+        if n == 1 and kind in SHORT:  # most of them
+            tags[tag] = (int.from_bytes(value[: SHORT[kind]], endian),)
+            continue
         if tag not in LONG and n > 16:
             n = 16
         form = INTEGERS.get(kind, "")
@@ -115,7 +121,7 @@ def read_directory(data: bytes, at: int | None) -> tuple[Tags, int]:
             where, place = data, struct.unpack(order + offset, value)[0]
         tags[tag] = _values(where, place, n, kind, order)
     following = data[end : end + (8 if big else 4)]
-    return tags, int.from_bytes(following, "little" if order == "<" else "big")
+    return tags, int.from_bytes(following, endian)
 
 
 def _values(where: bytes, place: int, n: int, kind: int, order: str) -> Sequence[int]:
@@ -127,7 +133,6 @@ def _values(where: bytes, place: int, n: int, kind: int, order: str) -> Sequence
         raise struct.error
     if n <= 64:
         return struct.unpack_from(f"{order}{n}{INTEGERS[kind]}", where, place)
-    form = np.dtype(order + INTEGERS[kind].replace("I", "L").replace("i", "l"))
     form = np.dtype(f"{order}{'iu'[INTEGERS[kind].isupper()]}{struct.calcsize(order + INTEGERS[kind])}")
     if n > 4 * MAX_SEGMENTS or place + n * form.itemsize > len(where):
         raise struct.error
@@ -191,7 +196,7 @@ def check_size(page: Page, path: Path) -> None:
         raise damaged(path, f"it is of {page.width}x{page.height} px")
     check_pixels(page.width, page.height, path)
     image, tile = page.width * page.height, page.across * page.down
-    if tile > max(MAX_TILE, min(image, IMAGE_PIXELS.value)):
+    if tile > MAX_TILE and tile > min(image, IMAGE_PIXELS.value):
         raise HistoError(f"{path} is of {image:,} pixels in tiles of {tile:,}: it is damaged")
 
 
