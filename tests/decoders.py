@@ -295,10 +295,16 @@ def by_pillow_webp(draw: Draw) -> Case:
     """WebPs, with loss and without."""
     if draw.random() < 0.5:
         image = pillow_image(draw, ["RGB", "RGBA"])
-        return Case("Pillow WebP lossless", saved(image, "WEBP", lossless=True, exact=True), pillow_right(image))
+        return Case(
+            "Pillow WebP lossless",
+            saved(image, "WEBP", lossless=True, exact=True),
+            pillow_right(image),
+        )
     samples = picture(draw, 3, False, smooth=True)
     data = saved(Image.fromarray(samples), "WEBP", quality=95, exif=exif(6))
-    theirs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    theirs = cv2.imdecode(
+        np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     close(theirs, samples)
     return Case("Pillow WebP lossy", data, theirs, LOSSY_DECODERS)
 
@@ -363,8 +369,14 @@ def by_imagecodecs(draw: Draw) -> Case:
     kind = draw.choice(["png", "png 16", "bmp", "webp", "jpeg"])
     if kind == "jpeg":
         samples = picture(draw, draw.choice([1, 3]), False, smooth=True)
-        options = {} if samples.ndim == 2 else {"subsampling": draw.choice(["444", "422", "420", "440", "411"])}
-        data = bytes(imagecodecs.jpeg8_encode(samples, level=95, optimize=draw.random() < 0.5, **options))
+        options = (
+            {}
+            if samples.ndim == 2
+            else {"subsampling": draw.choice(["444", "422", "420", "440", "411"])}
+        )
+        data = bytes(
+            imagecodecs.jpeg8_encode(samples, level=95, optimize=draw.random() < 0.5, **options)
+        )
         theirs = imagecodecs.jpeg8_decode(data)
         close(theirs, samples)
         return Case("imagecodecs JPEG", data, as_read(theirs), LOSSY_DECODERS)
@@ -386,9 +398,13 @@ def by_imagecodecs(draw: Draw) -> Case:
 
 def damaged(draw: Draw) -> Case:
     """A whole file with a part cut out, or zeros in it: the formats that can be checked must see it."""
-    samples = np.random.default_rng(draw.randint(0, 2**32 - 1)).normal((225, 170, 200), 25, (96, 96, 3))
+    samples = np.random.default_rng(draw.randint(0, 2**32 - 1)).normal(
+        (225, 170, 200), 25, (96, 96, 3)
+    )
     image = Image.fromarray(samples.clip(0, 255).astype(np.uint8))
-    kind = draw.choice(["JPEG", "JPEG progressive", "PNG", "deflate TIFF", "deflate WebP", "BMP", "JPEG TIFF"])
+    kind = draw.choice(
+        ["JPEG", "JPEG progressive", "PNG", "deflate TIFF", "deflate WebP", "BMP", "JPEG TIFF"]
+    )
     data = {
         "JPEG": lambda: saved(image, "JPEG", quality=90),
         "JPEG progressive": lambda: saved(image, "JPEG", quality=90, progressive=True),

@@ -18,7 +18,8 @@ def sound_png(data: bytes, path: Path) -> bytes:
     A chunk must lie within the file, for OpenCV makes room for what it promises, and agree with
     its checksum, for libpng names no file where it does not.
     """
-    at, name, kept, others = len(PNG), b"", [PNG], False
+    at, name, others = len(PNG), b"", False
+    kept: list[bytes | memoryview] = [PNG]
     view = memoryview(data)
     while name != b"IEND":
         if at + 12 > len(data):
@@ -30,7 +31,7 @@ def sound_png(data: bytes, path: Path) -> bytes:
         if name in DECODED:
             if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
                 raise damaged(path, f"the checksum of its chunk {name.decode()} is wrong")
-            kept.append(data[at:end] if size < 64 else view[at:end])
+            kept.append(view[at:end])
         else:
             others = True
         if at == len(PNG):
@@ -40,6 +41,7 @@ def sound_png(data: bytes, path: Path) -> bytes:
 
 
 def _check_first(name: bytes, data: bytes, path: Path) -> None:
+    """Refuse what does not begin with a header, and too many pixels."""
     if name != b"IHDR":
         raise damaged(path, "its header is missing")
     width, height = struct.unpack_from(">II", data, len(PNG) + 8)

@@ -63,10 +63,15 @@ def _as_it_lies(data: bytes, page: Page) -> Samples | None:
 
 def _lzw(data: bytes, page: Page, path: Path) -> Pixels | None:
     """The usual LZW page, 8-bit grey or RGB in strips; None where it is another."""
-    if page.tiled or page.separate or (page.photometric, page.samples) not in ((0, 1), (1, 1), (2, 3)):
+    if (
+        page.tiled
+        or page.separate
+        or (page.photometric, page.samples) not in ((0, 1), (1, 1), (2, 3))
+    ):
         return None
     try:
-        return codecs.lzw_rows([_bytes_of(data, page, part) for part in _segments(page)], page)
+        strips = [_bytes_of(data, page, number) for number in range(len(page.offsets))]
+        return codecs.lzw_rows(strips, page)
     except Broken as error:
         raise damaged(path, str(error)) from None
 
@@ -111,7 +116,7 @@ def _decoded(data: bytes, page: Page, parts: list[Segment], path: Path) -> Itera
     shape = (parts[0].rows, page.across, channels)
     size = shape[0] * _row_bytes(page, shape)
     try:
-        strips = [_bytes_of(data, page, part) for part in parts]
+        strips = [_bytes_of(data, page, part.number) for part in parts]
         if page.compression in (5, 32773):
             raw = codecs.by_opencv(strips, size, page.compression)
             return [_samples(row, page, shape) for row in raw]
@@ -123,15 +128,17 @@ def _decoded(data: bytes, page: Page, parts: list[Segment], path: Path) -> Itera
         raise damaged(path, f"{kind} {parts[0].number + 1}: {error}") from None
 
 
-def _bytes_of(data: bytes, page: Page, part: Segment) -> memoryview:
-    at = page.offsets[part.number]
-    size = page.counts[part.number] if page.counts else len(data) - at
+def _bytes_of(data: bytes, page: Page, number: int) -> memoryview:
+    at = page.offsets[number]
+    size = page.counts[number] if page.counts else len(data) - at
     if size <= 0 or at + size > len(data):
         raise Broken("it lies beyond the end of the file")
     return memoryview(data)[at : at + size]
 
 
-def _decode_one(strip: codecs.Bytes, page: Page, shape: tuple[int, int, int], path: Path) -> Samples:
+def _decode_one(
+    strip: codecs.Bytes, page: Page, shape: tuple[int, int, int], path: Path
+) -> Samples:
     kind = page.compression
     if kind == 7:
         found = codecs.jpeg_strip(strip, page, path, shape[2])

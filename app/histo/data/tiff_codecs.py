@@ -19,16 +19,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.header import damaged
 from histo.data.jpeg import decode_jpeg, frame_of
 from histo.data.opencv import cv2
 from histo.data.png import sound_png
-from histo.data.tiff_tags import COLOURED, FILL_ORDER, JPEG_TABLES, PREDICTOR, T4_OPTIONS, YCBCR, Page
+from histo.data.tiff_tags import (
+    COLOURED,
+    FILL_ORDER,
+    JPEG_TABLES,
+    PREDICTOR,
+    T4_OPTIONS,
+    YCBCR,
+    Page,
+)
 from histo.errors import HistoError
 
 Samples = NDArray[Any]
 """uint8 or uint16 [H, W, channels]"""
 Bytes = bytes | memoryview
+Mark = Callable[[memoryview, int], tuple[memoryview, bytes] | None]
 Cells = tuple[tuple[int, int], ...]
 NAMES = {
     2: "CCITT", 3: "CCITT group 3", 4: "CCITT group 4", 5: "LZW", 6: "old-style JPEG", 7: "JPEG",
@@ -94,7 +102,7 @@ def by_opencv(strips: Sequence[memoryview], size: int, compression: int) -> Samp
     rows = -(-(size + 1) // (2 * OPENCV_WIDTH))
     across = -(-(size + 1) // (2 * rows))
     ones = 2 * rows * across - size
-    mark = mark_packbits if compression == 32773 else mark_lzw
+    mark: Mark = mark_packbits if compression == 32773 else mark_lzw
     marked = [pieces for strip in strips if (pieces := mark(strip, ones))]
     if len(marked) < len(strips):
         return np.stack([_unmarked(strip, size, compression) for strip in strips])
@@ -165,7 +173,11 @@ def by_pillow(strip: Bytes, rows: int, row: int, compression: int) -> bytes:
 def fax(strip: Bytes, page: Page, rows: int) -> bytes:
     """CCITT by Pillow: rows of bits, the first the highest."""
     fill, options = 2 if page.reversed_bits else 1, int(page.tags.get(T4_OPTIONS, (0,))[0])
-    more = ((FILL_ORDER, fill), (T4_OPTIONS, options)) if page.compression == 3 else ((FILL_ORDER, fill),)
+    more = (
+        ((FILL_ORDER, fill), (T4_OPTIONS, options))
+        if page.compression == 3
+        else ((FILL_ORDER, fill),)
+    )
     made = _tiff_of([[strip]], rows, page.across, 1, page.compression, more)
     return _pillow_bytes(made, rows * page.across)
 
@@ -173,7 +185,7 @@ def fax(strip: Bytes, page: Page, rows: int) -> bytes:
 def _pillow_bytes(made: bytes, size: int) -> bytes:
     from PIL import Image
 
-    if size > Image.MAX_IMAGE_PIXELS:  # it would warn on stderr
+    if size > (Image.MAX_IMAGE_PIXELS or size):  # it would warn on stderr
         raise Broken(f"it is of {size:,} bytes, too many for Pillow")
     try:
         return Image.open(io.BytesIO(made)).tobytes()
@@ -213,7 +225,9 @@ def _directory(n: int, cells: Cells, bits: int, samples: int) -> tuple[bytes, by
                      (273, 4, n, start if n == 1 else depths + 8 + 4 * n),
                      *((tag, 4, 1, value) for tag, value in cells)])  # fmt: skip
     form = f"<2sHIH{len(values) * 'HHII'}4x3Hxx"
-    made = struct.pack(form, b"II", 42, 8, len(values), *chain.from_iterable(values), bits, bits, bits)
+    made = struct.pack(
+        form, b"II", 42, 8, len(values), *chain.from_iterable(values), bits, bits, bits
+    )
     if n > 1:
         return made, b"", start
     at = 8 + 2 + 12 * [tag for tag, *_ in values].index(279) + 8
@@ -246,7 +260,9 @@ def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
     for number, part in enumerate(parts):
         if part[-1].tobytes() != right:
             raise Broken(f"strip {number + 1} does not decode to its end")
-    return np.asarray(found[:-1] if len(parts) == 1 else np.concatenate([part[:-1] for part in parts]))
+    return np.asarray(
+        found[:-1] if len(parts) == 1 else np.concatenate([part[:-1] for part in parts])
+    )
 
 
 @lru_cache(maxsize=64)
@@ -351,7 +367,9 @@ def check_compression(page: Page, path: Path) -> None:
         raise refused(page, path, "in colours other than grey and RGB, which cannot be read")
     if page.photometric == YCBCR and not jpeg and tuple(page.tags.get(530, (2, 2))) != (1, 1):
         raise HistoError(f"{path} holds YCbCr with fewer samples of colour than of light", RECODE)
-    known = page.predictor == 1 or (page.predictor == 2 and packed and deep and kind not in (1, 32773))
+    known = page.predictor == 1 or (
+        page.predictor == 2 and packed and deep and kind not in (1, 32773)
+    )
     if not known:
         raise refused(page, path, f"with predictor {page.predictor}, which cannot be read together")
     if page.reversed_bits and not fax and kind != 1:
