@@ -433,12 +433,13 @@ WRITERS: list[Callable[[Draw], Case]] = [
 # reading
 
 
-def verdict(read: Callable[[], np.ndarray], case: Case) -> str:
+def verdict(read: Callable[[bytes, Path], np.ndarray], case: Case, path: Path) -> str:
     """`right`, `refused`, or what is wrong."""
     try:
-        pixels = read()
+        pixels = read(case.data, path)
     except HistoError as error:
-        assert "\n" not in str(error)
+        if "\n" in str(error) or not str(error).startswith(str(path)):
+            return f"wrong: {error!r} is not one line that names the file"
         return f"refused: {error}"
     if case.right is None:
         return "wrong: read"
@@ -481,8 +482,10 @@ def main() -> int:
             draw = random.Random(given.seed * 10**6 + n)
             case = WRITERS[n % len(WRITERS)](draw)
             path.write_bytes(case.data)
-            for read in (lambda: decode_patch(case.data, path), lambda: read_patch(path)):
-                said = verdict(read, case)
+            for said in (
+                verdict(decode_patch, case, path),
+                verdict(lambda _, p: read_patch(p), case, path),
+            ):
                 if said.startswith("wrong"):
                     wrong.append(f"{n}: {case.kind}: {said}")
                 if said.startswith("refused") and case.right is not None and given.verbose:

@@ -11,8 +11,8 @@ import numpy as np
 
 from histo.data import tiff_codecs as codecs
 from histo.data.header import damaged
+from histo.data.libtiff import Broken, Bytes, Samples, by_opencv, by_pillow, fax, lzw_rows
 from histo.data.opencv import cv2
-from histo.data.tiff_codecs import Broken, Samples
 from histo.data.tiff_tags import CMYK, COLOURED, COLOURS, PALETTE, YCBCR, Page, read_page
 from histo.pixels.fit import Pixels
 
@@ -71,7 +71,7 @@ def _lzw(data: bytes, page: Page, path: Path) -> Pixels | None:
         return None
     try:
         strips = [_bytes_of(data, page, number) for number in range(len(page.offsets))]
-        return codecs.lzw_rows(strips, page)
+        return lzw_rows(strips, page)
     except Broken as error:
         raise damaged(path, str(error)) from None
 
@@ -118,7 +118,7 @@ def _decoded(data: bytes, page: Page, parts: list[Segment], path: Path) -> Itera
     try:
         strips = [_bytes_of(data, page, part.number) for part in parts]
         if page.compression in (5, 32773):
-            raw = codecs.by_opencv(strips, size, page.compression)
+            raw = by_opencv(strips, size, page.compression)
             return [_samples(row, page, shape) for row in raw]
         return [_decode_one(strip, page, shape, path) for strip in strips]
     except Broken as error:
@@ -136,9 +136,7 @@ def _bytes_of(data: bytes, page: Page, number: int) -> memoryview:
     return memoryview(data)[at : at + size]
 
 
-def _decode_one(
-    strip: codecs.Bytes, page: Page, shape: tuple[int, int, int], path: Path
-) -> Samples:
+def _decode_one(strip: Bytes, page: Page, shape: tuple[int, int, int], path: Path) -> Samples:
     kind = page.compression
     if kind == 7:
         found = codecs.jpeg_strip(strip, page, path, shape[2])
@@ -178,7 +176,7 @@ def _samples(raw: Samples, page: Page, shape: tuple[int, int, int]) -> Samples:
     return codecs.undo_differences(found) if page.predictor == 2 else found
 
 
-def _decompressed(strip: codecs.Bytes, page: Page, rows: int, row: int) -> codecs.Bytes:
+def _decompressed(strip: Bytes, page: Page, rows: int, row: int) -> Bytes:
     """The bytes of a strip, `rows` times `row` of them, or fewer where it is damaged."""
     kind = page.compression
     if kind == 1:
@@ -188,8 +186,8 @@ def _decompressed(strip: codecs.Bytes, page: Page, rows: int, row: int) -> codec
     if kind == 34925:
         return codecs.unlzma(strip, page.down * row)
     if kind in (2, 3, 4):
-        return codecs.fax(strip, page, rows)
-    return codecs.by_pillow(strip, rows, row, 50000)
+        return fax(strip, page, rows)
+    return by_pillow(strip, rows, row, 50000)
 
 
 def _bits(flat: Samples, across: int, channels: int, bits: int) -> Samples:
@@ -214,7 +212,7 @@ def _to_rgb(found: Samples, page: Page) -> Pixels:
     elif page.photometric == YCBCR and page.compression != 7:
         rgb = _by_pillow(found, "YCbCr")
     else:
-        colours = 3 if page.photometric == COLOURED or page.photometric == YCBCR else 1
+        colours = 3 if page.photometric in (COLOURED, YCBCR) else 1
         rgb = _of_eight_bits(_without_alpha(found, colours, page), most)
         if page.photometric == 0:
             rgb = 255 - rgb

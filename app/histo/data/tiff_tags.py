@@ -100,9 +100,8 @@ def read_directory(data: bytes, at: int | None) -> tuple[Tags, int]:
         if n == 1 and (kind == 3 or kind == 4):  # most of them  # noqa: PLR1714  (faster so)
             tags[tag] = (int.from_bytes(value[:2] if kind == 3 else value[:4], endian),)
             continue
-        if tag not in LONG and n > 16:
-            n = 16
         form = INTEGERS.get(kind, "")
+        n = n if tag in LONG else min(n, 16)  # noqa: PLW2901
         size = n * (struct.calcsize(order + form) if form else 1)
         where, place = value, 0
         if size > inline:
