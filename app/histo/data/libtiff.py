@@ -9,7 +9,7 @@ import io
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, count
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from histo.data.tiff_tags import FILL_ORDER, PREDICTOR, T4_OPTIONS, Page
 Samples = NDArray[Any]
 """uint8 or uint16 [H, W, channels]"""
 Bytes = bytes | memoryview
-Mark = Callable[[memoryview, int], tuple[memoryview, bytes] | None]
+Mark = Callable[[memoryview, int, tuple[int, int]], tuple[memoryview, bytes] | None]
 Cells = tuple[tuple[int, int], ...]
+MARKS = count()
 OPENCV_WIDTH = (1 << 20) - 1
 """Its widest image."""
 
@@ -37,13 +38,13 @@ def by_opencv(strips: Sequence[memoryview], size: int, compression: int) -> Samp
     OpenCV stops at an error only where samples have 16 bits, so two bytes are read as if they were
     one sample. Neither codec has a checksum, and libtiff does not mind what it need not read:
     so a mark is added to the end, which comes out in its place only where all before it decodes to
-    as many bytes as it should.
+    as many bytes as it should. Damage that leaves their number as it was cannot be seen.
     """
     rows = -(-(size + 1) // (2 * OPENCV_WIDTH))
     across = -(-(size + 1) // (2 * rows))
-    ones = 2 * rows * across - size
-    mark: Mark = mark_packbits if compression == 32773 else mark_lzw
-    marked = [pieces for strip in strips if (pieces := mark(strip, ones))]
+    n, mark = 2 * rows * across - size, new_mark()
+    add: Mark = mark_packbits if compression == 32773 else mark_lzw
+    marked = [pieces for strip in strips if (pieces := add(strip, n, mark))]
     if len(marked) < len(strips):
         return np.stack([_unmarked(strip, size, compression) for strip in strips])
     made = _tiff_of(marked, rows, across, 16, compression)
@@ -54,18 +55,27 @@ def by_opencv(strips: Sequence[memoryview], size: int, compression: int) -> Samp
     if found is None:
         raise Broken("it does not decode")
     whole: Samples = found.view(np.uint8).reshape(len(strips), -1)
-    if (whole[:, size:] != 1).any():
+    if (whole[:, size:-1] != mark[0]).any() or (whole[:, -1] != mark[1]).any():
         raise Broken("it does not end where it should")
     return whole[:, :size]
 
 
-def mark_packbits(strip: memoryview, ones: int) -> tuple[memoryview, bytes]:
-    """A PackBits strip with some bytes of 1, up to 128, added to what it decodes to."""
-    return strip, bytes([ones - 1]) + b"\1" * ones
+def new_mark() -> tuple[int, int]:
+    """Two bytes: of one, and at last of the other, a mark is made.
+
+    They change from call to call: where nothing was decoded stands what was there before.
+    """
+    n = next(MARKS)
+    return n % 251 + 1, n // 251 % 251 + 1
 
 
-def mark_lzw(strip: memoryview, ones: int) -> tuple[memoryview, bytes] | None:
-    """An LZW strip, in two pieces, with some bytes of 1 added to what it decodes to.
+def mark_packbits(strip: memoryview, n: int, mark: tuple[int, int]) -> tuple[memoryview, bytes]:
+    """A PackBits strip with a mark of up to 128 bytes added to what it decodes to."""
+    return strip, bytes([n - 1, *[mark[0]] * (n - 1), mark[1]])
+
+
+def mark_lzw(strip: memoryview, n: int, mark: tuple[int, int]) -> tuple[memoryview, bytes] | None:
+    """An LZW strip, in two pieces, with a mark of n bytes added to what it decodes to.
 
     It ends by the code 257 and bits of 0; None where it does not. A code is 9 to 12 bits long, the
     highest first; 256 clears the table, after which 253 codes are 9 bits long.
@@ -77,27 +87,25 @@ def mark_lzw(strip: memoryview, ones: int) -> tuple[memoryview, bytes] | None:
     spare = (tail & -tail).bit_length() - 1
     if last < 4 or tail >> spare & 511 != 257 or strip[0] == 0:  # 0: bits lie the other way round
         return None
-    codes, n = _lzw_of_ones(ones)
-    bits = 24 - spare + n
-    tail = ((tail >> spare) - 1 << n | codes) << -bits % 8
-    return strip[: last - 3], tail.to_bytes(-(-bits // 8), "big")
+    codes, places, bits = _lzw_of_run(n - 1)
+    codes = (codes + places * mark[0]) << 18 | mark[1] << 9 | 257
+    tail = ((tail >> spare) - 1 << bits + 18 | codes) << -(24 - spare + bits + 18) % 8
+    return strip[: last - 3], tail.to_bytes(-(-(24 - spare + bits + 18) // 8), "big")
 
 
 @lru_cache(maxsize=64)
-def _lzw_of_ones(n: int) -> tuple[int, int]:
-    """So many bytes of 1 and the end, as LZW codes after a 256, and how many bits that is."""
-    codes: list[int] = []
+def _lzw_of_run(n: int) -> tuple[int, int, int]:
+    """One byte n times in LZW codes after a 256: codes of a byte 0, where it stands, how many bits."""
+    codes, single, since = 0, 0, 0
+    bits = 0
     while n:
-        longest = 1 + len(codes) % 250  # of the strings of ones that the table has by then
-        length = min(longest, n)
-        codes.append(1 if length == 1 else 256 + length)
-        n -= length
-        if len(codes) % 250 == 249:
-            codes.append(256)
-    whole = 0
-    for code in (*codes, 257):
-        whole = whole << 9 | code
-    return whole, 9 * (len(codes) + 1)
+        if since == 250:
+            codes, single, bits, since = codes << 9 | 256, single << 9, bits + 9, 0
+        length = min(since + 1, n)  # the longest of its strings that the table has by then
+        codes = codes << 9 | (0 if length == 1 else 256 + length)
+        single = single << 9 | (length == 1)
+        n, bits, since = n - length, bits + 9, since + 1
+    return codes, single, bits
 
 
 def _unmarked(strip: Bytes, size: int, compression: int) -> Samples:
@@ -181,8 +189,8 @@ def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
     OpenCV does not stop at errors, so each strip gets one more row, by which its end is known.
     None where a strip does not end by the code for it.
     """
-    ones = page.width * page.samples
-    marked = [pieces for strip in strips if (pieces := mark_lzw(strip, ones))]
+    row, mark = page.width * page.samples, new_mark()
+    marked = [pieces for strip in strips if (pieces := mark_lzw(strip, row, mark))]
     if len(marked) < len(strips):
         return None
     more = ((PREDICTOR, 2),) if page.predictor == 2 else ()
@@ -194,7 +202,7 @@ def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
         found = None
     if found is None:
         raise Broken("it does not decode")
-    right = _mark_as_read(page.width, page.predictor)
+    right = _mark_as_read(page, mark)
     tops = range(0, len(found), page.down + 1)
     parts = [found[top : top + page.down + 1] for top in tops]
     for number, part in enumerate(parts):
@@ -205,11 +213,13 @@ def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
     )
 
 
-@lru_cache(maxsize=64)
-def _mark_as_read(width: int, predictor: int) -> bytes:
-    """RGB of a row of ones, or of differences of one."""
-    ones = np.ones((width, 3), np.uint8)
-    return (ones if predictor == 1 else np.add.accumulate(ones, axis=0, dtype=np.uint8)).tobytes()
+def _mark_as_read(page: Page, mark: tuple[int, int]) -> bytes:
+    """A mark of a row, as RGB."""
+    row = np.full((page.width, page.samples), mark[0], np.uint8)
+    row[-1, -1] = mark[1]
+    if page.predictor == 2:
+        row = np.add.accumulate(row, axis=0, dtype=np.uint8)
+    return (row if page.samples == 3 else np.repeat(row, 3, 1)).tobytes()
 
 
 @cache
