@@ -265,7 +265,9 @@ def test_a_strip_that_does_not_decode_is_refused(compression, layout):
     data = tiff(TISSUE, compression=compression, **layout)
     page = tifffile.TiffFile(io.BytesIO(data)).pages[0]
     at = page.dataoffsets[-1] + page.databytecounts[-1] // 2
-    hole = data[: at - 100] + bytes(100) + data[at:]
+    hole = data[: at - 99] + bytes(99) + data[at:]
+    if compression == "lzw":  # zeros are codes there: bytes are lost
+        hole = data[: at - 99] + data[at:] + bytes(99)
     for _ in range(3):
         decode_patch(data, Path("a.tif"))
         with pytest.raises(HistoError, match="truncated or damaged: "):

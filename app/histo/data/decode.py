@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from histo.data.header import RESAVE, check_pixels, damaged, foreign, kind_of
+from histo.data.header import RESAVE, check_pixels, damaged, foreign, kind_of, size_of
 from histo.data.jpeg import read_jpeg
 from histo.data.opencv import cv2 as cv2  # noqa: PLC0414  (others take it from here)
 from histo.data.png import sound_png
@@ -83,17 +83,19 @@ def _read_png(data: bytes, path: Path) -> Pixels:
 
 def _read_by_pillow(data: bytes, path: Path) -> Pixels:
     """A BMP or WebP."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import BmpImagePlugin, WebPImagePlugin
 
     try:
-        image = Image.open(io.BytesIO(data))
-        check_pixels(*image.size, path)
-        return np.array(image.convert("RGB"))
+        check_pixels(*size_of(data), path)
+        # not by Image.open, which warns on stderr of sizes that a user may have allowed
+        read = BmpImagePlugin.BmpImageFile if data[:2] == b"BM" else WebPImagePlugin.WebPImageFile
+        return np.array(read(io.BytesIO(data)).convert("RGB"))
     except HistoError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError, NotImplementedError) as error:
-        raise HistoError(f"{path} cannot be read: {error}", RESAVE) from None
     except Exception as error:  # a decoder can raise anything
+        unknown = "unsupported" in str(error).lower()
+        if unknown:
+            raise HistoError(f"{path} cannot be read: {error}", RESAVE) from None
         raise damaged(path, str(error)) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from histo.errors import HistoError
@@ -64,3 +65,19 @@ def check_pixels(width: int, height: int, path: Path) -> None:
             f"{path} is larger than {IMAGE_PIXELS.value} pixels "
             f"(cut it into patches, or set {IMAGE_PIXELS.name})"
         )
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of a BMP or WebP; struct.error where they are not there."""
+    if data[:2] == b"BM":
+        form = "<HH" if data[14:18] == b"\x0c\0\0\0" else "<ii"
+        width, height = struct.unpack_from(form, data, 18)
+        return abs(width), abs(height)
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF

@@ -7,7 +7,6 @@ blocks as before cannot be seen, but for zeros, which hardly stand in line in a 
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Iterator
@@ -55,7 +54,8 @@ def read_jpeg(data: bytes, path: Path) -> Pixels:
     frame = frame_of(data, path)
     check_pixels(frame.width, frame.height, path)
     if len(frame.components) == 4:
-        return _cmyk(data, path)
+        # their negatives are stored, as Adobe does and Pillow assumes
+        return by_pillow(255 - decode_jpeg(data, frame, "CMYK", path), "CMYK")
     return decode_jpeg(data, frame, "RGB", path)
 
 
@@ -123,13 +123,13 @@ def _forgiven(data: bytes, colours: str, error: ValueError, path: Path) -> Pixel
         raise HistoError(f"{path} is a JPEG that cannot be read: {why}", RESAVE) from None
 
 
-def _cmyk(data: bytes, path: Path) -> Pixels:
-    """A JPEG of four inks, by Pillow, which knows that Adobe stores their negatives."""
+def by_pillow(samples: Pixels, mode: str) -> Pixels:
+    """Samples of one of Pillow's modes, four inks or YCbCr, as the RGB that Pillow makes of them."""
     from PIL import Image
 
-    frame = frame_of(data, path)
-    decode_jpeg(data, frame, "CMYK", path)  # for its complaints: Pillow keeps them to itself
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    height, width = samples.shape[:2]
+    image = Image.frombuffer(mode, (width, height), samples.tobytes(), "raw", mode, 0, 1)
+    return np.array(image.convert("RGB"))
 
 
 def frame_of(data: bytes, path: Path) -> Frame:

@@ -47,14 +47,7 @@ def by_opencv(strips: Sequence[memoryview], size: int, compression: int) -> Samp
     marked = [pieces for strip in strips if (pieces := add(strip, n, mark))]
     if len(marked) < len(strips):
         return np.stack([_unmarked(strip, size, compression) for strip in strips])
-    made = _tiff_of(marked, rows, across, 16, compression)
-    try:
-        found: Any = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        found = None
-    if found is None:
-        raise Broken("it does not decode")
-    whole: Samples = found.view(np.uint8).reshape(len(strips), -1)
+    whole = _by_opencv(marked, (rows, across), compression)
     if (whole[:, size:-1] != mark[0]).any() or (whole[:, -1] != mark[1]).any():
         raise Broken("it does not end where it should")
     return whole[:, :size]
@@ -85,7 +78,9 @@ def mark_lzw(strip: memoryview, n: int, mark: tuple[int, int]) -> tuple[memoryvi
         last -= 1
     tail = int.from_bytes(strip[max(0, last - 3) : last], "big")
     spare = (tail & -tail).bit_length() - 1
-    if last < 4 or tail >> spare & 511 != 257 or strip[0] == 0:  # 0: bits lie the other way round
+    if last < 4 or spare < 0 or tail >> spare & 511 != 257:
+        return None
+    if strip[0] == 0:  # the bits lie the other way round, as in files of thirty years ago
         return None
     codes, places, bits = _lzw_of_run(n - 1)
     codes = (codes + places * mark[0]) << 18 | mark[1] << 9 | 257
@@ -110,7 +105,26 @@ def _lzw_of_run(n: int) -> tuple[int, int, int]:
 
 def _unmarked(strip: Bytes, size: int, compression: int) -> Samples:
     """An LZW strip of a writer that leaves out the code for its end: libtiff sees where it is short."""
+    rows = -(-size // (2 * OPENCV_WIDTH))
+    if size % (2 * rows) == 0:
+        return _by_opencv([[strip]], (rows, size // (2 * rows)), compression).reshape(-1)
+    if size > 1:  # for its complaints: Pillow's go to stderr
+        _by_opencv([[strip]], (1, min(size // 2, OPENCV_WIDTH)), compression)
     return np.frombuffer(by_pillow(strip, 1, size, compression), np.uint8)
+
+
+def _by_opencv(
+    strips: Sequence[Sequence[Bytes]], shape: tuple[int, int], compression: int
+) -> Samples:
+    """Strips of so many rows and 16-bit samples each, as bytes: uint8 [strips, bytes]."""
+    made = _tiff_of(strips, *shape, 16, compression)
+    try:
+        found: Any = cv2.imdecode(np.frombuffer(made, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        found = None
+    if found is None:
+        raise Broken("it does not decode")
+    return np.asarray(found.view(np.uint8).reshape(len(strips), -1))
 
 
 def by_pillow(strip: Bytes, rows: int, row: int, compression: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from histo.data import jpeg
 from histo.data import tiff_codecs as codecs
 from histo.data.header import damaged
 from histo.data.libtiff import Broken, Bytes, Samples, by_opencv, by_pillow, fax, lzw_rows
@@ -208,9 +209,9 @@ def _to_rgb(found: Samples, page: Page) -> Pixels:
         colours = np.array(page.tags[COLOURS]).reshape(3, -1).T >> 8
         rgb = colours.astype(np.uint8)[found[..., 0]]
     elif page.photometric == CMYK:
-        rgb = _by_pillow(found, "CMYK")
+        rgb = jpeg.by_pillow(found, "CMYK")
     elif page.photometric == YCBCR and page.compression != 7:
-        rgb = _by_pillow(found, "YCbCr")
+        rgb = jpeg.by_pillow(found, "YCbCr")
     else:
         colours = 3 if page.photometric in (COLOURED, YCBCR) else 1
         rgb = _of_eight_bits(_without_alpha(found, colours, page), most)
@@ -243,13 +244,6 @@ def _of_eight_bits(found: Samples, most: int) -> Pixels:
         scaled = cv2.convertScaleAbs(np.ascontiguousarray(found), alpha=255 / most)
         return np.asarray(scaled, np.uint8).reshape(found.shape)
     return np.asarray(found * np.uint8(255 // most), np.uint8)
-
-
-def _by_pillow(found: Samples, mode: str) -> Pixels:
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(found, np.uint8), mode)
-    return np.array(image.convert("RGB"))
 
 
 def _turned(rgb: Pixels, orientation: int) -> Pixels:
