@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from histo.data.decode import decode_patch, pixel_sha1, read_patch
+from histo.data.remarks import DEEP, EXIF_TURN, TIFF_TURN, remarks
 from histo.errors import HistoError
 from histo.pixels.fit import check_size, fit_patch
 
@@ -348,3 +349,19 @@ def test_the_id_is_the_sha1_of_the_pixels():
     black = np.zeros((96, 96, 3), np.uint8)
     # Kaggle's one black patch carries this id
     assert pixel_sha1(black) == "9369c7278ec8bcc6c880d99194de09fc2bd4efbe"
+
+
+def test_the_rules_that_a_file_needed_are_named(tmp_path):
+    """For `histo check` to say."""
+    turn = Image.Exif()
+    turn[274] = 6
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "JPEG", exif=turn)
+    assert remarks(file.getvalue(), tmp_path) == [EXIF_TURN]
+    Image.fromarray(RGB).save(file := io.BytesIO(), "PNG", exif=turn)
+    assert remarks(file.getvalue(), tmp_path) == [EXIF_TURN]
+    deep = tiff(RGB.astype(np.uint16), extratags=[(274, 3, 1, 3, True)])
+    assert remarks(deep, tmp_path) == [TIFF_TURN, DEEP]
+    assert (
+        remarks(tiff(RGB), tmp_path) == remarks(jpeg(RGB), tmp_path) == remarks(b"", tmp_path) == []
+    )

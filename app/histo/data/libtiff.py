@@ -24,6 +24,8 @@ Bytes = bytes | memoryview
 Mark = Callable[[memoryview, int, tuple[int, int]], tuple[memoryview, bytes] | None]
 Cells = tuple[tuple[int, int], ...]
 MARKS = count()
+LAST = {1: (1, 1, 1), 3: (1,)}
+"""Of which byte of a mark the last channels of a row are, grey and RGB."""
 OPENCV_WIDTH = (1 << 20) - 1
 """Its widest image."""
 
@@ -229,10 +231,13 @@ def lzw_rows(strips: Sequence[memoryview], page: Page) -> Samples | None:
 
 def _mark_as_read(page: Page, mark: tuple[int, int]) -> bytes:
     """A mark of a row, as RGB."""
+    if page.predictor == 1:
+        return bytes([mark[0]]) * (3 * page.width - len(LAST[page.samples])) + bytes(
+            mark[n] for n in LAST[page.samples]
+        )
     row = np.full((page.width, page.samples), mark[0], np.uint8)
     row[-1, -1] = mark[1]
-    if page.predictor == 2:
-        row = np.add.accumulate(row, axis=0, dtype=np.uint8)
+    row = np.add.accumulate(row, axis=0, dtype=np.uint8)
     return (row if page.samples == 3 else np.repeat(row, 3, 1)).tobytes()
 
 
