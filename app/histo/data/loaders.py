@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import TensorImage
+from fastcore.foundation import L
 from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -169,6 +170,11 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         """Where in a pass that is not shuffled the patches of a process's share stand."""
         batches = equal_batches(np.arange(self.n), self.bs)
         return np.concatenate([batch[rank :: self.world_size] for batch in batches])
+
+    @property
+    def items(self) -> L:
+        """The rows or files of this loader, as fastai's `Interpretation` picks from them."""
+        return L(list(self.dataset.items))
 
     @cached_property
     def codes(self) -> Tensor:
