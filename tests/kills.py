@@ -126,8 +126,8 @@ def main() -> None:
 
     import histo.commands.train
     import histo.data.loaders
-    import histo.model.fit
     import histo.report.plots  # all that the children use
+    import histo.training.recipe
 
     torch.set_num_threads(1)  # no threads before a fork
     asked.folder.mkdir(parents=True, exist_ok=True)

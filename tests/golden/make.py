@@ -74,7 +74,7 @@ def main(folder: Path) -> None:
     for path in sorted((folder / "made").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (folder / "made").rmdir()
-    found = open_bundle(folder, "cpu")[1].predict(patches[:4])
+    found = open_bundle(folder, "cpu").probabilities(patches[:4])
     labels = [CARD.vocab[c] for c in found.argmax(1)]
     write_predictions(folder / "predictions.csv", list("abcd"), labels, found, CARD.vocab)
 

@@ -16,8 +16,8 @@ from torch import nn
 from histo.config import ModelCard
 from histo.data.decode import read_patch
 from histo.errors import HistoError
-from histo.model import card as card_module
-from histo.model.bundle import Bundle, write_bundle
+from histo.model.bundle import write_bundle
+from histo.model.bundle_files import BundleFiles
 from histo.model.card import (
     CARD,
     LEARNER,
@@ -25,12 +25,11 @@ from histo.model.card import (
     WEIGHTS,
     parse_trained,
     read_card,
-    read_trained,
-    read_verified,
     short_digests,
 )
 from histo.model.network import make_one, shapes_of
-from histo.model.predictor import open_bundle
+from histo.model.predictor import Predictor, open_bundle
+from histo.model.torch_engine import TorchEngine
 from tests.conftest import (
     Memory,
     assert_one_line_error,
@@ -54,11 +53,17 @@ def test_a_bundle_of_every_format_loads_and_predicts_as_it_did(golden):
     patches = np.stack([read_patch(golden / "patches" / f"{row['id']}.png") for row in rows])
     expected = np.array([[float(row["p_normal"]), float(row["p_tumour"])] for row in rows])
     assert np.ptp(expected[:, 1]) > 0.5
-    for model in (open_bundle(golden, "cpu")[1], Bundle.open(golden, CPU)):
-        assert np.abs(model.predict(patches) - expected).max() < 1e-4
+    for model in (open_bundle(golden, "cpu"), by_torch(golden)):
+        assert np.abs(model.probabilities(patches) - expected).max() < 1e-4
     card, _ = read_card(golden)
     assert (card.temperature, card.threshold) == (1.25, 0.4)
-    assert read_trained(golden).tolist() == [0x0123456789ABCDEF]
+    assert open_bundle(golden).files.trained_on().tolist() == [0x0123456789ABCDEF]
+
+
+def by_torch(folder: Path) -> Predictor:
+    """A bundle at work by torch, as on a GPU."""
+    files = BundleFiles.open(folder)
+    return Predictor(files.card, TorchEngine.open(files, CPU), files)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_sound_bundle_is_sound(sound):
     """Else every refusal below would be one of something else; its evil learner stays shut."""
-    assert open_bundle(sound, "cpu")[0] == Bundle.open(sound, CPU).card
+    assert open_bundle(sound, "cpu").card == by_torch(sound).card
     assert not (sound.parent / "touched").exists()
 
 
@@ -88,7 +93,7 @@ def test_a_corrupt_bundle_is_refused(sound, tmp_path, name):
     # what only the ONNX model is wrong in, torch would not see
     loads = [lambda: open_bundle(bundle, "cpu")]
     if not name.startswith("ONNX"):
-        loads.append(lambda: Bundle.open(bundle, CPU))
+        loads.append(lambda: by_torch(bundle))
     for load in loads:
         with pytest.raises(HistoError) as refused:
             load()
@@ -97,14 +102,13 @@ def test_a_corrupt_bundle_is_refused(sound, tmp_path, name):
     assert not (sound.parent / "touched").exists()
 
 
-def test_a_file_that_changes_once_it_was_checked_is_refused(sound, tmp_path, monkeypatch):
+def test_a_file_that_changes_once_it_was_checked_is_refused(sound, tmp_path):
     """What is used is what was hashed."""
     bundle = shutil.copytree(sound, tmp_path / "b")
-    monkeypatch.setattr(
-        card_module, "check_files", lambda folder, _: replace_file(folder / WEIGHTS, b"other")
-    )
-    with pytest.raises(HistoError, match="is not the file its card vouches for"):
-        read_verified(bundle, WEIGHTS, read_card(bundle)[1])
+    files = BundleFiles.open(bundle)
+    replace_file(bundle / WEIGHTS, (sound / WEIGHTS).read_bytes()[::-1])
+    with pytest.raises(HistoError, match="has changed while it was opened"):
+        files.read(WEIGHTS)
 
 
 PLAIN = ModelCard("squeezenet1_1", ["a", "b"], 8, None, None, [0.5] * 3, [0.5] * 3)
@@ -142,7 +146,10 @@ def test_a_patch_is_known_by_the_first_eight_bytes_of_its_hash(tmp_path):
     digests = ["ff23456789abcdef" + "0" * 24, "0123456789abcdef" + "1" * 24]
     assert short_digests(digests).tolist() == [0xFF23456789ABCDEF, 0x0123456789ABCDEF]
     write_bundle(tmp_path, Undecided(), PLAIN, {}, digests)
-    assert read_trained(tmp_path).tolist() == [0x0123456789ABCDEF, 0xFF23456789ABCDEF]
+    assert BundleFiles.open(tmp_path).trained_on().tolist() == [
+        0x0123456789ABCDEF,
+        0xFF23456789ABCDEF,
+    ]
 
 
 def test_a_refusal_is_one_line_to_the_user(sound, tmp_path):
@@ -173,7 +180,7 @@ def test_an_onnx_model_that_fails_at_work_is_one_line(sound, tmp_path):
     shutil.copytree(sound, tmp_path / "b")
     two = numpy_helper.from_array(np.full((2, 2), 0.5, np.float32), "two")
     strange_onnx([helper.make_node("Identity", ["two"], ["probabilities"])], two)(tmp_path / "b")
-    _, model = open_bundle(tmp_path / "b", "cpu")
+    model = open_bundle(tmp_path / "b", "cpu")
     with pytest.raises(HistoError, match="does not fit its card"):
         model.predict(np.zeros((3, 48, 48, 3), np.uint8))
     with pytest.raises(HistoError, match="fails at work"):

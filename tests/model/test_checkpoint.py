@@ -4,49 +4,17 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.learner import Learner
 from safetensors.torch import load_file, save_file
 
-from histo.config import ModelCard
-from histo.data.loaders import make_loaders
-from histo.data.store import Store
 from histo.errors import HistoError
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
 from histo.model.checkpoint import BEST, LAST, Checkpoint, Position, capture, load_best, save_best
-from histo.model.learner import build_learner
-from histo.training.watch import Epoch, Plan, Watch, fit
-
-PATCHES = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
-
-
-def small_learner(*callbacks: Callback) -> tuple[object, Watch, list[Checkpoint]]:
-    """48 patches of noise, two classes; a checkpoint is kept after each batch."""
-    kept: list[Checkpoint] = []
-    card = ModelCard("squeezenet1_1", ["0", "1"], 32, None, None, IMAGENET_MEAN, IMAGENET_STD)
-    dls = make_loaders(
-        Store(PATCHES, np.empty(48, "S40")),
-        ["0", "1"] * 24,
-        np.arange(48) < 16,
-        card.vocab,
-        batch_size=8,
-        augment="d4",
-        mean=card.mean,
-        std=card.std,
-        device=torch.device("cpu"),
-    )
-    learn = build_learner(dls, make_body("squeezenet1_1"), 512, card, "fp32")
-
-    def keep(watch: Watch) -> None:
-        if watch.training:
-            kept.append(Checkpoint(watch.at, *capture(watch.learn, phase_ended=False)))
-
-    watch = Watch(lambda: None, lambda *_: None, keep, lambda: True)
-    learn.add_cbs([watch, *callbacks])
-    return learn, watch, kept
+from histo.training.callbacks import Epoch
+from histo.training.recipe import Plan, fit
+from tests.small import report, watched_learner
 
 
 class Stop(Callback):
@@ -62,7 +30,7 @@ class Stop(Callback):
 
 def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(tmp_path):
     """Weights, running means, the optimizer's moments and steps of all layers, the scaler."""
-    learn, _, kept = small_learner()
+    learn, _, kept = watched_learner()
     learn.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     fit(learn, Plan(0, 1, 1e-3, pretrained=False))
     _, middle, last = kept[:3]
@@ -76,7 +44,7 @@ def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(t
     read = Checkpoint.read(tmp_path)
     assert read
     assert read.position == middle.position == Position(0, 2)
-    learn, watch, _ = small_learner(stop := Stop())
+    learn, watch, _ = watched_learner(stop := Stop())
     learn.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     watch.begin, watch.at = read, read.position
     fit(learn, Plan(0, 1, 1e-3, pretrained=False), read.position)
@@ -91,13 +59,14 @@ def test_from_the_end_of_the_heads_epochs_training_goes_on_as_if_unbroken():
     plan, ends = Plan(1, 1, 1e-3, pretrained=True), []
 
     def keep(learn: Learner, seen: Epoch) -> None:
+        report(learn)
         state = capture(learn, phase_ended=seen.phase_ended)
         ends.append(Checkpoint(Position(seen.number), *state))
 
-    whole, watch, _ = small_learner()
+    whole, watch, _ = watched_learner()
     watch.on_epoch = keep
     fit(whole, plan)
-    again, watch, _ = small_learner()
+    again, watch, _ = watched_learner()
     watch.begin, watch.at = ends[0], Position(1)
     fit(again, plan, Position(1))
     expected = whole.model.state_dict()
@@ -115,7 +84,7 @@ def test_a_checkpoint_of_another_format_is_not_gone_on_with(tmp_path, found):
 
 
 def test_a_checkpoint_of_another_model_is_refused():
-    learn, watch, _ = small_learner()
+    learn, watch, _ = watched_learner()
     watch.begin = Checkpoint(Position(), {"model.a": torch.ones(2)}, {})
     with pytest.raises(HistoError, match="is of another model"):
         fit(learn, Plan(0, 1, 1e-3, pretrained=False))

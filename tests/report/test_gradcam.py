@@ -1,187 +1,23 @@
-"""Where a model looked: Grad-CAM by the end of training, judged and drawn without torch."""
+"""Grad-CAM in the report: the share inside the centre, the sheet, damaged or missing maps."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import interpolate
 
-from histo.commands.interpret import gradcam_of
-from histo.config import ModelCard
-from histo.model.body import make_body
-from histo.model.checkpoint import on_cpu, save_best
-from histo.model.gradcam import SAMPLE, SHEET, choose, grad_cam, last_map, save_gradcam
-from histo.pixels import d4
 from histo.report.gradcam import centre_of, enlarge, share_in_centre, share_inside
-from histo.run.folder import RunFolder
-from histo.run.gradcam import GRADCAM, GradCam, concatenate, read_gradcam, write_gradcam
-from histo.run.predictions import Predictions, read_predictions, write_predictions
-from histo.screen import Screen
-from tests.conftest import assert_one_line_error, run_histo
-
-CARD = ModelCard("tiny", ["no", "yes"], 32, None, None, [0.5] * 3, [0.5] * 3)
+from histo.run.gradcam import GRADCAM, GradCam, write_gradcam
+from tests.conftest import assert_one_line_error, run_histo, write_image
+from tests.report.tables import page_of, patches_of, two_classes, write_run
 
 
-def small_model(channels: int = 8) -> nn.Sequential:
-    """A body with an 8x8 map of 32 px patches, nested as fastai nests it, and a head."""
-    torch.manual_seed(0)
-    body = nn.Sequential(
-        nn.Conv2d(3, channels, 3, padding=1),
-        nn.ReLU(),
-        nn.AvgPool2d(4),
-        nn.Conv2d(channels, channels, 1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    return nn.Sequential(nn.Sequential(body), nn.Linear(channels, 2))
-
-
-def spotted(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noise [N, 3, 32, 32]; half with a red spot of 4 px in one of 8x8 cells; labels; the cells."""
-    draw = torch.Generator().manual_seed(seed)
-    patches = 0.3 * torch.randn(n, 3, 32, 32, generator=draw)
-    labels = torch.arange(n) % 2
-    cells = torch.randint(8, (n, 2), generator=draw)
-    for patch, label, (row, column) in zip(patches, labels, cells.tolist(), strict=True):
-        if label:
-            patch[0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] += 3
-    return patches, labels, cells
-
-
-def test_a_model_that_learnt_a_spot_is_seen_to_look_at_the_spot():
-    """Nothing but the spot tells the classes apart: the map's peak must be its cell."""
-    model = small_model()
-    optimizer = torch.optim.Adam(model.parameters(), 0.02)
-    for step in range(60):
-        patches, labels, _ = spotted(64, step)
-        optimizer.zero_grad()
-        cross_entropy(model(patches), labels).backward()
-        optimizer.step()
-    patches, labels, cells = spotted(200, 1000)
-    maps, called = grad_cam(model.eval(), last_map(model[0], 32), patches)
-    assert (called == labels).float().mean() > 0.95
-    found = (called == 1) & (labels == 1)
-    peaks = maps.flatten(1).argmax(1)
-    hit = peaks[found] == (8 * cells[:, 0] + cells[:, 1])[found]
-    assert hit.float().mean() > 0.95
-    assert maps.amax((1, 2))[found].tolist() == pytest.approx([1] * int(found.sum()))
-
-
-def test_what_moves_all_logits_alike_moves_no_map():
-    """No answer changes by it, so no reason does."""
-    model, patches = small_model().eval(), spotted(8, 0)[0]
-    before, _ = grad_cam(model, "0.4", patches)
-    with torch.no_grad():
-        model[1].weight += torch.randn(1, 8)
-    after, _ = grad_cam(model, "0.4", patches)
-    assert torch.allclose(before, after, atol=1e-5)
-
-
-def test_a_turned_patch_has_a_turned_map():
-    model, patches = small_model().eval(), spotted(8, 0)[0]
-    model[0][0][0] = nn.Conv2d(3, 8, 1)  # sees no direction
-    maps, _ = grad_cam(model, "0.4", patches)
-    for k in range(d4.VIEWS):
-        turned = d4.view(patches.permute(0, 2, 3, 1), k).permute(0, 3, 1, 2).contiguous()
-        seen, _ = grad_cam(model, "0.4", turned)
-        assert torch.allclose(d4.view(maps[..., None], k)[..., 0], seen, atol=1e-5), k
-
-
-def test_the_map_is_selvarajus_by_hand():
-    """One linear layer over the mean of the map: channel weights are differences of its rows."""
-    model, patches = small_model().eval(), spotted(8, 0)[0]
-    features = model[0][0][:5](patches)
-    called = model(patches).argmax(1)
-    rows = model[1].weight[called] - model[1].weight[1 - called]
-    expected = (rows[:, :, None, None] * features).sum(1).relu()
-    expected = expected / expected.amax((1, 2), keepdim=True).clamp(min=1e-30)
-    maps, said = grad_cam(model, "0.4", patches)
-    assert torch.equal(said, called)
-    assert torch.allclose(maps, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("arch", "layer", "cells"),
-    [
-        ("resnet18", "0.layer4", 3),
-        ("squeezenet1_1", "0.features", 5),
-        ("densenet121", "0.features", 3),
-        ("convnext_tiny", "0.features", 3),
-        ("efficientnet_b0", "0.features", 3),
-        ("resnet10t", "0.layer4", 3),  # timm's
-    ],
-)
-def test_the_last_map_is_found_whatever_the_architecture(arch, layer, cells):
-    if arch == "resnet10t":
-        pytest.importorskip("timm")
-    body = nn.Sequential(make_body(arch)).eval()
-    assert last_map(body, 96) == layer
-    with torch.no_grad():
-        features = body(torch.zeros(1, 3, 96, 96)).shape[1]
-    model = nn.Sequential(body, nn.Linear(features, 2))
-    maps, _ = grad_cam(model, layer, torch.randn(2, 3, 96, 96))
-    assert maps.shape == (2, cells, cells)
-
-
-class Tokens(nn.Module):
-    """A transformer in little: a map that becomes a list of tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches, self.mix = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 8)
-
-    def forward(self, x):
-        """Normalised patches to features [B, 8]."""
-        return self.mix(self.patches(x).flatten(2).mT).mean(1)
-
-
-def test_a_model_without_a_last_map_is_said_to_have_none(tmp_path, capsys):
-    model = nn.Sequential(nn.Sequential(Tokens()), nn.Linear(8, 2))
-    run = RunFolder.create(tmp_path / "run", "tiny")
-    save_best(run.checkpoint, on_cpu(model.state_dict()))
-    save_gradcam(
-        run, model, CARD, np.zeros((0, 32, 32, 3), np.uint8).take, np.zeros(0, int), 8, Screen()
-    )
-    assert capsys.readouterr().out == (
-        "note: tiny has no last feature map: no picture of where it looked\n"
-    )
-    assert not (run.path / GRADCAM).exists()
-
-
-def test_a_patch_that_shrinks_to_one_place_within_a_block_has_no_map():
-    """Half a block's way is not all of the evidence."""
-    assert last_map(nn.Sequential(make_body("resnet50")).eval(), 32) is None
-
-
-def test_mistakes_come_the_surest_first_then_typical_hits_of_each_class_then_a_sample():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(2, size=500)
-    scores = np.clip(rng.normal(0.3 + 0.4 * labels, 0.25), 0.01, 0.99)
-    table = Predictions(
-        [str(n) for n in range(500)], labels, np.stack([1 - scores, scores], 1), ["a", "b"]
-    )
-    rows, drawn = choose(table)
-    mistakes, hits, sample = rows[:SHEET], rows[SHEET : 2 * SHEET], rows[drawn]
-    called, sure = table.probabilities.argmax(1), table.probabilities.max(1)
-    wrong = np.flatnonzero(called != labels)
-    assert sure[mistakes].tolist() == sorted(sure[wrong], reverse=True)[:SHEET]
-    assert sorted(called[hits]) == [0] * 3 + [1] * 3
-    for c in (0, 1):
-        right = (called == c) & (labels == c)
-        assert np.abs(sure[hits[called[hits] == c]] - np.median(sure[right])).max() < 0.02
-    assert len(sample) == len(set(sample)) == SAMPLE
-    assert np.array_equal(choose(table)[0], rows)
-
-
-def test_enlarging_is_bilinear_and_even_attention_gives_the_centre_its_area():
+def test_enlarging_is_bilinear_and_a_uniform_map_gives_the_centre_its_area():
     maps = np.random.default_rng(0).random((2, 3, 5))
     there = interpolate(torch.tensor(maps)[:, None], (96, 96), mode="bilinear")[:, 0].numpy()
     assert enlarge(maps, 96) == pytest.approx(there)
@@ -200,11 +36,11 @@ def test_shares_are_means_over_the_sample_alone_and_by_class_called():
     drawn = np.arange(60) % 10 != 0
     ids = [str(n) for n in range(60)]
     found = share_in_centre(GradCam(ids, called, drawn, maps, 96), 32, None)
-    assert found["patches"] == 54
-    assert found["even"] == pytest.approx(1 / 9)
-    assert found["classes"]["yes"]["share"] == pytest.approx(1)
-    assert found["classes"]["no"]["share"] == pytest.approx(9 / 36)
-    low, high = found["classes"]["no"]["interval"]
+    assert found.patches == 54
+    assert found.even == pytest.approx(1 / 9)
+    assert found.classes["yes"].share == pytest.approx(1)
+    assert found.classes["no"].share == pytest.approx(9 / 36)
+    low, high = found.classes["no"].interval
     assert low < 9 / 36 < high
 
 
@@ -214,81 +50,82 @@ def test_the_centre_is_that_of_patchcamelyon_or_what_the_user_says():
 
 
 @pytest.fixture
-def looked(tiny_run: Path) -> GradCam:
-    """What the session's run kept."""
-    found = read_gradcam(tiny_run / GRADCAM)
-    assert found is not None
-    return found
+def run(tmp_path: Path) -> Path:
+    """A run folder with maps of 3x3 cells of its first 40 patches of 32 px, every second a sample."""
+    labels, table = two_classes()
+    images = tmp_path / "images"
+    images.mkdir()
+    for n, pixels in enumerate(patches_of([str(n) for n in range(len(labels))])):
+        write_image(images / f"{n}.png", pixels)
+    folder = write_run(tmp_path / "run", images=str(images))
+    write_gradcam(folder, maps_of(table))
+    return folder
 
 
-def test_a_run_keeps_maps_of_its_validation_patches(tiny_run, looked):
-    table = read_predictions(tiny_run / "predictions.csv")
-    assert looked.drawn.sum() == len(table.ids)  # fewer than the sample would be
-    assert set(looked.ids) == set(table.ids)
-    assert looked.side == 48
-    assert looked.maps.shape[1:] == (2, 2)
-    assert 0 <= looked.maps.min() < looked.maps.max() == 1
-    called = dict(zip(table.ids, table.probabilities.argmax(1), strict=True))
-    assert looked.called == [table.vocab[called[name]] for name in looked.ids]
+def maps_of(table: np.ndarray, cells: int = 3) -> GradCam:
+    """Maps of the first 40 patches of a table."""
+    called = [str(c) for c in (table[:40, 1] >= 0.5).astype(int)]
+    maps = np.random.default_rng(0).random((40, cells, cells))
+    return GradCam([str(n) for n in range(40)], called, np.arange(40) % 2 == 0, maps, 32)
 
 
-def test_the_report_shows_where_the_model_looked(tiny_run, looked, tmp_path):
-    """Without a centre by itself, for patches of 48 px; with one where it is given."""
-    run = shutil.copytree(tiny_run, tmp_path / "run")
-    page = (tiny_run / "report" / "report.html").read_text()
-    assert "Why: where the model looked" in page
+def test_the_report_shows_maps_and_their_share_inside_the_centre(run):
+    """Patches of 32 px have no known centre: it is reported where the user gives one."""
+    assert run_histo("interpret", run).exit_code == 0
+    page = page_of(run / "report")
+    assert "Grad-CAM: where the model looked" in page
     assert "inside the centre" not in page
-    said = "2x2 cells, too few to tell a centre from the rest"
-    assert_one_line_error(run_histo("interpret", run, "--centre", 16), said)
-    finer = np.random.default_rng(0).random((len(looked.ids), 3, 3))
-    write_gradcam(run / GRADCAM, replace(looked, maps=finer))
+    assert "gradcam" not in json.loads((run / "report" / "metrics.json").read_text())
     result = run_histo("interpret", run, "--centre", 16)
     assert result.exit_code == 0, result.output
-    found = json.loads((run / "report" / "metrics.json").read_text())["attention"]
-    assert found["even"] == pytest.approx(1 / 9)
-    assert sum(part["patches"] for part in found["classes"].values()) == found["patches"]
-    assert "Attention that falls inside the centre 16x16 px" in result.stdout
-    assert "Even attention would give 11.1 %" in (run / "report" / "report.html").read_text()
-    assert_one_line_error(run_histo("interpret", run, "--centre", 64), "48x48 px")
+    found = json.loads((run / "report" / "metrics.json").read_text())["gradcam"]
+    assert found["even"] == pytest.approx(1 / 4)
+    assert sum(part["patches"] for part in found["classes"].values()) == found["patches"] == 20
+    assert "Grad-CAM inside the centre 16x16 px" in result.stdout
+    assert "A uniform map would have 25.0 %" in page_of(run / "report")
+    assert (run / "report" / "gradcam.png").stat().st_size > 1000
 
 
-def test_the_maps_of_folds_are_joined(tiny_run, looked, tmp_path):
-    both = concatenate([looked, looked])
-    assert len(both.ids) == len(both.maps) == 2 * len(looked.ids)
-    run = shutil.copytree(tiny_run, tmp_path / "folds")
-    settings = json.loads((run / "config.json").read_text())
-    settings["folds"]["value"] = 2
-    (run / "config.json").write_text(json.dumps(settings))
-    for number in (1, 2):
-        (run / f"fold-{number}").mkdir()
-        shutil.copyfile(run / GRADCAM, run / f"fold-{number}" / GRADCAM)
+def test_a_centre_that_the_maps_cannot_show_is_one_line(run):
+    assert_one_line_error(run_histo("interpret", run, "--centre", 64), "32x32 px")
+    write_gradcam(run, maps_of(two_classes()[1], cells=2))
+    assert_one_line_error(run_histo("interpret", run, "--centre", 16), "2x2 cells")
+    assert run_histo("interpret", run).exit_code == 0
+
+
+def test_the_maps_of_folds_are_in_one_report(run, tmp_path):
+    """Half of the maps in each fold give the report of all of them in the run."""
+    run_histo("interpret", run, "--centre", 16)
+    whole = json.loads((run / "report" / "metrics.json").read_text())["gradcam"]
+    config = json.loads((run / "config.json").read_text())
+    config["folds"] = {"value": 2, "source": "given"}
+    (run / "config.json").write_text(json.dumps(config))
     (run / GRADCAM).unlink()
-    assert gradcam_of(RunFolder(run)).ids == both.ids
+    found = maps_of(two_classes()[1])
+    for number, rows in enumerate((slice(0, 20), slice(20, 40))):
+        half = GradCam(
+            found.ids[rows], found.called[rows], found.drawn[rows], found.maps[rows], found.side
+        )
+        (run / f"fold-{number + 1}").mkdir()
+        write_gradcam(run / f"fold-{number + 1}", half)
+    assert run_histo("interpret", run, "--centre", 16).exit_code == 0
+    assert json.loads((run / "report" / "metrics.json").read_text())["gradcam"] == whole
 
 
-def test_a_damaged_file_of_maps_is_one_line(tiny_run, looked, tmp_path):
-    run = shutil.copytree(tiny_run, tmp_path / "run")
+def test_a_damaged_file_of_maps_is_one_line(run, tmp_path):
     data = (run / GRADCAM).read_bytes()
-    write_gradcam(tmp_path / "short.npz", replace(looked, ids=looked.ids[:3]))
-    short = (tmp_path / "short.npz").read_bytes()
+    found = maps_of(two_classes()[1])
+    (tmp_path / "short").mkdir()
+    write_gradcam(tmp_path / "short", replace(found, ids=found.ids[:3]))
+    short = (tmp_path / "short" / GRADCAM).read_bytes()
     for broken in (data[: len(data) // 2], b"", b"no zip", short):
         (run / GRADCAM).write_bytes(broken)
         assert_one_line_error(run_histo("interpret", run), GRADCAM, "is damaged")
 
 
-def test_a_run_without_maps_has_a_report_without_them(tiny_run, tmp_path):
+def test_a_run_without_maps_has_a_report_without_them(run):
     """A run of an earlier version, or of a transformer."""
-    run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / GRADCAM).unlink()
     assert run_histo("interpret", run).exit_code == 0
-    assert not (run / "report" / "attention.png").exists()
-    assert "where the model looked" not in (run / "report" / "report.html").read_text()
-
-
-def test_patches_of_a_model_that_is_one_class_sure_are_no_trouble(tmp_path):
-    """No mistakes, no hits of one class: the sheet has what there is."""
-    write_predictions(
-        tmp_path / "p.csv", list("abc"), ["a", "a", "a"], [[0.9, 0.1]] * 3, ["a", "b"]
-    )
-    rows, drawn = choose(read_predictions(tmp_path / "p.csv"))
-    assert sorted(rows[~drawn]) == [0, 1, 2]
+    assert not (run / "report" / "gradcam.png").exists()
+    assert "where the model looked" not in page_of(run / "report")

@@ -1,13 +1,13 @@
-"""Figures under weights, and whether their intervals hold what they promise."""
+"""95 % intervals hold the true value 95 times of 100, by simulation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.stats import norm
-from sklearn import metrics as sk
 
-from histo.report.intervals import Counts, Ranked, all_figures, interval, intervals
+from histo.report.intervals import interval, intervals, resample
+from histo.report.weighted import Counts, all_metrics
 
 
 def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -15,61 +15,6 @@ def simulate(rng: np.random.Generator, n: int, shift: float = 1.5) -> tuple[np.n
     labels = rng.integers(2, size=n)
     scores = 1 / (1 + np.exp(-(rng.normal(size=n) + shift * labels - shift / 2)))
     return labels, np.stack([1 - scores, scores], 1)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_figures_of_two_classes_are_scikit_learns_with_weights_and_ties(ties):
-    rng = np.random.default_rng(0)
-    labels, table = simulate(rng, 300)
-    if ties:
-        table = table.round(1)
-    w = rng.integers(0, 4, 300).astype(float)
-    scores, called = table[:, 1], table[:, 1] >= 0.5
-    expected = {
-        "roc_auc": sk.roc_auc_score(labels, scores, sample_weight=w),
-        "average_precision": sk.average_precision_score(labels, scores, sample_weight=w),
-        "accuracy": sk.accuracy_score(labels, called, sample_weight=w),
-        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, sample_weight=w),
-        "f1": sk.f1_score(labels, called, sample_weight=w),
-        "log_loss": sk.log_loss(labels, np.clip(table, 1e-15, 1), sample_weight=w),
-        "brier": sk.brier_score_loss(labels, scores, sample_weight=w),
-        "sensitivity": sk.recall_score(labels, called, sample_weight=w),
-        "specificity": sk.recall_score(labels, called, pos_label=0, sample_weight=w),
-    }
-    assert all_figures(labels, table)(w) == pytest.approx(expected, rel=1e-9)
-
-
-def test_figures_of_many_classes_are_scikit_learns_with_weights():
-    rng = np.random.default_rng(1)
-    labels, table = rng.integers(4, size=400), rng.dirichlet(np.ones(4), 400)
-    w = rng.integers(0, 3, 400).astype(float)
-    called = table.argmax(1)
-    one_hot = np.eye(4)[labels]
-    expected = {
-        "roc_auc": np.mean(
-            [sk.roc_auc_score(one_hot[:, c], table[:, c], sample_weight=w) for c in range(4)]
-        ),
-        "average_precision": np.mean(
-            [
-                sk.average_precision_score(one_hot[:, c], table[:, c], sample_weight=w)
-                for c in range(4)
-            ]
-        ),
-        "accuracy": sk.accuracy_score(labels, called, sample_weight=w),
-        "balanced_accuracy": sk.balanced_accuracy_score(labels, called, sample_weight=w),
-        "f1": sk.f1_score(labels, called, average="macro", sample_weight=w),
-        "log_loss": sk.log_loss(labels, table, sample_weight=w),
-        "brier": float((w @ ((table - one_hot) ** 2).sum(1)) / w.sum()),
-    }
-    assert all_figures(labels, table)(w) == pytest.approx(expected, rel=1e-9)
-
-
-def test_a_resample_of_one_class_has_no_auc_but_an_accuracy():
-    labels, table = simulate(np.random.default_rng(2), 20)
-    found = all_figures(labels, table)((labels == 1).astype(float))
-    assert np.isnan(found["roc_auc"])
-    assert np.isnan(found["average_precision"])
-    assert 0 <= found["accuracy"] <= 1
 
 
 TABLES = 1500
@@ -86,17 +31,11 @@ def count_held(
         held[name] += found[name][0] <= value <= found[name][1]
 
 
-def test_where_nothing_is_right_accuracy_is_0():
-    labels = np.array([0, 1, 1])
-    found = Counts(labels, 1 - labels, 2)(np.ones((5, 3)))
-    assert all((values == np.zeros(5)).all() for values in found.values())
-
-
 def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
-    """Every figure but the calibration error; its truth is known, or that of a million patches."""
+    """Every metric but the calibration error; its truth is known, or that of a million patches."""
     rng = np.random.default_rng(0)
     shift = 1.5
-    truth = all_figures(*simulate(rng, 1_000_000, shift))(np.ones(1_000_000)) | {
+    truth = all_metrics(*simulate(rng, 1_000_000, shift))(np.ones(1_000_000)) | {
         "roc_auc": norm.cdf(shift / 2**0.5),
         "accuracy": norm.cdf(shift / 2),
         "sensitivity": norm.cdf(shift / 2),
@@ -105,7 +44,7 @@ def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
     held = dict.fromkeys(truth, 0)
     for seed in range(TABLES):
         labels, table = simulate(rng, 250, shift)
-        count_held(held, intervals(all_figures(labels, table), 250, None, 100, seed), truth)
+        count_held(held, intervals(all_metrics(labels, table), 250, None, 100, seed), truth)
     assert len(held) == 9
     assert all(0.92 <= count / TABLES <= 0.98 for count in held.values()), held
 
@@ -125,7 +64,7 @@ def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_n
     for seed in range(TABLES):
         stain = np.repeat(rng.normal(size=slides), per)
         scores = norm.cdf(rng.normal(size=n) + stain + shift * (labels - 0.5))
-        figures = all_figures(labels, np.stack([1 - scores, scores], 1))
+        figures = all_metrics(labels, np.stack([1 - scores, scores], 1))
         if seed < TABLES / 5:  # so far off that fewer tell
             count_held(plain, intervals(figures, n, None, 100, seed), truth)
         count_held(grouped, intervals(figures, n, groups, 100, seed), truth)
@@ -135,7 +74,7 @@ def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_n
 
 def test_a_perfect_figure_is_not_certain():
     table = np.repeat([[0.9, 0.1], [0.1, 0.9]], 20, axis=0)
-    low, high = intervals(all_figures(np.repeat([0, 1], 20), table), 40)["roc_auc"]
+    low, high = intervals(all_metrics(np.repeat([0, 1], 20), table), 40)["roc_auc"]
     assert high == 1
     assert low == pytest.approx(0.025 ** (1 / 40))
 
@@ -156,7 +95,7 @@ def test_whole_groups_are_drawn_as_many_as_there_are_each_as_often_as_another():
 
 
 def test_the_seed_decides_which_patches_are_drawn():
-    figures = all_figures(*simulate(np.random.default_rng(3), 50))
+    figures = all_metrics(*simulate(np.random.default_rng(3), 50))
     one, again, other = (intervals(figures, 50, rounds=20, seed=seed) for seed in (1, 1, 2))
     assert one == again
     assert all(one[name] != other[name] for name in one)
@@ -172,24 +111,25 @@ def delong_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, floa
 
 def test_the_interval_of_auc_is_near_delongs():
     labels, table = simulate(np.random.default_rng(6), 600)
-    ours = intervals(all_figures(labels, table), 600)["roc_auc"]
+    ours = intervals(all_metrics(labels, table), 600)["roc_auc"]
     assert ours == pytest.approx(delong_interval(labels, table[:, 1]), abs=0.006)
 
 
-def test_a_threshold_reaches_the_rate_that_was_wanted_and_no_better_one_does():
-    rng = np.random.default_rng(7)
-    labels, table = simulate(rng, 300)
-    scores = table[:, 1].round(2)
-    ranked, weights = Ranked(labels == 1, scores), np.ones(300)
-    for wanted in (0.5, 0.9, 0.95, 1):
-        high = ranked.threshold(weights, "sensitivity", wanted)
-        assert (scores[labels == 1] >= high).mean() >= wanted
-        above = scores[scores > high].min()
-        assert (scores[labels == 1] >= above).mean() < wanted
-        low = ranked.threshold(weights, "specificity", wanted)
-        assert (scores[labels == 0] < low).mean() >= wanted
-        below = scores[scores < low].max()
-        assert (scores[labels == 0] < below).mean() < wanted
+def test_parts_are_resampled_by_the_same_draws():
+    """Several parts at once have the intervals that each has alone."""
+    one, two = (all_metrics(*simulate(np.random.default_rng(seed), 50)) for seed in (4, 5))
+    both = resample({"one": one, "two": two}, 50, rounds=50)
+    assert both == {"one": intervals(one, 50, rounds=50), "two": intervals(two, 50, rounds=50)}
+
+
+def test_a_metric_that_is_not_defined_has_no_interval():
+    """An AUC of one class; anything of one patch."""
+    _, table = simulate(np.random.default_rng(0), 20)
+    found = intervals(all_metrics(np.zeros(20, np.int64), table), 20, rounds=50)
+    assert found["roc_auc"] is found["sensitivity"] is None
+    assert found["specificity"] is not None
+    alone = intervals(all_metrics(np.array([0]), table[:1]), 1, rounds=50)
+    assert set(alone.values()) == {None}
 
 
 def test_the_interval_of_a_difference_lies_evenly_around_it():

@@ -1,4 +1,4 @@
-"""The report of a table: its figures, its page, and what it says about the split."""
+"""The report of a table: metrics.json, the page, the terminal."""
 
 from __future__ import annotations
 
@@ -8,38 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
-from histo.report.calibration import judge_calibration
-from histo.run.calls import apply_temperature
+from histo.report.report import write_report
+from histo.report.subject import Subject
+from histo.report.terminal import say_report
 from histo.run.predictions import write_predictions
-from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo, write_image
+from histo.screen import Screen
+from tests.conftest import TINY, assert_one_line_error, run_histo, write_image
+from tests.report.tables import (
+    many_classes,
+    one_class,
+    page_of,
+    predictions,
+    report_of,
+    two_classes,
+    write_run,
+    write_table,
+)
 
 
-def write_table(folder: Path, labels: np.ndarray, table: np.ndarray, name: str = "p.csv") -> Path:
-    """A predictions table with ids a number each."""
-    vocab = [str(c) for c in range(table.shape[1])]
-    ids = [str(n) for n in range(len(labels))]
-    write_predictions(folder / name, ids, [vocab[c] for c in labels], table, vocab)
-    return folder / name
-
-
-def two_classes(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and probabilities that rank most of them right."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(2, size=n)
-    scores = 1 / (1 + np.exp(-(rng.normal(size=n) + 2 * labels - 1)))
-    return labels, np.stack([1 - scores, scores], 1)
-
-
-def report_of(folder: Path, *words: object) -> dict:
-    """metrics.json of an interpreted table."""
-    result = run_histo("interpret", folder / "p.csv", "--out", folder / "report", *words)
-    assert result.exit_code == 0, result.output
-    return json.loads((folder / "report" / "metrics.json").read_text())
-
-
-def test_every_figure_has_an_interval_around_it(tmp_path):
+def test_every_metric_has_an_interval_around_it(tmp_path):
     write_table(tmp_path, *two_classes())
     metrics = report_of(tmp_path, "--sensitivity", 0.9)
     assert (metrics["unit"], metrics["units"]) == ("patch", 200)
@@ -50,9 +38,7 @@ def test_every_figure_has_an_interval_around_it(tmp_path):
 
 
 def test_many_classes_have_intervals_too_each_class_its_own(tmp_path):
-    rng = np.random.default_rng(1)
-    labels = rng.integers(3, size=150)
-    write_table(tmp_path, labels, rng.dirichlet(np.ones(3), 150) * 0.7 + 0.3 * np.eye(3)[labels])
+    write_table(tmp_path, *many_classes())
     metrics = report_of(tmp_path)
     for part in (metrics, *metrics["classes"].values()):
         assert {"roc_auc", "f1"} <= part["intervals"].keys()
@@ -75,44 +61,15 @@ def test_the_operating_point_reaches_what_was_wanted(tmp_path):
     assert both.exit_code == 2
 
 
-def test_groups_get_a_row_each_the_worst_first_and_widen_the_interval(tmp_path):
-    labels, table = two_classes(400)
-    bad = np.arange(400) // 20 == 7
-    table[bad] = table[bad, ::-1]  # slide 7 is read the wrong way round
-    write_table(tmp_path, labels, table)
-    plain = report_of(tmp_path)["intervals"]["roc_auc"]
-    slides = "id,slide\n" + "".join(f"{n},s{n // 20}\n" for n in range(400))
-    (tmp_path / "groups.csv").write_text(slides)
-    metrics = report_of(tmp_path, "--groups", tmp_path / "groups.csv")
-    low, high = metrics["intervals"]["roc_auc"]
-    assert (metrics["unit"], metrics["units"]) == ("slide", 20)
-    assert high - low > plain[1] - plain[0]
-    rows = rows_of(tmp_path / "report" / "by_group.csv")
-    assert len(rows) == 20
-    assert rows[0]["slide"] == "s7"
-    here = np.arange(400) // 20 == 7
-    assert float(rows[0]["roc_auc"]) == pytest.approx(
-        sk.roc_auc_score(labels[here], table[here, 1]), rel=1e-5
-    )
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "Worst slides: s7" in page
-
-
-def one_class(folder: Path) -> Path:
-    """A table of 40 patches, all of class 0, as the normal slides of PatchCamelyon give it."""
-    _, table = two_classes(40)
-    return write_table(folder, np.zeros(40, int), table)
-
-
-def test_patches_of_one_class_are_judged_as_far_as_they_go(tmp_path):
-    """The figures that exist, null and a dash for the others, no curve that would need both."""
+def test_patches_of_one_class_get_only_the_metrics_that_apply(tmp_path):
+    """null and a dash for the others, no curve that needs both classes."""
     write_table(tmp_path, *two_classes())
     report_of(tmp_path)
     assert (tmp_path / "report" / "roc.svg").is_file()
-    table = one_class(tmp_path)
+    table = write_table(tmp_path, *one_class())
     result = run_histo("interpret", table)
     assert result.exit_code == 0, result.output
-    assert "note: No patch is of class 1: figures that compare classes (AUC" in result.stdout
+    assert "note: No patch is of class 1: metrics that compare classes (AUC" in result.stdout
     assert re.search(r"^AUC +–$", result.stdout, re.MULTILINE)
     metrics = json.loads(
         (tmp_path / "report" / "metrics.json").read_text(), parse_constant=pytest.fail
@@ -125,16 +82,16 @@ def test_patches_of_one_class_are_judged_as_far_as_they_go(tmp_path):
     assert metrics["at_0.5"]["intervals"]["sensitivity"] is None
     assert metrics["intervals"]["brier"]
     assert not (tmp_path / "report" / "roc.svg").exists()  # the older report's
-    page = (tmp_path / "report" / "report.html").read_text()
+    page = page_of(tmp_path / "report")
     assert "No patch is of class 1" in page
     assert "Sensitivity against false positive rate" not in page
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
 
 
 def test_a_threshold_cannot_be_found_for_a_class_without_patches(tmp_path):
-    table = one_class(tmp_path)
+    table = write_table(tmp_path, *one_class())
     result = run_histo("interpret", table, "--sensitivity", 0.9)
-    assert_one_line_error(result, "--sensitivity needs patches of class 1")
+    assert_one_line_error(result, "sensitivity needs patches of class 1")
     assert run_histo("interpret", table, "--specificity", 0.9).exit_code == 0
 
 
@@ -147,9 +104,28 @@ def test_many_classes_of_which_one_has_no_patch_are_judged_over_the_others(tmp_p
     assert metrics["classes"]["3"]["roc_auc"] is None
     known = [metrics["classes"][name]["roc_auc"] for name in "012"]
     assert metrics["roc_auc"] == pytest.approx(np.mean(known))
-    assert (
-        "means over classes are of the others" in (tmp_path / "report" / "report.html").read_text()
-    )
+    assert "means over classes leave it out" in page_of(tmp_path / "report")
+
+
+def test_the_report_of_a_python_caller_is_quiet_until_it_is_said(tmp_path, capsys):
+    """`write_report` prints no results; `say_report` prints them all."""
+    table = predictions(*two_classes())
+    metrics = write_report(tmp_path, table, Subject("two"), Screen(quiet=True))
+    assert not capsys.readouterr().out
+    say_report(metrics, Screen())
+    said = capsys.readouterr().out
+    for word in ("AUC", "sensitivity", "(Youden)", "log loss", "bootstrap over 200 patches"):
+        assert word in said
+
+
+def test_a_run_folder_says_what_was_trained_on_what(tmp_path):
+    """Its settings, its versions and its groups are in the page."""
+    groups = [f"s{n // 20}" for n in range(200)]
+    run = write_run(tmp_path / "run", groups=groups, group_column="slide", seed=7)
+    assert run_histo("interpret", run).exit_code == 0
+    page = page_of(run / "report")
+    for word in ("tiny, starting weights: none", "By slide", "histo version", "<td>7</td>"):
+        assert word in page
 
 
 def test_the_first_sentence_counts_as_a_person_would(tmp_path):
@@ -157,13 +133,15 @@ def test_the_first_sentence_counts_as_a_person_would(tmp_path):
     scores = np.where(np.arange(100) % 20 < np.where(labels, 15, 2), 0.9, 0.1)
     write_table(tmp_path, labels, np.stack([1 - scores, scores], 1))
     report_of(tmp_path)
-    page = (tmp_path / "report" / "report.html").read_text()
-    said = "it finds 75 of 100 patches of class &#x27;1&#x27;, and calls 10 of 100 others"
+    page = page_of(tmp_path / "report")
+    said = (
+        "the model finds 75 of 100 patches of class &#x27;1&#x27; and wrongly calls 10 of 100 other"
+    )
     assert said in page
 
 
 def test_the_page_needs_nothing_but_itself(tiny_run):
-    page = (tiny_run / "report" / "report.html").read_text()
+    page = page_of(tiny_run / "report")
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
     assert "https://" not in page
     assert page.count("<figure>") >= 7
@@ -174,7 +152,7 @@ def test_the_page_needs_nothing_but_itself(tiny_run):
 
 def test_the_page_says_that_the_patches_judged_also_chose_the_epoch(tiny_run):
     """The best of many epochs on these patches looks a little better than it is."""
-    page = (tiny_run / "report" / "report.html").read_text()
+    page = page_of(tiny_run / "report")
     assert "kept apart, which also chose the epoch kept" in page
 
 
@@ -184,28 +162,9 @@ def test_names_in_the_page_are_text_not_markup(tmp_path):
     ids = [f"{n}" for n in range(60)]
     write_predictions(tmp_path / "p.csv", ids, [names[c] for c in labels], table, names)
     report_of(tmp_path)
-    page = (tmp_path / "report" / "report.html").read_text()
+    page = page_of(tmp_path / "report")
     assert "<script>yes" not in page
     assert "<b>no" not in page
-
-
-def test_an_overconfident_table_gets_the_temperature_that_mends_it(tmp_path):
-    labels, table = two_classes(2000)
-    sure = apply_temperature(table, 1 / 3)
-    write_table(tmp_path, labels, sure)
-    found = report_of(tmp_path)["calibration"]
-    honest = judge_calibration(labels, table)["temperature"]
-    assert found["temperature"] == pytest.approx(3 * honest, rel=0.01)
-    assert found["after"]["log_loss"] < found["before"]["log_loss"]
-    assert found["after"]["error"] < found["before"]["error"]
-
-
-def test_a_calibrated_table_is_left_alone(tmp_path):
-    rng = np.random.default_rng(3)
-    scores = rng.random(500)
-    labels = (rng.random(500) < scores).astype(int)
-    found = judge_calibration(labels, np.stack([1 - scores, scores], 1))
-    assert 0.8 < found["temperature"] < 1.25
 
 
 def write_slides(folder: Path, slides: int, per: int, seed: int) -> Path:
@@ -239,7 +198,7 @@ def train_on_slides(folder: Path, weights: Path, seed: int) -> dict[str, tuple[f
         result = run_histo("train", data, *TINY, "--batch-size", 8, *recipe, *words, "--out", run)
         assert result.exit_code == 0, result.output
         lines = run_histo("interpret", run).stdout.splitlines()
-        said = next(line for line in lines if not line.startswith("no mistakes"))
+        said = next(line for line in lines if not line.startswith("no sheet"))
         found[name] = json.loads((run / "report" / "metrics.json").read_text())["roc_auc"], said
     return found
 
@@ -253,10 +212,10 @@ def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path, w
     auc, said = found["random"]
     assert auc > 0.95
     assert "optimistic for new slides" in said
-    assert "Believe those of a split by slide" in said
-    page = (tmp_path / "random" / "report" / "report.html").read_text()
+    assert "Only a split by slide or patient" in said
+    page = page_of(tmp_path / "random" / "report")
     assert said.removeprefix("note: ") in page
     auc, said = found["grouped"]
     assert abs(auc - 0.5) < 0.33
     assert "none of 48 is on both sides" in said
-    assert said in (tmp_path / "grouped" / "report" / "report.html").read_text()
+    assert said in page_of(tmp_path / "grouped" / "report")

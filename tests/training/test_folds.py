@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from histo.data.decode import read_patch
 from histo.data.patch_files import list_patches
-from histo.model.bundle import Bundle
 from histo.model.card import read_card
 from histo.model.checkpoint import Checkpoint, Position, load_best
 from histo.model.network import make_one
+from histo.model.torch_engine import TorchEngine
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions
-from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo
+from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo, unfinish
 
 FOLDS = ("--weights", "none", "--epochs", 1, "--folds", 3)
 
@@ -51,6 +51,14 @@ def test_every_patch_is_predicted_by_the_model_that_did_not_see_it(folds):
     assert "in 3 folds" in (folds / "report" / "report.html").read_text()
 
 
+def test_folds_without_groups_warn_that_the_split_is_random(folds):
+    """On the terminal and in the report."""
+    warning = "The split is random over patches"
+    assert f"note: {warning}" in run_histo("interpret", folds, "--out", folds / "again").stdout
+    assert warning in (folds / "report" / "report.html").read_text()
+    assert json.loads((folds / "report" / "metrics.json").read_text())["split"]["folds"] == 3
+
+
 def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
     card, _ = read_card(folds / "export")
     assert card.models == 3
@@ -60,7 +68,8 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
     for number in range(3):
         model = make_one(card)
         load_best(RunFolder(folds).fold(number) / "checkpoint", model)
-        each.append(Bundle(card, model, torch.device("cpu")).predict(patches)[:, 1])
+        engine = TorchEngine(card, model, torch.device("cpu"))
+        each.append(engine.get(engine.run(engine.put(patches)))[:, 1])
     out = tmp_path / "all.csv"
     run_histo("predict", folds / "export", dataset / "test", "--raw", "--out", out)
     together = table_of(out)
@@ -70,9 +79,10 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
 
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_path):
     run = shutil.copytree(folds, tmp_path / "run")
+    unfinish(run)
     (run / "predictions.csv").unlink()
     shutil.rmtree(run / "fold-2")
-    (run / "fold-3" / "learning_curve.svg").unlink()
+    unfinish(run / "fold-3")
     shutil.rmtree(run / "fold-3" / "checkpoint")  # as if killed before its first checkpoint
     result = run_histo("train", "--resume", run)
     assert result.exit_code == 0, result.output
@@ -93,9 +103,10 @@ def sources_of(config: dict[str, dict[str, object]]) -> dict[str, object]:
 def test_a_fold_that_was_cut_goes_on_with_the_device_given_now(folds, tmp_path):
     """Begun on a GPU that is not here; killed after its last checkpoint, before its end."""
     run = shutil.copytree(folds, tmp_path / "run")
+    unfinish(run)
     (run / "predictions.csv").unlink()
     cut = RunFolder(run / "fold-2")
-    (cut.path / "learning_curve.svg").unlink()
+    unfinish(cut.path)
     rows = cut.read_history()
     model = load_file(cut.checkpoint / "best.safetensors")
     tensors = {f"model.{name}": value for name, value in model.items()}
@@ -106,7 +117,7 @@ def test_a_fold_that_was_cut_goes_on_with_the_device_given_now(folds, tmp_path):
         place.config.write_text(
             json.dumps(config | {"device": {"value": "cuda:9", "source": "given"}})
         )
-    assert_one_line_error(run_histo("train", "--resume", run), "--device cuda:9")
+    assert_one_line_error(run_histo("train", "--resume", run), "no device 'cuda:9'")
     done = run_histo("train", "--resume", run, "--device", "cpu")
     assert done.exit_code == 0, done.output
     assert cut.finished
@@ -118,8 +129,8 @@ def test_a_run_of_folds_is_never_overwritten_nor_gone_on_with_otherwise(folds, d
     words = ("train", dataset, *TINY, *FOLDS, "--out", run)
     assert_one_line_error(run_histo(*words), "never overwritten")
     assert_one_line_error(run_histo("train", "--resume", run), "is finished")
-    (run / "predictions.csv").unlink()
-    assert_one_line_error(run_histo("train", "--resume", run, "--folds", 2), "--folds 3, not 2")
+    unfinish(run)
+    assert_one_line_error(run_histo("train", "--resume", run, "--folds", 2), "folds 3, not 2")
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,13 @@ from histo.files.writing import write_json
 from histo.model.checkpoint import Checkpoint, Position
 from histo.run.folder import RunFolder
 from histo.screen import Screen
+from histo.training.recipe import Plan, fit
 from histo.training.recording import record_resumed, session
 from histo.training.resume import read_settings
 from histo.training.stopping import stop_asked
-from histo.training.watch import Plan, fit
-from tests.conftest import TINY, assert_one_line_error, run_histo
+from tests.conftest import TINY, assert_one_line_error, run_histo, unfinish
 from tests.kills import result
-from tests.test_checkpoint import small_learner
+from tests.small import watched_learner
 
 NOTHING = ("--weights", "none")
 
@@ -129,10 +129,10 @@ def test_a_scheduler_asks_once_and_a_second_time_interrupts(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--epochs", 300), "--epochs 200, not 300: its schedule is planned for that"),
-        (("--seed", 1), "--seed 0, not 1"),
-        (("--batch-size", 8), "--batch-size 16, not 8"),
-        (("--augment", "none"), "--augment stain, not none"),
+        (("--epochs", 300), "epochs 200, not 300: its schedule is planned for that"),
+        (("--seed", 1), "seed 0, not 1"),
+        (("--batch-size", 8), "batch_size 16, not 8"),
+        (("--augment", "none"), "augment stain, not none"),
     ],
 )
 def test_other_settings_than_the_runs_are_refused(cut, words, said):
@@ -172,7 +172,7 @@ def test_other_data_than_the_runs_are_refused(cut, dataset, tmp_path, change):
 
 def test_the_same_data_may_lie_elsewhere(tiny_run, dataset, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
-    (run / "learning_curve.svg").unlink()  # as if killed before its first checkpoint
+    unfinish(run)  # as if killed before its first checkpoint
     shutil.rmtree(run / "checkpoint")
     data = shutil.copytree(dataset, tmp_path / "data")
     done = run_histo("train", data, "--resume", run)
@@ -291,7 +291,7 @@ class Spoil(Callback):
 
 def test_a_loss_that_is_not_finite_names_batch_and_rate_and_keeps_the_checkpoint_before():
     torch.manual_seed(0)
-    learn, _, kept = small_learner(Spoil())
+    learn, _, kept = watched_learner(Spoil())
     with pytest.raises(HistoError, match=r"batch 3 of epoch 2, at learning rate \d"):
         fit(learn, Plan(0, 3, 1e-3, pretrained=False))
     assert kept[-1].position == Position(1, 2)
@@ -312,12 +312,12 @@ def test_the_schedule_goes_on_where_it_was():
                 place = (self.watch.at.epoch, self.watch.at.batch)
                 seen.append((place, hyper["lr"], hyper["mom"], hyper["wd"]))
 
-    learn, _, kept = small_learner(Look())
+    learn, _, kept = watched_learner(Look())
     fit(learn, plan)
     whole, middle = {s[0]: s[1:] for s in seen}, kept[6]
     assert middle.position == Position(1, 3)
     seen.clear()
-    learn, watch, _ = small_learner(Look())
+    learn, watch, _ = watched_learner(Look())
     watch.begin, watch.at = middle, middle.position
     fit(learn, plan, middle.position)
     assert seen[0][0] == (1, 3)

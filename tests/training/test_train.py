@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from histo.config import ModelCard, TrainConfig
-from histo.data.loaders import make_loaders
-from histo.data.patch_files import list_patches
-from histo.data.store import open_store
-from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.learner import build_learner
+from histo.config import TrainConfig
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions
-from histo.screen import Screen
+from histo.training.callbacks import Watch
+from histo.training.recipe import Plan, fit
 from histo.training.resume import read_settings
-from histo.training.watch import Plan, Watch, fit
 from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo, write_image
+from tests.small import dataset_of, learner_of, report
 
 
 def files(folder: Path) -> set[str]:
@@ -113,21 +109,15 @@ def test_training_learns_and_needs_no_store_to_give_the_same(dataset, weights, t
     assert again.store == tmp_path / "store", "resumed, it would decode into another store"
 
 
-def test_while_frozen_the_body_keeps_still_and_batch_norm_too(dataset, tmp_path):
+def test_while_frozen_the_body_keeps_still_and_batch_norm_too():
     """Not a tensor of the body moves, running statistics included; then all of it trains."""
-    card = ModelCard("resnet18", ["0", "1"], 48, None, None, IMAGENET_MEAN, IMAGENET_STD)
-    paths = list_patches(dataset / "train")
-    store = open_store(paths, None, None, None, Screen(quiet=True))
-    labels = ["0", "1"] * (len(paths) // 2)
-    valid = np.arange(len(paths)) < 32
-    where = {"batch_size": 32, "augment": "d4", "mean": card.mean, "std": card.std}
-    cpu = torch.device("cpu")
-    dls = make_loaders(store, labels, valid, card.vocab, device=cpu, **where)
-    learn = build_learner(dls, make_body("resnet18"), 512, card, "fp32")
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 48, 48, 3), dtype=np.uint8)
+    learn = learner_of(dataset_of(pixels, np.arange(96) < 32), "resnet18", 32)
     seen = []
 
     def look(learn, _epoch):
         seen.append({k: v.clone() for k, v in learn.model[0].state_dict().items()})
+        report(learn)
 
     before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
     head = learn.model[1][1].weight.clone()
@@ -276,10 +266,10 @@ def test_bad_data_is_one_line_and_leaves_nothing(dataset, tmp_path, spoil, said)
     [
         (["--arch", "resnet5", "--weights", "none"], "the nearest are"),
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
-        (["--weights", "none", "--device", "cuda:9"], "--device cuda:9"),
+        (["--weights", "none", "--device", "cuda:9"], "no device 'cuda:9'"),
         (["--weights", "none", "--precision", "fp16"], "fp16 needs a CUDA GPU"),
         (["--weights", "none", "--crop", "64"], "too small for a crop of 64"),
-        (["--weights", "none", "--lr", "fast"], "--lr fast"),
+        (["--weights", "none", "--lr", "fast"], "learning rate 'fast' is not"),
     ],
 )
 def test_bad_settings_are_one_line_and_leave_nothing(dataset, tmp_path, words, said):
@@ -310,8 +300,8 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     def full(*_args, **_kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("histo.training.watch.fit", full)
+    monkeypatch.setattr("histo.training.recipe.fit", full)
     out = tmp_path / "run"
     result = run_histo("train", dataset, *TINY, "--weights", "none", "--out", out)
-    assert_one_line_error(result, "out of memory at batch size 16: try --batch-size 8")
+    assert_one_line_error(result, "out of memory at batch size 16 (try --batch-size 8)")
     assert not out.exists()

@@ -15,19 +15,25 @@ from histo.commands.export import export
 from histo.commands.interpret import interpret
 from histo.commands.predict import predict_to
 from histo.commands.train import train
+from histo.config import TrainConfig
 from histo.data.labels import read_labels
 from histo.data.split import random_split
 from histo.data.synth import synthetic_patches, write_dataset
 from histo.errors import HistoError
 from histo.screen import Progress, Screen, screen_of
 
-TRAIN, TEST, COLOUR, SEED = 1500, 400, 400, 20
-"""Patches to train on, to test, and to learn mean colours from."""
-EPOCHS, CROP = 5, 64
-"""From nothing, on the centre 64x64 px: what two cores learn in two minutes."""
+PATCHES, EPOCHS, CROP, SEED = 1500, 5, 64, 20
+"""Trained from nothing, on the centre 64x64 px: what two cores learn in two minutes."""
 
 
-def demo(folder: str | Path = "histo-demo", *, progress: Progress = False) -> Path:
+def demo(
+    folder: str | Path = "histo-demo",
+    *,
+    patches: int = PATCHES,
+    epochs: int = EPOCHS,
+    arch: str = TrainConfig.arch,
+    progress: Progress = False,
+) -> Path:
     """Draw patches into `folder`, then check, train, interpret, export and predict them.
 
     Returns the folder. Raises HistoError where something is in it already.
@@ -35,41 +41,43 @@ def demo(folder: str | Path = "histo-demo", *, progress: Progress = False) -> Pa
     folder, screen = Path(folder), screen_of(progress)
     if folder.exists() and any(folder.iterdir()):
         raise HistoError(f"{folder} exists and is not empty (give another folder)")
-    start = time.monotonic()
-    data, run = folder / "data", folder / "run"
-    draw_patches(folder, data, screen)
-    run_commands(folder, data, run, screen)
-    screen.say(
-        f"\non {TEST} patches it never saw: AUC {unseen_auc(data, folder / 'predictions.csv'):.4f} "
-        f"({time.monotonic() - start:.0f} s in all)"
-    )
-    screen.say(f"report: {run / 'report'}")
-    screen.say(f"bundle: {run / 'export'}")
+    start, test = time.monotonic(), 4 * patches // 15
+    draw_patches(folder, patches, test, screen)
+    training = {"weights": "none", "crop": CROP, "epochs": epochs, "no_store": True}
+    if arch != TrainConfig.arch:
+        training["arch"] = arch
+    run_commands(folder, training, screen)
+    auc, seconds = unseen_auc(folder), time.monotonic() - start
+    screen.say(f"\non {test} patches it never saw: AUC {auc:.4f} ({seconds:.0f} s in all)")
+    screen.say(f"report: {folder / 'run' / 'report'}")
+    screen.say(f"bundle: {folder / 'run' / 'export'}")
     return folder
 
 
-def draw_patches(folder: Path, data: Path, screen: Screen) -> None:
+def draw_patches(folder: Path, count: int, test: int, screen: Screen) -> None:
     """The synthetic patches to train on and to test, and how far mean colour goes on them."""
     try:
-        write_dataset(data, TRAIN, SEED, screen)
-        write_dataset(data, TEST, SEED + 1, screen, labels=False)
+        write_dataset(folder / "data", count, SEED, screen)
+        write_dataset(folder / "data", test, SEED + 1, screen, labels=False)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    colour = mean_colour_auc(COLOUR)
-    screen.say(f"{TRAIN:,} synthetic patches in {data}, drawn by histo, of no patient")
+    colour = mean_colour_auc(max(40, test))
+    screen.say(f"{count:,} synthetic patches in {folder / 'data'}, drawn by histo, of no patient")
     screen.say(f"by mean colour alone, a logistic regression reaches AUC {colour:.3f} on them")
 
 
-def run_commands(folder: Path, data: Path, run: Path, screen: Screen) -> None:
-    """The way from patches to predictions, each step as a user would type it."""
-    check_out, table = folder / "check", folder / "predictions.csv"
-    training: dict[str, Any] = {"weights": "none", "crop": CROP, "epochs": EPOCHS}
-    quick = f"--weights none --crop {CROP} --epochs {EPOCHS} --no-store"
-    screen.say(f"\n$ histo check {data} --out {check_out}")
-    check(data, out=check_out, progress=screen)
-    screen.say(f"\n$ histo train {data} --out {run} {quick}")
-    train(data, out=run, no_store=True, progress=screen, **training)
+def run_commands(folder: Path, training: dict[str, Any], screen: Screen) -> None:
+    """The way from patches to predictions, each step said as a user would type it."""
+    data, run, table = folder / "data", folder / "run", folder / "predictions.csv"
+    options = "".join(
+        f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        for name, value in training.items()
+    )
+    screen.say(f"\n$ histo check {data} --out {folder / 'check'}")
+    check(data, out=folder / "check", progress=screen)
+    screen.say(f"\n$ histo train {data} --out {run}{options}")
+    train(data, out=run, progress=screen, **training)
     screen.say(f"\n$ histo interpret {run}")
     interpret(run, progress=screen)
     screen.say(f"\n$ histo export {run}")
@@ -78,12 +86,12 @@ def run_commands(folder: Path, data: Path, run: Path, screen: Screen) -> None:
     predict_to(bundle, data / "test", table, screen)
 
 
-def unseen_auc(data: Path, table: Path) -> float:
-    """The AUC of a table by `histo predict` on the demo's test patches."""
+def unseen_auc(folder: Path) -> float:
+    """The AUC of the predictions of the test patches."""
     from histo.report.metrics import macro_auc
 
-    truth = {row.id: int(row.label) for row in read_labels(data / "test_labels.csv")}
-    with table.open(encoding="utf-8", newline="") as file:
+    truth = {row.id: int(row.label) for row in read_labels(folder / "data" / "test_labels.csv")}
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     probabilities = np.array([[float(row["p_0"]), float(row["p_1"])] for row in rows])
     return macro_auc(np.array([truth[row["id"]] for row in rows]), probabilities)

@@ -84,7 +84,7 @@ def features_of(body: nn.Module, side: int, arch: str) -> int:
     except (RuntimeError, AssertionError, ValueError) as error:
         raise HistoError(
             f"{arch} does not take patches of {side}x{side} px: {_short(error)}",
-            "resize them with {size}: 224 px suits most architectures",
+            "resize them with {size}, 224 px for most architectures",
         ) from None
     finally:
         body.train(was_training)

@@ -126,8 +126,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("scores", "Histograms of the predicted probabilities.", always, draw_scores),
     Figure(
         "reliability",
-        "Is a probability of 0.8 right in 80 of 100 cases? With temperature: each part of the patches "
-        "scaled by the temperature of the others.",
+        "Is a probability of 0.8 right in 80 of 100 cases? In the legend the expected calibration "
+        "error. With temperature: each part of the patches scaled by the temperature of the others.",
         always,
         draw_reliability,
     ),

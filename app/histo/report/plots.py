@@ -120,7 +120,10 @@ def draw_scores(
             )
         ax.set(xlabel="probability of the true class")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
-    ax.legend(loc="upper center", edgecolor="none", framealpha=1)  # over the threshold's line
+    columns = 1 if len(vocab) == 2 else 2
+    rows = -(-len(ax.get_legend_handles_labels()[0]) // columns)
+    ax.set_ylim(top=ax.get_ylim()[1] / (1 - 0.07 * rows))  # room for the legend above the bars
+    ax.legend(loc="upper center", ncols=columns, edgecolor="none", framealpha=1)
     save(figure, path)
 
 
@@ -135,7 +138,7 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
             marker="os"[n % 2],
             linestyle=("-", "--")[n % 2],
             linewidth=2,
-            label=f"{name}, calibration error {bins.error:.3f}",
+            label=f"{name}, error {bins.error:.3f}",
         )
     ax.set(
         xlabel="predicted probability (mean of a bin)",
@@ -145,7 +148,7 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
-    ax.legend(loc="best", frameon=False)
+    ax.legend(loc="lower right", frameon=False)  # below the diagonal, where few points are
     save(figure, path)
 
 

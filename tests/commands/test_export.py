@@ -1,0 +1,63 @@
+"""histo export: the card, the weights and fastai's learner."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+from histo.run.predictions import read_predictions
+from tests.conftest import rows_of, run_histo
+
+
+def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
+    card = json.loads((tiny_run / "export" / "model.json").read_text())
+    assert card["format"] == 1
+    assert card["arch"] == "squeezenet1_1"
+    assert card["vocab"] == ["0", "1"]
+    assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
+    assert card["metrics"]["roc_auc"] <= 1
+    assert set(card["files"]) == {
+        *["model.safetensors", "model.onnx", "learner.pkl", "trained.npy"]
+    }
+    assert card["onnx"] == {"opset": 18, "input": "patches", "output": "probabilities"}
+    assert len(card["fingerprint"]["labels"]) == 64
+
+
+def test_weights_and_learner_predict_what_the_run_did(tiny_run, dataset, tmp_path):
+    """To 1e-5, the learner in a process where histo cannot be imported."""
+    table = read_predictions(tiny_run / "predictions.csv")
+    (tmp_path / "valid.csv").write_text("\n".join(["id", *table.ids]) + "\n")
+    out = tmp_path / "p.csv"
+    words = [tiny_run / "export", tmp_path / "valid.csv", "--images", dataset / "train"]
+    assert run_histo("predict", *words, "--out", out, "--raw").exit_code == 0
+    ours = np.array([[float(r["p_0"]), float(r["p_1"])] for r in rows_of(out)])
+    assert np.abs(ours - table.probabilities).max() < 1e-5
+
+    code = """
+import json, sys
+sys.modules["histo"] = None
+from fastai.learner import load_learner
+learn = load_learner(sys.argv[1])
+with learn.no_bar():
+    print(json.dumps([learn.predict(path)[2].tolist() for path in sys.argv[2:]]))
+"""
+    files = [str(dataset / "train" / f"{name}.tif") for name in table.ids[:6]]
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tiny_run / "export" / "learner.pkl")]
+    done = subprocess.run(
+        [*command, *files], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    theirs = np.array(json.loads(done.stdout.splitlines()[-1]))
+    assert np.abs(theirs - table.probabilities[:6]).max() < 1e-5
+
+
+def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, dataset):
+    data = (tiny_run / "export" / "learner.pkl").read_bytes()
+    data = data.replace(sys.prefix.encode(), b"")  # fastai's own files may lie in a folder "histo"
+    assert b"histo" not in data
+    assert str(dataset).encode() not in data
+    assert str(tiny_run).encode() not in data
+    assert f"{tempfile.gettempdir()}/tmp".encode() not in data  # where the blank patch lay
