@@ -104,7 +104,7 @@ class Bench:
             std=IMAGENET_STD,
             device=device,
             rank=ranks.rank(),
-            world=ranks.world(),
+            world=ranks.world_size(),
         )
 
     def learner(
