@@ -13,12 +13,13 @@ import pytest
 
 import histo
 from histo.config import CheckConfig, TrainConfig
+from tests.commands.test_doctor import broken  # noqa: F401  (a fixture)
 from tests.conftest import rows_of, run_histo
 from tests.python.conftest import TINY
 
 FUNCTIONS = (
-    *("check", "compare", "demo", "doctor", "evaluate", "export", "import_pcam", "interpret"),
-    *("load", "merge", "predict", "train"),
+    *("check", "compare", "demo", "doctor", "draw_patches", "evaluate", "export", "import_pcam"),
+    *("interpret", "load", "merge", "predict", "train"),
 )
 WORDS = ("--arch", "squeezenet1_1", "--weights", "none", "--freeze-epochs", 1, "--epochs", 2)
 WORDS = (*WORDS, "--no-store", "--batch-size", 16, "--device", "cpu")
@@ -196,6 +197,17 @@ def test_check_gives_what_it_found_and_says_nothing(dataset, tmp_path, capfd):
     assert any(finding.count == 2 for finding in found.findings)
 
 
+def test_draw_patches_makes_a_folder_to_train_on(tmp_path, capfd):
+    data = histo.draw_patches(str(tmp_path / "data"), patches=8, test=4, side=48)
+    assert capfd.readouterr() == ("", "")
+    for name, count in (("train", 8), ("test", 4)):
+        rows = rows_of(data / f"{name}_labels.csv")
+        assert sum(row["label"] == "1" for row in rows) == count / 2
+        assert {path.stem for path in (data / name).iterdir()} == {row["id"] for row in rows}
+    with pytest.raises(histo.HistoError, match="is not empty"):
+        histo.draw_patches(data)
+
+
 def test_import_pcam_gives_the_folder_and_says_nothing(tmp_path, capfd):
     from tests.commands.test_import_pcam import write_pcam
 
@@ -207,12 +219,13 @@ def test_import_pcam_gives_the_folder_and_says_nothing(tmp_path, capfd):
     assert len(rows_of(data / "train_labels.csv")) == 4
 
 
-def test_doctor_gives_its_probes_and_says_nothing(monkeypatch, capfd):
-    monkeypatch.setattr("histo.commands.doctor.PACKAGES", {"PIL.Image": "pillow"})  # the quickest
-    monkeypatch.setattr("histo.commands.doctor.HOST", "127.0.0.1:9")
+def test_doctor_gives_its_probes_and_says_nothing(broken, monkeypatch, capfd):  # noqa: F811
+    """With packages that load at once in the place of the real ones, and no network."""
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     probes = histo.doctor()
     assert capfd.readouterr() == ("", "")
-    assert any(probe.name == "pillow" and not probe.fatal for probe in probes)
+    assert any(probe.name == "torch" and not probe.fatal for probe in probes)
 
 
 def test_progress_speaks(trained, capsys):
