@@ -134,7 +134,9 @@ def test_the_recorder_holds_what_fastais_own_holds(dataset):
     own.plot_loss(skip_start=0)
     assert [len(line.get_xdata()) for line in plt.gca().lines] == [16, 2]
     own.plot_sched()
-    logged = [line for line in rows_of(Path("log.csv")) if line["roc_auc"] and line["epoch"] != "epoch"]
+    logged = [
+        line for line in rows_of(Path("log.csv")) if line["roc_auc"] and line["epoch"] != "epoch"
+    ]
     assert [float(line["roc_auc"]) for line in logged] == pytest.approx(
         [row["roc_auc"] for row in history], abs=1e-5
     )
@@ -144,7 +146,9 @@ def test_the_recorder_holds_what_fastais_own_holds(dataset):
 
 def _rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """Rows of history.csv, which has six digits, that compare as such."""
-    return [{name: pytest.approx(value, rel=1e-5) for name, value in row.items()} for row in history]
+    return [
+        {name: pytest.approx(value, rel=1e-5) for name, value in row.items()} for row in history
+    ]
 
 
 def test_early_stopping_ends_a_run_that_is_then_finished(dataset):
@@ -159,6 +163,7 @@ class Cut(Callback):
     """Ctrl-C before the last epoch."""
 
     def before_epoch(self) -> None:
+        """fastai calls this."""
         if self.epoch == 2:
             raise KeyboardInterrupt
 

@@ -26,6 +26,7 @@ class Cut(Callback):
         self.at = epoch
 
     def before_epoch(self) -> None:
+        """fastai calls this."""
         if self.at == self.epoch and self.n_epoch > 1:
             raise KeyboardInterrupt
 

@@ -14,7 +14,7 @@ from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions
 from histo.screen import Progress, screen_of
-from histo.training.trackers import track_report
+from histo.training.tracking import track_report
 
 if TYPE_CHECKING:
     from histo.report.results import Metrics

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from histo.model.checkpoint import Checkpoint
     from histo.training.callbacks import Epoch, Watch
-    from histo.training.trackers import Tracking
+    from histo.training.tracking import Tracking
 
 HISTORY = (
     "epoch",

@@ -20,7 +20,7 @@ from histo.screen import Screen
 from histo.training.prepare import Job, prepare
 from histo.training.recording import Recording, record_resumed, write_start
 from histo.training.stopping import stop_asked
-from histo.training.trackers import Tracking, tracked
+from histo.training.tracking import Tracking, tracked
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
