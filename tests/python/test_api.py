@@ -174,7 +174,7 @@ def test_evaluate_and_compare_are_the_commands_and_say_nothing(bundle, dataset, 
     capfd.readouterr()
     as_text = {name: str(path) for name, path in test.items()}
     run = histo.evaluate(str(bundle), str(dataset), out=str(tmp_path / "python"), **as_text)
-    found = histo.compare(run.path, str(tmp_path / "cli"), out=str(tmp_path / "both.json"))
+    found = histo.compare(run, str(tmp_path / "cli"), out=str(tmp_path / "both.json"))
     assert capfd.readouterr() == ("", "")
     table = (run.path / "predictions.csv").read_bytes()
     assert table == (tmp_path / "cli" / "predictions.csv").read_bytes()
