@@ -15,7 +15,7 @@ from PIL import Image
 from histo.data.decode import decode_patch, pixel_sha1, read_patch
 from histo.data.remarks import DEEP, EXIF_TURN, TIFF_TURN, remarks
 from histo.errors import HistoError
-from histo.pixels.fit import check_size, fit_patch
+from histo.pixels.fit import Fit
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -328,21 +328,21 @@ def test_float_samples_are_refused(tmp_path):
 
 
 def test_crop_takes_the_centre_and_size_resizes_as_fastai_does(tmp_path):
-    assert np.array_equal(fit_patch(RGB, 16, None, tmp_path), RGB[8:24, 8:24])
+    assert np.array_equal(Fit(crop=16)(RGB, tmp_path), RGB[8:24, 8:24])
     from fastai.vision.augment import Resize, ResizeMethod
     from fastai.vision.core import PILImage
 
     theirs = Resize(20, method=ResizeMethod.Squish)(PILImage.create(RGB), split_idx=1)
-    assert np.array_equal(fit_patch(RGB, None, 20, tmp_path), np.asarray(theirs))
+    assert np.array_equal(Fit(size=20)(RGB, tmp_path), np.asarray(theirs))
     with pytest.raises(HistoError, match="too small for a crop of 64"):
-        fit_patch(RGB, 64, None, tmp_path)
+        Fit(crop=64)(RGB, tmp_path)
 
 
 def test_sizes_must_be_square_and_agree(tmp_path):
     with pytest.raises(HistoError, match="48x48 px are expected"):
-        check_size(RGB, 48, tmp_path)
+        Fit(side=48)(RGB, tmp_path)
     with pytest.raises(HistoError, match="not square"):
-        check_size(RGB[:16], None, tmp_path)
+        Fit()(RGB[:16], tmp_path)
 
 
 def test_the_id_is_the_sha1_of_the_pixels():
