@@ -19,7 +19,7 @@ Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Rate = Literal["sensitivity", "specificity"]
 
 CNN_LR = 1.5e-3
-"""Peak learning rate of convolutional nets; found by measurement (docs/measurements)."""
+"""Peak learning rate of convolutional nets; found by measurement (benchmarks/README.md)."""
 TRANSFORMER_LR = 1e-4
 """Peak learning rate of transformers and ConvNeXt, which diverge at that of a convolutional net."""
 BODY_LR_DIVISOR = 3.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -37,8 +38,12 @@ class Call:
         if spell is spell_in_python:
             given = ", ".join(f"{name}={str(value)!r}" for name, value in self.settings.items())
             return f"{self.purpose}: histo.{self.command}({given})"
-        given = "".join(f" --{name} {value}" for name, value in self.settings.items())
-        return f"{self.purpose}: histo {self.command}{given}"
+        words = [
+            word
+            for name, value in self.settings.items()
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        return f"{self.purpose}: histo {shlex.join([self.command, *words])}"
 
 
 Way = str | Call

@@ -23,7 +23,21 @@ if TYPE_CHECKING:
 
 TO_REPEAT = (
     *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
-    *("size", "augment", "arch", "weights", "epochs", "freeze_epochs", "lr", "batch_size"),
+    *(
+        "size",
+        "id_column",
+        "label_column",
+        "allow_leak",
+        "folds",
+        "compile",
+        "augment",
+        "arch",
+        "weights",
+        "epochs",
+        "freeze_epochs",
+        "lr",
+        "batch_size",
+    ),
     *("seed", "device", "precision"),
 )
 """The settings that the report names, so that the run can be made again."""
@@ -65,7 +79,7 @@ def interpret(
 ) -> Report:
     """Write the report of a run folder, or of any predictions table, and return it.
 
-    `out` is the report's folder, RUN/report by default; `images` is where the patches are, if they
+    `out` is the report's folder, RUN/report or `report` beside a table by default; `images` is where the patches are, if they
     have moved; `groups` is `CSV[:column]`, the slide or patient of each patch; `sensitivity` or
     `specificity` (0 to 1) asks for the threshold that reaches it; `centre` is the side in px of the
     part of a patch that decides its label, 0 for none. Raises HistoError.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.config import PREDICT_BATCH, ModelCard
+from histo.config import PREDICT_BATCH, ModelCard, check_setting
 from histo.data.decode import read_patch
 from histo.data.patch_files import list_patches
 from histo.errors import HistoError
@@ -45,10 +45,11 @@ class Model:
 
         `patches` is a file, a folder, an image uint8 [H, W, 3], RGB, a batch of them uint8
         [N, H, W, 3], or a list of any of these. The id of a file is its name without suffix, that
-        of an array its place in the list. Raises HistoError, naming the one that cannot be read.
+        of an array its place in the list (3, or 3-0 of a batch or list at place 3). Raises HistoError, naming the one that cannot be read.
         """
         import pandas as pd
 
+        check_setting("batch_size", batch_size)
         ids: list[str] = []
         named: list[str] = []
         rows: list[NDArray[np.float64]] = [np.empty((0, len(self.vocab)))]
@@ -86,17 +87,22 @@ def load(bundle: str | Path, *, device: str = "auto") -> Model:
     return Model(open_bundle(Path(bundle), device))
 
 
-def each_patch(patches: Any, place: str = "0") -> Iterator[tuple[str, Pixels]]:
+def each_patch(patches: Any, place: str = "") -> Iterator[tuple[str, Pixels]]:
     """Name and pixels uint8 [H, W, 3] of each patch of a file, a folder, an array, or a list of them."""
     if isinstance(patches, str | Path):
         yield from _files(Path(patches))
     elif isinstance(patches, np.ndarray):
         yield from _arrays(patches, place)
-    elif isinstance(patches, Sequence) or hasattr(patches, "__iter__"):
+    elif hasattr(patches, "__iter__"):
         for number, one in enumerate(patches):
-            yield from each_patch(one, str(number))
+            yield from each_patch(one, _within(place, number))
     else:
         raise HistoError(f"patch {place} is a {type(patches).__name__}, not a path or an array")
+
+
+def _within(place: str, number: int) -> str:
+    """The place of an item of what stands at `place`: 3, or 3-0 within it."""
+    return f"{place}-{number}" if place else str(number)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Pixels]]:
@@ -107,11 +113,11 @@ def _files(path: Path) -> Iterator[tuple[str, Pixels]]:
 def _arrays(pixels: Any, place: str) -> Iterator[tuple[str, Pixels]]:
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
         raise HistoError(
-            f"patch {place} is {pixels.dtype} {list(pixels.shape)}, not uint8 [H, W, 3] or "
+            f"patch {place or 0} is {pixels.dtype} {list(pixels.shape)}, not uint8 [H, W, 3] or "
             "[N, H, W, 3], RGB"
         )
     if pixels.ndim == 3:
-        yield place, pixels
+        yield place or "0", pixels
         return
     for number, one in enumerate(pixels):
-        yield f"{place}-{number}", one
+        yield _within(place, number), one

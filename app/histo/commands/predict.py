@@ -67,6 +67,7 @@ def predict(
         device=device,
         batch_size=batch_size,
     )
+    ranks.barrier()  # the first process of a launch joins the parts of all
     return pd.read_csv(out, dtype={"id": str, "predicted": str}, keep_default_na=False)
 
 
@@ -225,9 +226,7 @@ def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bo
         )
     if tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
-    if (
-        ranks.world_size() > 1
-    ):  # fastai would open_parts by itself, over processes that have not met
+    if ranks.world_size() > 1:  # fastai's get_preds would gather over processes by itself
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.pickled import PickledLearner

@@ -32,8 +32,8 @@ def train(
     """Train a classifier on the patches in `data`, or go on with the run `resume`.
 
     Returns the run: its folder, tables, figures, and the live fastai learner. Each setting is a
-    field of histo.config.TrainConfig; `callbacks` are fastai callbacks. Nothing is written before
-    labels, patches, weights and device have proved good. Raises HistoError.
+    field of histo.config.TrainConfig; `callbacks` are fastai callbacks. No run folder is
+    made before labels, patches, weights and device have proved good. Raises HistoError.
     """
     screen = screen_of(progress)
     given = settings if data is None else {"data": data, **settings}
@@ -42,7 +42,7 @@ def train(
         raise HistoError("there is nothing to train on (give a folder of data, or a run to resume)")
     run = (
         go_on(Path(resume), config, screen, callbacks)
-        if resume
+        if resume is not None
         else begin(config, screen, callbacks)
     )
     screen.say(f"run: {run.path} (next: histo interpret {run.path})")

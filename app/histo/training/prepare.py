@@ -77,7 +77,9 @@ def split_phrase(data: Dataset) -> str:
         return "random over patches: optimistic for new slides"
     if split.kind == "grouped":
         return f"by {split.column}: none of {split.groups:,} is on both sides"
-    return f"as the column {split.column} says"
+    if split.kind == "column":
+        return f"as the column {split.column} says"
+    return "how they were split is not recorded"
 
 
 def start_model(

@@ -92,17 +92,17 @@ class Recording:
             raise stopped
 
     def epoch(self, learn: Learner, seen: Epoch) -> None:
-        """Judge an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
+        """Evaluate an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
         from histo.model.checkpoint import Checkpoint, Position, capture
         from histo.report.metrics import log_loss, macro_auc
 
-        if not self.leads:
-            return
         probabilities = softmax(seen.logits)
         if not np.isfinite(probabilities).all():
-            raise HistoError(
+            diverged = HistoError(
                 f"the predictions are not finite after epoch {seen.number}", *LOWER_RATE
             )
+            diverged.said_elsewhere = not self.leads
+            raise diverged
         labels = seen.labels.numpy()
         row = {
             "epoch": seen.number,
@@ -113,13 +113,15 @@ class Recording:
             "seconds": seen.seconds,
             "patches_per_second": seen.patches / seen.train_seconds,
         }
+        learn.recorder.report(row)
+        if not self.leads:
+            return
         self.rows.append(row)
         score = row["roc_auc"] if len(self.data.vocab) == 2 else -row["valid_loss"]
         tensors, facts = capture(learn, phase_ended=seen.phase_ended)
         if best := score > self.best:
             self.best, tensors["logits"] = score, seen.logits
         checkpoint = Checkpoint(Position(seen.number), tensors, facts)
-        learn.recorder.report(row)
         self._keep(checkpoint)
         self._conclude(checkpoint.part("model."), seen.logits if best else None)
         self._say(row)

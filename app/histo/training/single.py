@@ -203,8 +203,10 @@ def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
 def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
     """fastai's learning rate finder: the suggestion (valley), the rates and losses it tried."""
     learn.unfreeze()
+    before = learn.path
     with TemporaryDirectory() as folder, learn.removed_cbs(learn.watch):
         learn.path = Path(folder)  # where fastai keeps the weights meanwhile
         found = learn.lr_find(show_plot=False)
+    learn.path = before
     rates, losses = learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses]
     return float(found.valley), rates, losses
