@@ -109,12 +109,23 @@ def given(ctx: typer.Context, *left_out: str) -> dict[str, Any]:
     }
 
 
-Data = Annotated[Path, typer.Argument(help="Folder with train_labels.csv and train/*.tif.")]
+DATA_HELP = "Folder with train_labels.csv and train/*.tif, or with a folder for each class."
+Data = Annotated[Path, typer.Argument(help=DATA_HELP)]
 Bundle = Annotated[Path, typer.Argument(help="A bundle by histo export.")]
 LabelsFile = Annotated[
     Optional[Path], typer.Option(help="The label CSV.  [default: DATA/train_labels.csv]")
 ]
-Images = Annotated[Optional[Path], typer.Option(help="The patches.  [default: DATA/train]")]
+LabelFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Labels from folders: level 1, 2 … or a regular expression over the path."),
+]
+GroupFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Groups from folders or file names, as --label-from; none: no groups."),
+]
+Images = Annotated[
+    Optional[Path], typer.Option(help="The patches.  [default: DATA/train, or DATA]")
+]
 IdColumn = Annotated[str, typer.Option(help="Column of file names, with or without suffix.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
 Crop = Annotated[Optional[int], number("crop", "Cut the centre N px first.")]
@@ -171,6 +182,8 @@ def check(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Groups = None,
     write_exclusions: Annotated[
@@ -193,9 +206,7 @@ def check(
 @app.command()
 def train(
     ctx: typer.Context,
-    data: Annotated[
-        Optional[Path], typer.Argument(help="Folder with train_labels.csv and train/*.tif.")
-    ] = None,
+    data: Annotated[Optional[Path], typer.Argument(help=DATA_HELP)] = None,
     resume: Annotated[
         Optional[Path], typer.Option(help="Go on with this run instead of starting one.")
     ] = None,
@@ -206,6 +217,8 @@ def train(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Annotated[
         Optional[str],
@@ -333,7 +346,7 @@ def export(
 def predict(
     ctx: typer.Context,
     bundle: Bundle,
-    patches: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
+    patches: Annotated[list[Path], typer.Argument(help="Patches, folders, or a CSV of names.")],
     out: Annotated[Path, typer.Option(help="The table.")] = Path("predictions.csv"),
     submission: Submission = None,
     images: Annotated[
@@ -373,6 +386,8 @@ def evaluate(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     groups: Groups = None,
     tta: Tta = False,
     device: Device = "auto",
