@@ -18,8 +18,8 @@ from histo.data.check.colour import judge_colours
 from histo.data.check.duplicates import equal_sets, hash_thumbs, likeness, near_sets, thumbnail
 from histo.data.check.inspect import inspect_files
 from histo.data.check.quality import STATISTICS, faults, measure
-from histo.data.dataset import read_label_table, without_excluded
 from histo.data.decode import cv2
+from histo.data.label_table import not_excluded, read_label_table
 from histo.data.labels import read_labels
 from histo.data.patch_files import PatchFiles, list_patches
 from histo.data.synth import synthetic_patches
@@ -243,7 +243,8 @@ def test_train_leaves_the_excluded_out(planted, weights, tmp_path):
 def test_the_table_of_any_finding_can_be_excluded(planted):
     config = TrainConfig(planted.folder, exclude=planted.out / "blurred.csv")
     rows = [row for row in read_labels(config.labels_csv) if row.id in ("blur0", "good0")]
-    assert [row.id for row in without_excluded(rows, config, Screen(quiet=True))] == ["good0"]
+    kept = not_excluded(rows, config.exclude, "id", Screen(quiet=True))
+    assert [rows[place].id for place in kept] == ["good0"]
 
 
 def test_ids_twice_with_two_labels_are_left_out_before_they_are_an_error(dataset, tmp_path):

@@ -20,8 +20,9 @@ from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
 from histo.data.decode_ahead import decode_batches
 from histo.data.groups import groups_of
-from histo.data.labels import Row, read_labels, without_repeats
-from histo.data.patch_files import PatchIndex
+from histo.data.label_table import LabelTable, find_groups, read_labelled
+from histo.data.labels import Row
+from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
@@ -46,7 +47,7 @@ class Labelled:
 
     rows: list[Row]
     groups: list[str]
-    paths: Sequence[Path]
+    paths: PatchFiles
     unit: str
     """what a group is"""
 
@@ -60,6 +61,8 @@ def evaluate(
     images: str | Path | None = None,
     id_column: str = DataConfig.id_column,
     label_column: str = DataConfig.label_column,
+    label_from: str | None = None,
+    group_from: str | None = None,
     groups: str | Path | None = None,
     tta: bool = False,
     device: str = "auto",
@@ -80,6 +83,8 @@ def evaluate(
         images=Path(images) if images else None,
         id_column=id_column,
         label_column=label_column,
+        label_from=label_from,
+        group_from=group_from,
         groups=str(groups) if groups else None,
         tta=tta,
         device=device,
@@ -100,11 +105,21 @@ def evaluate_to(
     images: Path | None = None,
     id_column: str = DataConfig.id_column,
     label_column: str = DataConfig.label_column,
+    label_from: str | None = None,
+    group_from: str | None = None,
     shard: Shard | None = None,
     **how: Any,
 ) -> RunFolder | None:
     """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes."""
-    config = DataConfig(data, labels, images, id_column, label_column)
+    config = DataConfig(
+        data,
+        labels,
+        images,
+        id_column,
+        label_column,
+        label_from=label_from,
+        group_from=group_from,
+    )
     done = evaluate_share(bundle, config, out, screen, shard=shard, **how)
     if isinstance(done, Part):
         screen.say(part_line(done.shard, whole_path(done.path), done.expected))
@@ -133,7 +148,7 @@ def evaluate_share(
         check_new(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
-    patches = read_labelled(config, predictor.card, groups)
+    patches = read_patches(config, predictor.card, groups, screen)
     trained = predictor.files.trained_on()
     if trained is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
@@ -166,12 +181,12 @@ def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
 
 def facts_of(predictor: Predictor, patches: Labelled, tta: bool, batch_size: int) -> TableFacts:
     """What the rows of this evaluation have in common."""
-    rows = zip(patches.paths, patches.rows, patches.groups, strict=True)
+    rows = zip(patches.paths.names, patches.rows, patches.groups, strict=True)
     return TableFacts(
         command="evaluate",
         bundle=predictor.files.fingerprint(),
         patches=len(patches.rows),
-        names=fingerprint(f"{path.name}\0{row.label}\0{group}" for path, row, group in rows),
+        names=fingerprint(f"{name}\0{row.label}\0{group}" for name, row, group in rows),
         columns=[*COLUMNS, *prediction_columns(predictor.vocab)],
         batch_size=batch_size,
         tta=tta,
@@ -180,25 +195,26 @@ def facts_of(predictor: Predictor, patches: Labelled, tta: bool, batch_size: int
     )
 
 
-def read_labelled(config: DataConfig, card: ModelCard, groups: str | None) -> Labelled:
+def read_patches(
+    config: DataConfig, card: ModelCard, groups: str | None, screen: Screen
+) -> Labelled:
     """The labelled patches, their labels checked against the bundle's classes."""
-    rows, _ = without_repeats(
-        read_labels(config.labels_csv, config.id_column, config.label_column), config.labels_csv
-    )
-    check_labels(rows, card.vocab, config.labels_csv)
-    unit, names = "", [""] * len(rows)
+    table = read_labelled(config, screen, training=False)
+    check_labels(table, card.vocab)
     if groups:
-        unit, names = groups_of(groups, (row.id for row in rows), config.id_column)
-    paths = PatchIndex(config.images_folder).locate(rows, config.labels_csv)
-    return Labelled(rows, names, paths, unit)
+        unit, names = groups_of(groups, (row.id for row in table.rows), config.id_column)
+    else:
+        unit, found = find_groups(config, table)
+        names = found or [""] * len(table.rows)
+    return Labelled(table.rows, names, table.paths, unit)
 
 
-def check_labels(rows: list[Row], vocab: list[str], table: Path) -> None:
+def check_labels(table: LabelTable, vocab: list[str]) -> None:
     """Every label must be a class of the model."""
-    for row in rows:
+    for row in table.rows:
         if row.label not in vocab:
             raise HistoError(
-                f"{table.name}, line {row.line}: label {row.label!r} is no class of the bundle "
+                f"{table.place(row)}: label {row.label!r} of {row.id} is no class of the bundle "
                 f"({', '.join(vocab[:8])})"
             )
 
@@ -213,7 +229,7 @@ def settings_of(
         "bundle": str(bundle),
         "arch": card.arch,
         "data": str(config.data),
-        "labels": str(config.labels_csv),
+        "labels": str(config.label_table or ""),
         "images": str(config.images_folder),
         "crop": card.crop,
         "size": card.size,

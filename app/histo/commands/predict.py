@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histo.config import PREDICT_BATCH, check_setting
-from histo.data.labels import Row, check_id, read_rows
-from histo.data.patch_files import PatchIndex, list_patches
+from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
@@ -31,7 +30,7 @@ Predicted = Iterator[tuple[Sequence[Path], "Calls"]]
 
 def predict(
     bundle: str | Path,
-    patches: str | Path,
+    patches: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "predictions.csv",
     submission: str | Path | None = None,
@@ -44,7 +43,7 @@ def predict(
     batch_size: int = PREDICT_BATCH,
     progress: Progress = False,
 ) -> pd.DataFrame:
-    """Predict a patch, a folder of them, or the names in a CSV; returns the table.
+    """Predict patches, folders of them, or the names in a CSV, one or several; returns the table.
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
@@ -55,7 +54,7 @@ def predict(
 
     predict_to(
         Path(bundle),
-        Path(patches),
+        [Path(one) for one in ([patches] if isinstance(patches, str | Path) else patches)],
         Path(out),
         screen_of(progress),
         submission=Path(submission) if submission else None,
@@ -72,7 +71,7 @@ def predict(
 
 def predict_to(
     bundle: Path,
-    patches: Path,
+    patches: Sequence[Path],
     out: Path,
     screen: Screen,
     *,
@@ -82,34 +81,17 @@ def predict_to(
     **how: Any,
 ) -> None:
     """`predict`, without reading the table again; `shard` makes a part of it for `histo merge`."""
-    paths = find_patches(patches, images, id_column)
-    count = write_predictions_table(bundle, paths, out, screen, shard=shard, **how)
+    inputs = find_inputs(patches, images, id_column, screen)
+    count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
     if shard:
         screen.say(part_line(shard, out, count))
     else:
         screen.say(f"predictions: {out} ({counted(count, 'patch')})")
 
 
-def find_patches(patches: Path, images: Path | None, id_column: str) -> Sequence[Path]:
-    """The files meant: one, all of a folder, or the names in a CSV."""
-    if patches.is_dir():
-        paths = list_patches(patches)
-        if not paths:
-            raise HistoError(f"{patches} holds no TIF, PNG or JPEG")
-        return paths
-    if patches.suffix.lower() != ".csv":
-        if not patches.exists():
-            raise HistoError(f"no image, folder or CSV {patches}")
-        return [patches]
-    rows = [Row(name, "", line) for line, (name,) in read_rows(patches, [id_column])]
-    for row in rows:
-        check_id(row.id, f"{patches.name}, line {row.line}")
-    return PatchIndex(images or patches.parent).locate(rows, patches)
-
-
 def write_predictions_table(
     bundle: Path,
-    paths: Sequence[Path],
+    inputs: Inputs,
     out: Path,
     screen: Screen,
     *,
@@ -135,8 +117,8 @@ def write_predictions_table(
     facts = TableFacts(
         command="predict",
         bundle=opened.fingerprint,
-        patches=len(paths),
-        names=fingerprint(path.name for path in paths),
+        patches=len(inputs),
+        names=fingerprint(inputs.ids),
         columns=["id", "predicted", *prediction_columns(opened.vocab)],
         batch_size=batch_size,
         tta=tta,
@@ -144,14 +126,15 @@ def write_predictions_table(
         engine=opened.engine,
     )
     part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine)
-    write_part(part, opened, paths[part.block], screen)
+    write_part(part, opened, inputs, screen)
     if shard is None:
         finish(part, out, submission)
-    return part.expected if shard else len(paths)
+    return part.expected if shard else len(inputs)
 
 
-def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen) -> None:
+def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> None:
     """Write the rows of a part that are not there yet."""
+    paths, ids = inputs.paths[part.block], inputs.ids[part.block]
     with (
         open_table(part, paths, screen) as table,
         screen.bar("predicting", len(paths)) as advance,
@@ -159,10 +142,11 @@ def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen
         advance(table.rows)
         for files, calls in opened.predict(paths[table.rows :]):
             called = [opened.vocab[code] for code in calls.called.tolist()]
+            mine = ids[table.rows : table.rows + len(files)]
             table.add(
                 [
-                    [file.stem, name, *(f"{p:.9g}" for p in row)]
-                    for file, name, row in zip(files, called, calls.probabilities, strict=True)
+                    [patch, name, *(f"{p:.9g}" for p in row)]
+                    for patch, name, row in zip(mine, called, calls.probabilities, strict=True)
                 ]
             )
             advance(len(files))

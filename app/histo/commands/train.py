@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from histo.commands.runs import Run
 from histo.config import TrainConfig, takes
-from histo.data.dataset import Dataset, LabelTable, read_label_table
+from histo.data.dataset import Dataset
+from histo.data.label_table import LabelTable, read_label_table
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch

@@ -62,6 +62,16 @@ def write_submission(table: Path, out: Path) -> None:
         kaggle.writerows((row[0], row[3]) for row in rows)
 
 
+def check_distinct(ids: Sequence[str], path: Path) -> None:
+    """Refuse a table that has an id twice: a patch would count twice."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids, 1):
+        if first.setdefault(name, row) != row:
+            raise HistoError(
+                f"{path.name}, row {row}: the id {name} is in row {first[name]} already"
+            )
+
+
 def read_predictions(path: Path) -> Predictions:
     """Read and check a predictions table; HistoError names the line that is wrong."""
     import numpy as np
@@ -99,6 +109,7 @@ def read_predictions(path: Path) -> Predictions:
         table.extend(values)
     if not ids:
         raise HistoError(f"{path} has no rows")
+    check_distinct(ids, path)
     return Predictions(
         ids, np.array(labels, np.int64), np.array(table).reshape(-1, len(vocab)), vocab
     )
