@@ -34,9 +34,11 @@ import typer
 from common import QUIET, Bench, Data, write_results
 from histo.data.synth import write_dataset
 from histo.distributed import ranks
-from histo.model.learner import resolve_device
-from histo.training.data_parallel import SMALL_SHARE, DataParallel, share_batch_norm
-from histo.training.watch import Watch
+from histo.model.device import resolve_device
+from histo.training.batch_norm import SMALL_SHARE, share_batch_norm
+from histo.training.callbacks import Watch
+from histo.training.data_parallel import DataParallel
+from histo.training.recorder import METRICS
 from rivals import wait
 
 Facts = dict[str, Any]
@@ -44,14 +46,18 @@ Facts = dict[str, Any]
 
 def train(folder: Path, arch: str, batch_size: int, device: torch.device) -> Facts:
     """The part of one process in an epoch, after one to warm up: seconds, and those of each batch."""
-    bench, world = Bench(folder, Data.read(folder), 1, device), ranks.world()
+    bench, world = Bench(folder, Data.read(folder), 1, device), ranks.world_size()
     learn = bench.learner(bench.data, arch, None, batch_size=batch_size * world)
     if world > 1 and batch_size < SMALL_SHARE:
         share_batch_norm(learn.model)
     dls = learn.dls
-    learn.remove_cb(learn.recorder)
     seconds: list[float] = []
-    learn.add_cb(Watch(lambda: None, lambda _, epoch: seconds.append(epoch.train_seconds)))
+
+    def keep(learn: Any, epoch: Any) -> None:
+        learn.recorder.report(dict.fromkeys(METRICS, 0.0))
+        seconds.append(epoch.train_seconds)
+
+    learn.add_cb(Watch(lambda: None, keep))
     if world > 1:
         learn.add_cb(DataParallel())
     learn.fit(2, 1e-4)
@@ -76,7 +82,7 @@ def timed(batches: Any) -> list[float]:
 
 def exchange(count: int, device: torch.device) -> float:
     """The seconds of one sum of gradients over all processes, in the buckets that DDP makes."""
-    if ranks.world() == 1:
+    if ranks.world_size() == 1:
         return 0.0
     parts = torch.split(torch.zeros(count, device=device), 25 * 2**20 // 4)
     found = []

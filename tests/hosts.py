@@ -3,7 +3,7 @@
     sudo python -m tests.hosts FOLDER
 
 Linux only, as root: `ip netns` makes the hosts and the line between them, `torchrun --nnodes 2`
-starts a process on each. The second training is cut in mid-epoch, then goes on alone.
+starts a process on each. In the second training the line is cut within an epoch; one host then goes on alone.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def connect() -> None:
         ip("-n", host, "link", "set", "lo", "up")
 
 
-def part() -> None:
-    """Take the hosts away, and the line with them."""
+def disconnect() -> None:
+    """Remove the hosts, and the line with them."""
     for host in HOSTS:
         subprocess.run(["ip", "netns", "del", host], check=False, stderr=subprocess.DEVNULL)
 
@@ -61,12 +61,12 @@ def start(number: int, words: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def lines_of(log: Path) -> list[str]:
-    """What histo said was wrong."""
+    """The lines in which histo says what is wrong."""
     return [line for line in log.read_text().splitlines() if line.startswith("error")]
 
 
 def table_size(run: Path) -> int:
-    """How many patches a run's table has; 0 where it did not come to that."""
+    """How many patches a run's table has; 0 where there is no table."""
     return len(rows_of(run / "predictions.csv")) if (run / "predictions.csv").is_file() else 0
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_dataset(folder / "data", PATCHES, 0, Screen(quiet=True))
-    part()
+    disconnect()
     connect()
     try:
         run, hosts = on_both(folder, "whole")
@@ -102,7 +102,7 @@ def main() -> None:
         said = [lines_of(folder / f"cut-{number}.log") for number in range(2)]
         print("cut:", statuses, [f"{s:.0f} s" for s in seconds], said)
     finally:
-        part()
+        disconnect()
     resume = [sys.executable, "-W", "ignore", "-m", "histo", "train", "--resume", str(cut)]
     alone = subprocess.run(resume, check=False, stdout=subprocess.DEVNULL).returncode
     print("alone to the end:", alone, table_size(cut), "patches in the table")

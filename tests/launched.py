@@ -2,7 +2,7 @@
 
     python -m tests.launched FOLDER [--kills 20] [--seed 0]
 
-trains with 1, 2 and 4 processes, kills one of two again and again, and prints what came of it.
+trains with 1, 2 and 4 processes, kills one of two again and again, and prints the results.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Any
 
 import torch
 
-from histo.data.loaders import ToInput
+import histo.commands.train  # all that the processes use, imported before they are forked
+import histo.training.single  # noqa: F401
 from histo.data.synth import write_dataset
+from histo.data.transforms import ToInput
 from histo.distributed import ranks
-from histo.model import gradcam
-from histo.model import learner as engine
+from histo.model import device, gradcam
 from histo.screen import Screen
-from histo.training import watch
-from histo.training.watch import Watch
+from histo.training import recipe
+from histo.training.callbacks import Watch
 from tests.conftest import rows_of
 from tests.kills import ended, start
 
@@ -36,58 +37,70 @@ TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs
 PLAIN = ("--arch", "squeezenet1_1", "--lr", "1e-4")
 NORMED = ("--arch", "resnet18", "--lr", "1e-4", "--size", "32")
 APART = ("--batch-size", "64")
-"""32 patches a process: batch norm is each process's own"""
+"""32 patches a process: each normalises by its own"""
 MINUTE = 60.0
 
 
 def exactly() -> None:
     """No dropout, whose masks the shares of a batch do not have in common, and all in float64.
 
-    In float32 the last digit of a small gradient may turn a whole step of Adam about; here several
-    processes must come out as one to far more digits than that hides.
+    In float32 the last digit of a small gradient may reverse a whole step of Adam; here several
+    processes must agree with one to far more digits than that hides.
     """
     torch.nn.Dropout.forward = lambda self, x: x  # type: ignore[method-assign]
-    change, build = ToInput.change, engine.build_learner
+    change, make = ToInput.change, recipe.make_learner
 
-    def build_learner(*given: Any) -> Any:
-        learn = build(*given)
+    def make_learner(*given: Any) -> Any:
+        learn = make(*given[:4])  # whatever the precision
         learn.model.double()
         return learn
 
-    engine.build_learner = build_learner
-    gradcam.save_gradcam = lambda *given: None  # it sees in float32
+    recipe.make_learner = make_learner
+    gradcam.save_gradcam = lambda *given: None  # works in float32
     ToInput.change = lambda self, patches: change(self, patches).double()  # type: ignore[method-assign]
 
 
-END_OF_EPOCH = Watch.after_epoch
+BEFORE_FIT, AFTER_VALIDATE = Watch.before_fit, Watch.after_validate
 
 
-def telling_losses(file: Path) -> None:
-    """Write the losses of all batches of an epoch, before they are let go."""
+def write_losses(file: Path) -> None:
+    """Have rank 0 write the losses of all batches of an epoch, before they are dropped."""
 
-    def after_epoch(self: Watch) -> None:
+    def after_validate(self: Watch) -> None:
         if self.running and ranks.rank() == 0:
             file.write_text(json.dumps([float(loss) for loss in self.losses]))
-        END_OF_EPOCH(self)
+        AFTER_VALIDATE(self)
 
-    Watch.after_epoch = after_epoch  # type: ignore[method-assign]
+    Watch.after_validate = after_validate  # type: ignore[method-assign]
 
 
-def launch(words: list[str], world: int, logs: Path) -> list[int]:
+def check_every(batches: int) -> None:
+    """Have several processes agree on a pause once in so many batches, as on GPUs."""
+
+    def before_fit(self: Watch) -> None:
+        BEFORE_FIT(self)
+        self.every = batches
+
+    Watch.before_fit = before_fit  # type: ignore[method-assign]
+
+
+def launch(words: list[str], world_size: int, logs: Path) -> list[int]:
     """Fork the processes of a launch, each a whole `histo` command line; their process ids."""
     logs.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     return [
-        start(words, logs / f"{rank}.log", variables(rank, world, port) if world > 1 else {})
-        for rank in range(world)
+        start(
+            words, logs / f"{rank}.log", variables(rank, world_size, port) if world_size > 1 else {}
+        )
+        for rank in range(world_size)
     ]
 
 
-def variables(rank: int, world: int, port: int) -> dict[str, str]:
-    """What torchrun says to each of its processes."""
+def variables(rank: int, world_size: int, port: int) -> dict[str, str]:
+    """The variables that torchrun sets for each of its processes."""
     places = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
-    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world))
+    sizes = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(world_size))
     return {**places, **sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
@@ -102,12 +115,12 @@ def ends(children: list[int], within: float) -> list[int]:
     return [99 if status is None else status for status in found]
 
 
-def trained(folder: Path, name: str, world: int, *options: str) -> dict[str, object]:
+def trained(folder: Path, name: str, world_size: int, *options: str) -> dict[str, object]:
     """One whole training: statuses, losses of all batches, the table, what was printed."""
     run, losses = folder / name, folder / f"{name}.json"
-    telling_losses(losses)
+    write_losses(losses)
     words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *options]
-    statuses = ends(launch(words, world, folder / f"{name}.logs"), 600)
+    statuses = ends(launch(words, world_size, folder / f"{name}.logs"), 600)
     logs = [path.read_text() for path in sorted((folder / f"{name}.logs").iterdir())]
     assert not any(statuses), "\n".join(logs)
     table = rows_of(run / "predictions.csv")
@@ -145,12 +158,12 @@ def killed(folder: Path, name: str, draw: random.Random) -> dict[str, object]:
 
 
 def stopped(folder: Path, name: str) -> dict[str, Any]:
-    """Two processes that look up less often than an epoch has batches, asked to stop by SIGTERM."""
+    """Two processes that agree on a pause once an epoch, asked to stop by SIGTERM."""
     run, logs = folder / name, folder / f"{name}.logs"
     words = ["train", str(folder / "data"), "--out", str(run), *TRAIN, *PLAIN, "--epochs", "50"]
-    watch.LOOK_TOGETHER = 50
+    check_every(50)
     children = launch(words, 2, logs)
-    watch.LOOK_TOGETHER = 1
+    Watch.before_fit = BEFORE_FIT  # type: ignore[method-assign]
     wait_for(run / "checkpoint" / "last.safetensors")
     for child in children:
         os.kill(child, signal.SIGTERM)
@@ -187,9 +200,10 @@ def main() -> None:
     found = {f"plain-{n}": trained(folder, f"plain-{n}", n, *PLAIN) for n in (1, 2, 4)}
     found |= {f"normed-{n}": trained(folder, f"normed-{n}", n, *NORMED) for n in (1, 2)}
     found["apart-2"] = trained(folder, "apart-2", 2, *NORMED, *APART)
-    engine.resolve_precision = lambda *given: "as it is"  # not fp32: validated anew at the end
+    resolve = device.resolve_precision
+    device.resolve_precision = lambda *given: "bf16"  # not fp32: validated anew at the end
     found["anew-2"] = trained(folder, "anew-2", 2, *NORMED, *APART)
-    engine.resolve_precision = lambda *given: "fp32"
+    device.resolve_precision = resolve
     found["stopped"] = stopped(folder, "stopped")
     for number in range(asked.kills):
         found[f"killed-{number}"] = killed(folder, f"killed-{number}", draw)

@@ -25,7 +25,8 @@ LAYERS = (
     ("run", "shards"),
     ("files", "distributed", "pixels"),
     ("screen",),
-    ("config", "errors"),
+    ("config",),
+    ("errors",),
 )
 """From the top down: a package imports from itself and from those in the rows below its own."""
 HEAVY = ("torch", "fastai", "pandas", "numpy", "sklearn", "cv2", "matplotlib", "rich.progress")

@@ -13,7 +13,7 @@ from histo.data.synth import write_dataset
 from histo.run.predictions import read_predictions, write_predictions
 from histo.screen import Screen
 from tests.conftest import assert_one_line_error, edit_card, rows_of, run_histo
-from tests.test_report import two_classes, write_table
+from tests.report.tables import two_classes, write_table
 
 
 @pytest.fixture(scope="module")

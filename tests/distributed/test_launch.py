@@ -1,4 +1,4 @@
-"""Training by several processes: as one would, and none hangs when another is lost."""
+"""Training by several processes gives what one gives, and none hangs when another is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from histo.config import TrainConfig
 from histo.data.synth import write_dataset
 from histo.errors import HistoError
 from histo.screen import Screen
-from histo.training.single import divide
+from histo.training.prepare import divide
 from tests.launched import MINUTE, PATCHES
 
 Found = dict[str, dict[str, Any]]
@@ -34,11 +34,11 @@ def found(tmp_path_factory) -> Found:
     return whole
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_several_processes_take_the_steps_of_one(found: Found, world: int):
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_several_processes_take_the_steps_of_one(found: Found, world_size: int):
     """The same losses in every batch, and the same predictions."""
-    one, several = found["plain-1"], found[f"plain-{world}"]
-    assert several["statuses"] == [0] * world
+    one, several = found["plain-1"], found[f"plain-{world_size}"]
+    assert several["statuses"] == [0] * world_size
     assert len(one["losses"]) == 11
     assert several["losses"] == pytest.approx(one["losses"], abs=1e-6)
     assert several["p"] == pytest.approx(one["p"], abs=1e-6)
@@ -75,12 +75,13 @@ def test_a_killed_process_ends_the_other_with_one_line_and_one_goes_on_alone(fou
 
 
 def test_the_table_is_by_the_model_that_is_kept_where_batch_norm_is_not_shared(found: Found):
-    """The processes judge by the figures of the first, and so does who predicts anew afterwards."""
+    """Validation uses the running statistics of rank 0, and so does who predicts anew afterwards."""
     assert "batch norm" not in found["apart-2"]["logs"][0]
     assert found["apart-2"]["p"] == pytest.approx(found["anew-2"]["p"], abs=1e-6)
 
 
-def test_processes_that_seldom_look_up_stop_at_the_end_of_an_epoch(found: Found):
+def test_processes_that_seldom_agree_on_a_pause_stop_at_the_end_of_an_epoch(found: Found):
+    """As on GPUs: SIGTERM, a checkpoint, and one line of the first process."""
     stopped = found["stopped"]
     assert stopped["statuses"][0] == stopped["statuses"][1] != 0
     assert "to go on: histo train --resume" in stopped["logs"][0]
@@ -94,18 +95,27 @@ def test_there_is_a_patch_to_judge_for_each_process(monkeypatch):
         divide(config, 256, 7, cpu, torch.nn.Identity(), Screen(quiet=True))
 
 
+def train(*words: str) -> subprocess.CompletedProcess[str]:
+    """`histo train` on a CPU with two processes."""
+    command = [sys.executable, "-W", "ignore", "-m", "histo", "train", *words]
+    command += ["--device", "cpu", "--devices", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def test_devices_is_all_it_takes_on_one_machine(tmp_path: Path):
     write_dataset(tmp_path / "data", 40, 0, Screen(quiet=True))
-    words = ["train", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--weights", "none"]
-    words += ["--arch", "squeezenet1_1", "--epochs", "1", "--device", "cpu", "--devices", "2"]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "histo", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    words = [str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--weights", "none"]
+    done = train(*words, "--arch", "squeezenet1_1", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "2 processes, 16 patches of each batch to each" in done.stdout
     assert done.stdout.count("run: ") == 1
     assert (tmp_path / "run" / "predictions.csv").is_file()
+
+
+def test_the_launcher_adds_nothing_to_the_lines_of_its_processes(tmp_path: Path):
+    """An expected problem is a line of each process that met it, without the launcher's page."""
+    done = train(str(tmp_path / "missing"))
+    assert done.returncode == 1
+    assert done.stderr
+    assert all(line.startswith("error") for line in done.stderr.splitlines()), done.stderr

@@ -1,8 +1,9 @@
-"""Processes of a launch that watch over each other: a loss ends all of them, and none hangs.
+"""End this process when another is lost: torch's timeouts cannot tell a lost process from a slow one.
 
-Each counts up a number of its own in the launcher's key-value store, and looks at those of the
-others. A collective operation would not do: it cannot tell a slow process from a lost one, and on
-a cut line it waits for ever.
+A thread adds up a small tensor over all processes every 2 seconds, in a process group of its own
+whose timeout is 30 seconds. The thread goes on while its process reads, packs or writes for hours;
+it stops with its process, its machine or the network. In the training's own process group a timeout
+of 30 seconds would end such a slow process, and a long one would hide a loss.
 """
 
 from __future__ import annotations
@@ -10,35 +11,17 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-from histo.distributed import ranks
+from histo.errors import HistoError
 
-if TYPE_CHECKING:
-    from torch.distributed import Store  # type: ignore[attr-defined]
-
-BEAT, SILENCE, RENDEZVOUS = 2.0, 30.0, 600.0
-"""Seconds: between two beats; until a process that is silent is lost; for all to come together."""
-LOST = (
-    "another process of the launch is lost (start all of them again: a training with resume, or the "
-    "same predict or evaluate)"
-)
-DONE, FAILED = "done", "failed"
-SIGNS = ("gloo", "NCCL", "Connection closed", "Connection reset", "recvBytes", "Broken pipe")
-"""What PyTorch's communication errors hold: most are plain RuntimeErrors."""
-
-
-def is_loss(error: RuntimeError) -> bool:
-    """Whether an error says that another process, or the line to it, is gone."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or any(sign in str(error) for sign in SIGNS)
+BEAT, SILENCE = 2.0, 30.0
+"""Seconds between two beats, and until a process that does not answer is lost."""
+LOST = "another process of the launch is lost"
+WAYS = ("start all of them again: a training with resume, or the same predict or evaluate",)
 
 
 def end(why: str) -> None:
@@ -49,76 +32,61 @@ def end(why: str) -> None:
 
 
 @contextmanager
-def must_end_within(seconds: float, otherwise: str) -> Iterator[None]:
-    """End the process where what is within takes longer."""
-    timer = threading.Timer(seconds, end, [f"{otherwise} within {seconds:g} seconds"])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextmanager
 def watching() -> Iterator[None]:
-    """Beat, and watch the others beat; leaving says whether this process is done or has failed."""
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    """Watch the other processes; leaving waits until all leave, or tells them of a failure.
 
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-        timeout=timedelta(seconds=BEAT * 5),
-    )
-    rank, world = ranks.rank(), ranks.world_size()
-    store.set(_key(rank), "0")
-    ranks.barrier()  # now every key is there
-    beats = Beats([""] * world, [time.monotonic()] * world)
-    left = threading.Event()
-    for work in (partial(_beat, store, beats, rank), partial(_watch, beats)):
-        threading.Thread(target=work, args=(left,), daemon=True).start()
-    last = FAILED
+    HistoError in place of the error that torch raises where it reaches a lost process first.
+    """
+    heartbeat = Heartbeat()
+    heartbeat.start()
     try:
         yield
-        last = DONE
+    except RuntimeError:
+        if heartbeat.lost.wait(2 * BEAT):
+            raise HistoError(LOST, *WAYS) from None
+        heartbeat.failed = True
+        raise
+    except HistoError as error:  # said elsewhere: all processes stop, and this one is done first
+        heartbeat.failed = not error.said_elsewhere
+        raise
+    except BaseException:
+        heartbeat.failed = True
+        raise
     finally:
-        left.set()
-        with suppress(RuntimeError):
-            store.set(_key(rank), last)
+        heartbeat.left.set()
+        heartbeat.join()
 
 
-@dataclass
-class Beats:
-    """Of each process the last beat, and when another than before was heard."""
+class Heartbeat(threading.Thread):
+    """The thread that beats; ends the process where another has failed or does not answer."""
 
-    last: list[str]
-    heard: list[float]
+    def __init__(self) -> None:
+        import torch.distributed as dist
 
+        super().__init__(daemon=True)
+        self.group: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=SILENCE))
+        self.left, self.lost, self.failed = threading.Event(), threading.Event(), False
 
-def _key(rank: int) -> str:
-    return f"histo/beat/{rank}"
+    def run(self) -> None:
+        """Beat to the end; after a loss this process has a moment to end with a line of its own."""
+        if not self.all_leave():
+            self.lost.set()
+            if not self.left.wait(BEAT):
+                end(str(HistoError(LOST, *WAYS)))
 
+    def all_leave(self) -> bool:
+        """Beat until every process has left: true. False as soon as one has failed or is lost."""
+        import torch
+        import torch.distributed as dist
 
-def _beat(store: Store, beats: Beats, rank: int, left: threading.Event) -> None:
-    """Beat and listen. On a cut line a call may come back late, with an error, or never."""
-    keys = [_key(number) for number in range(len(beats.last))]
-    count = 0
-    while not left.wait(BEAT):
-        count += 1
-        with suppress(RuntimeError):
-            store.set(keys[rank], str(count))
-            for number, said in enumerate(store.multi_get(keys)):
-                beat = said.decode()
-                if beat != beats.last[number] or beat == DONE:
-                    beats.last[number], beats.heard[number] = beat, time.monotonic()
-
-
-def _watch(beats: Beats, left: threading.Event) -> None:
-    """End the process where another has failed, or has not been heard for too long."""
-    while not left.wait(BEAT):
-        if FAILED in beats.last or time.monotonic() - min(beats.heard) > SILENCE:
-            if not left.wait(BEAT):  # what this process says of it itself is better
-                end(LOST)
-            return
+        while True:
+            self.left.wait(BEAT)
+            left = self.left.is_set()  # before `failed`, which is set first
+            counts = torch.tensor([int(self.failed), int(left)])
+            try:
+                dist.all_reduce(counts, group=self.group)
+            except RuntimeError:
+                return False
+            failed, gone = counts.tolist()
+            if failed or gone == dist.get_world_size():
+                return not failed

@@ -1,22 +1,29 @@
-"""Which of several processes this is, as torchrun and accelerate launch say it: one, without them."""
+"""Rank and world size, known without importing torch, which takes seconds; and what ranks exchange.
+
+The variables are those that torchrun and `accelerate launch` set. Without a launcher there is one
+process, of rank 0, and every function here returns at once.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
 from histo.errors import HistoError
 
 T = TypeVar("T")
+START = timedelta(minutes=10)
+"""Within so long all processes of a training must have started."""
 PATIENCE = timedelta(days=30)
-"""For a process that is slow, packing a store say; one that is lost is noticed by `heartbeat`."""
+"""The timeout of collective operations: slow processes are waited for, `heartbeat` notices lost ones."""
 
 
 def rank() -> int:
-    """The number of this process in the launch, from 0; 0 leads: it alone speaks and writes."""
+    """The number of this process in the launch, from 0. Rank 0 alone prints and writes files."""
     return _number("RANK", 0)
 
 
@@ -36,20 +43,20 @@ def local_world_size() -> int:
 
 
 def cores() -> int:
-    """The CPU cores that are this process's own: its share of those that the machine lends."""
+    """How many CPU cores this process may use: its share of those that the machine allows."""
     try:
-        lent = len(os.sched_getaffinity(0))
+        allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
-        lent = os.cpu_count() or 1
-    return max(1, lent // local_world_size())
+        allowed = os.cpu_count() or 1
+    return max(1, allowed // local_world_size())
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Be one of the launch's processes: within, they can speak to each other and notice a loss.
+def process_group(start: timedelta = START) -> Iterator[None]:
+    """Connect the processes of the launch, which must all come here within the time `start`.
 
-    Where one is lost, or its machine out of reach, each of the others ends within a minute with
-    one line and status 1.
+    From then on, if a process dies or its machine is out of reach, each of the others ends within a
+    minute, with one line and status 1.
     """
     if world_size() == 1:
         yield
@@ -59,25 +66,24 @@ def process_group() -> Iterator[None]:
 
     from histo.distributed import heartbeat
 
+    missing = f"the other processes of the launch did not start within {start}"
+    timer = threading.Timer(start.total_seconds(), heartbeat.end, [missing])
+    timer.daemon = True
+    timer.start()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with heartbeat.must_end_within(heartbeat.RENDEZVOUS, "the other processes did not come"):
-        dist.init_process_group(backend, timeout=PATIENCE)
+    dist.init_process_group(backend, timeout=PATIENCE)
+    timer.cancel()
     try:
         with heartbeat.watching():
             yield
-    except RuntimeError as error:
-        if not heartbeat.is_loss(error):
-            raise
-        raise HistoError(heartbeat.LOST) from None
     finally:
         dist.destroy_process_group()
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What the first process makes, in every process; where it fails, each fails as it did."""
+    """What `make` returns in rank 0, in every process; a HistoError there is raised in each."""
     if world_size() == 1:
         return make()
-    import torch
     import torch.distributed as dist
 
     made: list[T | HistoError | None] = [None]
@@ -86,7 +92,7 @@ def broadcast(make: Callable[[], T]) -> T:
             made = [make()]
         except HistoError as error:
             made = [error]
-    dist.broadcast_object_list(made, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(made, src=0)
     if isinstance(made[0], HistoError):
         made[0].said_elsewhere = rank() > 0
         raise made[0]
@@ -94,34 +100,25 @@ def broadcast(make: Callable[[], T]) -> T:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether it is true in any process; all must ask."""
+    """Whether the flag is true in any process; every process must call this."""
     if world_size() == 1:
         return flag
     import torch
     import torch.distributed as dist
 
-    said = torch.tensor([int(flag)])
-    dist.all_reduce(said, dist.ReduceOp.MAX)
-    return bool(said)
+    flags = torch.tensor([int(flag)])
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
 
 
 def barrier() -> None:
-    """Return when every process of the launch has come here; one that fails never comes.
-
-    The launcher then ends the others, so that nobody waits for it.
-    """
+    """Return when every process of the launch has come here, however much slower one is."""
     if world_size() == 1:
         return
     import torch.distributed as dist
 
-    ours = not dist.is_initialized()
-    if ours:  # gloo needs no GPU; a slow process may be hours behind
-        dist.init_process_group("gloo", timeout=PATIENCE)
-    try:
-        any_rank(False)  # not a barrier, which NCCL would make
-    finally:
-        if ours:
-            dist.destroy_process_group()
+    with nullcontext() if dist.is_initialized() else process_group(PATIENCE):
+        any_rank(False)  # a barrier of torch's would be NCCL's where there are GPUs
 
 
 def _number(name: str, alone: int) -> int:

@@ -108,7 +108,7 @@ def divide(
     """Make ready for a share of each batch; HistoError where there is not a patch for each process."""
     import torch
 
-    from histo.training.data_parallel import SMALL_SHARE, share_batch_norm
+    from histo.training.batch_norm import SMALL_SHARE, share_batch_norm
 
     processes = ranks.world_size()
     if config.lr == "find":
