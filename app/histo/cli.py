@@ -23,7 +23,8 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
-from histo.errors import HistoError, Spell, Stopped
+from histo.errors import HistoError, LeftOut, Spell, Stopped
+from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
 from histo.shards.shard import Shard
 
@@ -155,6 +156,12 @@ Tta = Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")]
 Submission = Annotated[
     Optional[Path], typer.Option(help="Also write Kaggle's id,label to this file.")
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad", help="Leave out patches that cannot be used, and list them: exit status 3."
+    ),
+]
 PredictBatch = Annotated[int, number("batch_size", "Patches predicted at once.")]
 
 
@@ -228,6 +235,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    skip_bad: SkipBad = False,
     valid_pct: Annotated[
         float, number("valid_pct", "Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
@@ -290,7 +298,8 @@ def train(
 
     from histo.commands.train import train as run
 
-    run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    done = run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    say_left_out(done.path / SKIPPED)
 
 
 @app.command()
@@ -363,6 +372,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
@@ -373,7 +383,8 @@ def predict(
         raise typer.BadParameter("one share makes no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx))
+    if predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+        say_left_out(skipped_path(out))
 
 
 @app.command()
@@ -392,6 +403,7 @@ def evaluate(
     tta: Tta = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Evaluate a bundle on labelled patches it never saw."""
@@ -402,6 +414,13 @@ def evaluate(
     done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
     if done is not None:
         report(done.path, progress=screen)
+        say_left_out(done.path / SKIPPED)
+
+
+def say_left_out(listed: Path) -> None:
+    """Exit status 3 where patches were left out."""
+    if listed.is_file():
+        raise LeftOut(f"done, but without the patches in {listed}")
 
 
 def share_of(given: str | None) -> Shard | None:
@@ -433,6 +452,7 @@ def merge(
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
+    say_left_out(skipped_path(done) if isinstance(done, Path) else done.path / SKIPPED)
 
 
 @app.command()

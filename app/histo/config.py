@@ -165,6 +165,8 @@ class TrainConfig(DataConfig):
     """train though a given split has equal patches or a group on both sides"""
     exclude: Path | None = None
     """a CSV of ids to leave out"""
+    skip_bad: bool = False
+    """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
     folds: int | None = None

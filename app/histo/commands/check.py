@@ -15,7 +15,13 @@ from histo.data.check.colour import MEAN, SD, Colours, judge_colours
 from histo.data.check.duplicates import ALIKE, equal_sets, near_sets
 from histo.data.check.finding import Finding
 from histo.data.check.inspect import files_of_rows, inspect_files, match_labels
-from histo.data.check.suspects import balance, duplicate_findings, group_findings, quality_findings
+from histo.data.check.suspects import (
+    balance,
+    duplicate_findings,
+    group_findings,
+    quality_findings,
+    split_findings,
+)
 from histo.data.check.tables import (
     CheckedFiles,
     file_findings,
@@ -156,6 +162,7 @@ def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
         *duplicate_findings(files, [readable[rows] for rows in near], near=True),
         *quality_findings(files),
         *group_findings(files),
+        *split_findings(files),
     ]
 
 

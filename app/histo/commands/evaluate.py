@@ -30,7 +30,13 @@ from histo.model.card import short_digests
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder, write_split
-from histo.run.predictions import PROBABILITY, prediction_columns, write_predictions
+from histo.run.predictions import (
+    PROBABILITY,
+    SKIPPED,
+    prediction_columns,
+    write_predictions,
+    write_skipped,
+)
 from histo.run.split import Leak, Split
 from histo.screen import Advance, Progress, Screen, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
@@ -67,12 +73,15 @@ def evaluate(
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     progress: Progress = False,
 ) -> Run:
     """Predict the labelled patches in `data` and return the run that holds the table.
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
-    `groups` is `CSV[:column]`; `tta` averages the eight D4 views. Raises HistoError.
+    `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `skip_bad`
+    leaves patches out that cannot be read or have another size, and lists them in the run's
+    skipped.csv. Raises HistoError.
     """
     done = evaluate_to(
         Path(bundle),
@@ -89,6 +98,7 @@ def evaluate(
         tta=tta,
         device=device,
         batch_size=batch_size,
+        skip_bad=skip_bad,
     )
     if done is None:
         raise HistoError("only the first process of a launch has the run")
@@ -137,6 +147,7 @@ def evaluate_share(
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
@@ -152,7 +163,7 @@ def evaluate_share(
     trained = predictor.files.trained_on()
     if trained is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
-    facts = facts_of(predictor, patches, tta, batch_size)
+    facts = facts_of(predictor, patches, tta, batch_size, skip_bad)
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
@@ -179,7 +190,9 @@ def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
     return run
 
 
-def facts_of(predictor: Predictor, patches: Labelled, tta: bool, batch_size: int) -> TableFacts:
+def facts_of(
+    predictor: Predictor, patches: Labelled, tta: bool, batch_size: int, skip_bad: bool
+) -> TableFacts:
     """What the rows of this evaluation have in common."""
     rows = zip(patches.paths.names, patches.rows, patches.groups, strict=True)
     return TableFacts(
@@ -192,6 +205,7 @@ def facts_of(predictor: Predictor, patches: Labelled, tta: bool, batch_size: int
         tta=tta,
         raw=False,
         engine=predictor.engine.name,
+        skip_bad=skip_bad,
     )
 
 
@@ -214,7 +228,7 @@ def check_labels(table: LabelTable, vocab: list[str]) -> None:
     for row in table.rows:
         if row.label not in vocab:
             raise HistoError(
-                f"{table.place(row)}: label {row.label!r} of {row.id} is no class of the bundle "
+                f"{table.place(row)}: label {row.label!r} is no class of the bundle "
                 f"({', '.join(vocab[:8])})"
             )
 
@@ -250,32 +264,40 @@ def write_rows(
     """Predict the patches whose rows are not in the table yet."""
     at, end = table.part.block.start + table.rows, table.part.block.stop
     facts = table.part.facts
-    batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size)
-    for files, pixels, sha1 in batches:
-        probabilities = predictor.predict(pixels, facts.tta).probabilities
-        seen = np.isin(short_digests(sha1), [] if trained is None else trained).astype(int)
-        table.add(
-            [
-                [
-                    patches.rows[at + i].id,
-                    patches.rows[at + i].label,
-                    patches.groups[at + i],
-                    sha1[i],
-                    str(seen[i]),
-                    *(f"{value:.9g}" for value in probabilities[i]),
-                ]
-                for i in range(len(files))
-            ]
-        )
-        at += len(files)
-        advance(len(files))
+    batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size, facts.skip_bad)
+    known = np.empty(0, np.uint64) if trained is None else trained
+    for batch in batches:
+        probabilities = None
+        if batch.sha1:
+            probabilities = predictor.predict(batch.pixels, facts.tta).probabilities
+        seen = np.isin(short_digests(batch.sha1), known).astype(int)
+        places, rows = batch.places(), []
+        for place in range(len(batch.paths)):
+            row, group = patches.rows[at + place], patches.groups[at + place]
+            if probabilities is None or place in batch.bad:
+                values = ["", batch.bad[place], *[""] * len(predictor.vocab)]
+            else:
+                n = places[place]
+                values = [batch.sha1[n], str(seen[n]), *(f"{p:.9g}" for p in probabilities[n])]
+            rows.append([row.id, row.label, group, *values])
+        table.add(rows)
+        at += len(batch.paths)
+        advance(len(batch.paths))
 
 
 def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
     """The run folder of an evaluation of which all parts are there."""
     facts, settings = parts[0].facts, dict(parts[0].settings)
     text = b"".join(joined_bytes(parts)).decode()
-    _, *rows = csv.reader(io.StringIO(text, newline=""))
+    _, *every = csv.reader(io.StringIO(text, newline=""))
+    rows = [row for row in every if row[COLUMNS.index("sha1")]]
+    skipped = {
+        row[0]: row[COLUMNS.index("seen")] for row in every if not row[COLUMNS.index("sha1")]
+    }
+    if not rows:
+        raise HistoError(
+            f"none of {len(every):,} patches can be used: {next(iter(skipped.values()))}"
+        )
     seen = sum(row[COLUMNS.index("seen")] == "1" for row in rows)
     split = Split.read(settings["split"])
     if seen:
@@ -300,5 +322,6 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
     vocab = [name.removeprefix(PROBABILITY) for name in facts.columns[len(COLUMNS) :]]
     table = zip(*([float(value) for value in column] for column in columns), strict=True)
     write_predictions(run.predictions, ids, labels, table, vocab)
+    write_skipped(run.path / SKIPPED, skipped)
     run.mark_finished()
     return run

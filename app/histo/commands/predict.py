@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from histo.config import PREDICT_BATCH, check_setting
+from histo.data.decode_ahead import DecodedBatch, decode_batches
 from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.writing import check_folders
-from histo.run.predictions import prediction_columns, write_submission
+from histo.run.predictions import (
+    move_skipped,
+    prediction_columns,
+    skipped_path,
+    skipped_row,
+    write_submission,
+)
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, join, open_parts, part_line
 from histo.shards.shard import Shard
@@ -25,7 +34,8 @@ if TYPE_CHECKING:
 
     from histo.model.predictor import Calls
 
-Predicted = Iterator[tuple[Sequence[Path], "Calls"]]
+Predicted = Iterator[tuple[DecodedBatch, "Calls | None"]]
+"""Batches of files, and the calls of those that can be used; None where none can."""
 
 
 def predict(
@@ -41,14 +51,16 @@ def predict(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Predict patches, folders of them, or the names in a CSV, one or several; returns the table.
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
-    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out. Raises
-    HistoError.
+    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out;
+    `skip_bad` leaves patches out that cannot be read or have another size, and lists them in
+    `OUT.skipped.csv`. Raises HistoError.
     """
     import pandas as pd
 
@@ -65,6 +77,7 @@ def predict(
         raw=raw,
         device=device,
         batch_size=batch_size,
+        skip_bad=skip_bad,
     )
     return pd.read_csv(out, dtype={"id": str, "predicted": str}, keep_default_na=False)
 
@@ -79,14 +92,21 @@ def predict_to(
     id_column: str = "id",
     shard: Shard | None = None,
     **how: Any,
-) -> None:
-    """`predict`, without reading the table again; `shard` makes a part of it for `histo merge`."""
+) -> int:
+    """`predict`, without reading the table again; returns how many patches were left out.
+
+    `shard` makes a part of the table for `histo merge`.
+    """
     inputs = find_inputs(patches, images, id_column, screen)
     count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
     if shard:
         screen.say(part_line(shard, out, count))
-    else:
-        screen.say(f"predictions: {out} ({counted(count, 'patch')})")
+        return 0
+    left_out = len(inputs) - count
+    screen.say(f"predictions: {out} ({counted(count, 'patch')})")
+    if left_out:
+        screen.say(f"left out: {skipped_path(out)} ({counted(left_out, 'patch')})")
+    return left_out
 
 
 def write_predictions_table(
@@ -101,16 +121,18 @@ def write_predictions_table(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> int:
-    """Write `id, predicted, p_CLASS…` for each patch to `out`; returns how many.
+    """Write `id, predicted, p_CLASS…` for each patch to `out`; returns for how many.
 
     Memory does not grow with the number of patches. `shard` predicts its share alone, into a part
     for `histo merge`. The processes of a launcher take a share each, and the first joins them.
     """
     check_folders(out, submission)
     check_setting("batch_size", batch_size)
-    opened = open_model(bundle, trust_pickle, device, batch_size, tta, raw)
+    how = Settings(trust_pickle, device, batch_size, tta, raw, skip_bad)
+    opened = open_model(bundle, how)
     if submission is not None and len(opened.vocab) != 2:
         raise HistoError(f"a submission needs two classes; this model has {len(opened.vocab)}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
@@ -124,12 +146,13 @@ def write_predictions_table(
         tta=tta,
         raw=raw,
         engine=opened.engine,
+        skip_bad=skip_bad,
     )
     part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine)
     write_part(part, opened, inputs, screen)
-    if shard is None:
-        finish(part, out, submission)
-    return part.expected if shard else len(inputs)
+    if shard is not None:
+        return part.expected
+    return len(inputs) - finish(part, out, submission)
 
 
 def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> None:
@@ -140,32 +163,57 @@ def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> No
         screen.bar("predicting", len(paths)) as advance,
     ):
         advance(table.rows)
-        for files, calls in opened.predict(paths[table.rows :]):
-            called = [opened.vocab[code] for code in calls.called.tolist()]
-            mine = ids[table.rows : table.rows + len(files)]
-            table.add(
-                [
-                    [patch, name, *(f"{p:.9g}" for p in row)]
-                    for patch, name, row in zip(mine, called, calls.probabilities, strict=True)
-                ]
-            )
-            advance(len(files))
+        for batch, calls in opened.predict(paths[table.rows :]):
+            mine = ids[table.rows : table.rows + len(batch.paths)]
+            table.add(rows_of(batch, mine, calls, opened.vocab))
+            advance(len(batch.paths))
 
 
-def finish(part: Part, out: Path, submission: Path | None) -> None:
-    """Make the parts of all processes, when they are there, the table."""
+def rows_of(
+    batch: DecodedBatch, ids: Sequence[str], calls: Calls | None, vocab: list[str]
+) -> list[list[str]]:
+    """The table's rows of a batch; those of patches that cannot be used hold the reason."""
+    places, rows = batch.places(), []
+    for place, name in enumerate(ids):
+        if calls is None or place in batch.bad:
+            rows.append(skipped_row(name, batch.bad[place], 2 + len(vocab)))
+        else:
+            n = places[place]
+            values = (f"{p:.9g}" for p in calls.probabilities[n])
+            rows.append([name, vocab[int(calls.called[n])], *values])
+    return rows
+
+
+def finish(part: Part, out: Path, submission: Path | None) -> int:
+    """Make the parts of all processes, when they are there, the table; returns how many are left out."""
     ranks.barrier()
     if ranks.rank() > 0:
-        return
+        return 0
+    left_out = 0
     if part.shard.of == 1:
+        left_out = move_skipped(out) if part.facts.skip_bad else 0
         part.json.unlink()
     else:
         parts = open_parts(part.shard.paths(out))
         join(parts, out)
+        left_out = move_skipped(out) if part.facts.skip_bad else 0
         for one in parts:
             one.remove()
     if submission is not None:
         write_submission(out, submission)
+    return left_out
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is opened and asked."""
+
+    trust_pickle: bool = False
+    device: str = "auto"
+    batch_size: int = PREDICT_BATCH
+    tta: bool = False
+    raw: bool = False
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,47 +227,51 @@ class Opened:
     predict: Callable[[Sequence[Path]], Predicted]
 
 
-def open_model(
-    bundle: Path, trust_pickle: bool, device: str, batch_size: int, tta: bool, raw: bool
-) -> Opened:
+def open_model(bundle: Path, how: Settings) -> Opened:
     """A bundle, or a trusted pickle."""
     if bundle.suffix == ".pkl":
-        return open_pickle(bundle, trust_pickle, device, batch_size, tta)
+        return open_pickle(bundle, how)
 
-    from histo.data.decode_ahead import decode_batches
     from histo.model.predictor import open_bundle
 
-    predictor = open_bundle(bundle, device)
+    predictor = open_bundle(bundle, how.device)
+
+    def predict_batch(batch: DecodedBatch) -> tuple[DecodedBatch, Calls | None]:
+        if not batch.sha1:
+            return batch, None
+        return batch, predictor.predict(batch.pixels, how.tta, how.raw)
 
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        batches = decode_batches(paths, predictor.fit, batch_size)
-        return prefetch(lambda part: (part[0], predictor.predict(part[1], tta, raw)), batches)
+        batches = decode_batches(paths, predictor.fit, how.batch_size, how.skip_bad)
+        return prefetch(predict_batch, batches)
 
     name, vocab = predictor.engine.name, predictor.vocab
     return Opened(vocab, name, predictor.files.fingerprint(), predict_files)
 
 
-def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bool) -> Opened:
+def open_pickle(path: Path, how: Settings) -> Opened:
     """fastai's own learner, where the user trusts it."""
-    if not trusted:
+    if not how.trust_pickle:
         raise HistoError(
             f"{path} is a pickle, and loading one runs whatever code it holds",
             "give the bundle's folder instead",
             "{trust_pickle} if you made the file yourself",
         )
-    if tta:
+    if how.tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
-    if (
-        ranks.world_size() > 1
-    ):  # fastai would open_parts by itself, over processes that have not met
+    if how.skip_bad:
+        raise HistoError("leaving patches out needs a bundle, not a pickle", "leave {skip_bad} out")
+    if ranks.world_size() > 1:  # fastai would gather by itself, over processes that have not met
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.pickled import PickledLearner
 
-    learner = PickledLearner.open(path, device)
+    learner = PickledLearner.open(path, how.device)
 
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        return ((part, learner.predict(part)) for part in parts)
+        nothing = np.empty((0, 0, 0, 3), np.uint8)  # fastai reads the files itself
+        for i in range(0, len(paths), how.batch_size):
+            part = paths[i : i + how.batch_size]
+            yield DecodedBatch(list(part), nothing, [], {}), learner.predict(part)
 
     return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files)

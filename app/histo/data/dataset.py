@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from histo.data.split import (
     grouped_split,
     on_both_sides,
     random_split,
+    with_every_class,
     with_first,
 )
 from histo.data.store import Store, open_store, store_folder
@@ -41,6 +43,8 @@ class Dataset:
     groups: list[str] | None = None
     unit: str = ""
     """what a group is: slide, patient, hospital"""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """ids of patches that were left out, and why"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -70,22 +74,34 @@ def load_dataset(
 
     A `known` split is used as it is: it was checked when it was made.
     """
-    labels = table.labels
+    if known and config.skip_bad:  # those left out when the run was started
+        table = table.pick([n for n, row in enumerate(table.rows) if row.id in known.sides])
     sides = read_split(known, config, table) if known else choose_split(config, table)
     if not known:
-        check_split(labels, sides.valid)
+        check_split(table.labels, sides.valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
-    store = open_store(table.paths, folder, Fit(config.crop, config.size), screen)
-    ids = [row.id for row in table.rows]
+    store = open_store(table.paths, folder, Fit(config.crop, config.size), screen, config.skip_bad)
+    skipped = {table.rows[place].id: why for place, why in store.unusable.items()}
+    if skipped:
+        good = [n for n in range(len(table.rows)) if n not in store.unusable]
+        table, store, sides = table.pick(good), store.pick(good), sides.pick(good)
+        check_split(table.labels, sides.valid)
+        why = next(iter(skipped.values()))
+        screen.say(f"{counted(len(skipped), 'patch')} left out that cannot be used, as {why}")
+    labels, ids = table.labels, [row.id for row in table.rows]
     say_changed_ids(ids, store, screen)
     if sides.split.kind == "random" and not known:
-        sides = replace(sides, valid=with_first(sides.valid, store.sha1))
+        valid = with_first(sides.valid, store.sha1)
+        valid = with_every_class(valid, labels, store.sha1, config.seed)
+        sides = replace(sides, valid=valid)
         check_split(labels, sides.valid)
     given = sides.split.kind in ("column", "folders") and not known
     leak = check_leak(config, find_leak(ids, sides, store), given, screen)
     say_classes(table, store.side, screen)
     split = replace(sides.split, leak=leak)
-    return Dataset(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit)
+    return Dataset(
+        ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit, skipped
+    )
 
 
 def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> Leak:
@@ -132,6 +148,11 @@ class Sides:
     unit: str = ""
     """what a group is: the name of its column"""
     groups: list[str] | None = None
+
+    def pick(self, places: Sequence[int]) -> Sides:
+        """The sides of the patches in these places."""
+        groups = self.groups and [self.groups[place] for place in places]
+        return replace(self, valid=self.valid[list(places)], groups=groups)
 
 
 def choose_split(config: TrainConfig, table: LabelTable) -> Sides:

@@ -37,7 +37,7 @@ class LabelTable:
 
     def place(self, row: Row) -> str:
         """Where a row stands, for an error."""
-        return f"{self.source.name}, line {row.line}" if row.line else str(self.source)
+        return f"{self.source.name}, line {row.line}" if row.line else str(self.source / row.id)
 
     def pick(self, places: Sequence[int]) -> LabelTable:
         """The rows in these places."""

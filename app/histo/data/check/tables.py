@@ -190,26 +190,37 @@ def size_findings(files: CheckedFiles) -> list[Finding]:
     odd = [int(row) for row in inspected.readable if tuple(inspected.sizes[row]) != common]
     shown = ["{}x{} px".format(*inspected.sizes[row]) for row in odd]
     square = common[0] == common[1] or fits
+    out = [row for row in odd if not _usable(config, *inspected.sizes[row].tolist())]
     return [
         Finding(
             "odd_sizes",
             "patch",
-            f"not of {common[0]}x{common[1]} px (train with a size of {common[0] or 96})",
+            f"not of {common[0]}x{common[1]} px",
             [*files.columns, "size"],
             [[*files.line(row), size] for row, size in zip(odd, shown, strict=True)],
             fatal=not fits,
-            advice="Give the same size to check and to train, or leave these out with the exclusions.",
+            advice="Leave these out with the exclusions. Patches cut at the edge of a slide would be "
+            "squeezed by a size, and a model can learn that. Only where all are square, and show the "
+            "same field at several resolutions, give the same size to check and to train.",
+            excluded=files.exclusions(out, "another size"),
             examples=[f"{files.name(r)}: {s}" for r, s in zip(odd[:9], shown[:9], strict=True)],
         ),
         Finding(
             "not_square",
             "size",
-            "for most that is not square (train with a crop or a size)",
+            "for most that is not square (train with a crop)",
             ["size"],
             [] if square else [["x".join(map(str, common))]],
             fatal=True,
         ),
     ]
+
+
+def _usable(config: CheckConfig, width: int, height: int) -> bool:
+    """Whether a patch of another size than most comes out right: cropped, or a square resized."""
+    if config.crop is not None:
+        return min(width, height) >= config.crop
+    return config.size is not None and width == height
 
 
 def sha1_findings(files: CheckedFiles) -> list[Finding]:
