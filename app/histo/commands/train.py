@@ -16,6 +16,7 @@ from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
 from histo.run.predictions import SKIPPED, write_skipped
 from histo.screen import Progress, Screen, screen_of
+from histo.training.trackers import check_tracker
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -54,6 +55,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     """Train in a new run folder."""
     if config.folds and config.split_column:
         raise HistoError("folds make the split themselves", "leave {split_column} out")
+    check_tracker(config.tracker)
     table = read_label_table(config, screen)
     check_model(config)
 

@@ -7,7 +7,7 @@ import unicodedata
 
 from histo.errors import HistoError
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def stem_of(name: str) -> str:

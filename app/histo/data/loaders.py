@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import TensorImage
+from fastcore.foundation import L
 from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -168,6 +169,11 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         """The positions of a process's patches in an epoch that is not shuffled."""
         batches = equal_batches(np.arange(self.n), self.bs)
         return np.concatenate([batch[rank :: self.world_size] for batch in batches])
+
+    @property
+    def items(self) -> L:
+        """The rows or files of this loader, as fastai's `Interpretation` picks from them."""
+        return L(list(self.dataset.items))
 
     @cached_property
     def codes(self) -> Tensor:
