@@ -23,7 +23,8 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
-from histo.errors import HistoError, Spell, Stopped
+from histo.errors import HistoError, LeftOut, Spell, Stopped
+from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
 from histo.shards.shard import Shard
 
@@ -109,12 +110,23 @@ def given(ctx: typer.Context, *left_out: str) -> dict[str, Any]:
     }
 
 
-Data = Annotated[Path, typer.Argument(help="Folder with train_labels.csv and train/*.tif.")]
+DATA_HELP = "Folder with train_labels.csv and train/*.tif, or with a folder for each class."
+Data = Annotated[Path, typer.Argument(help=DATA_HELP)]
 Bundle = Annotated[Path, typer.Argument(help="A bundle by histo export.")]
 LabelsFile = Annotated[
     Optional[Path], typer.Option(help="The label CSV.  [default: DATA/train_labels.csv]")
 ]
-Images = Annotated[Optional[Path], typer.Option(help="The patches.  [default: DATA/train]")]
+LabelFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Labels from folders: level 1, 2 … or a regular expression over the path."),
+]
+GroupFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Groups from folders or file names, as --label-from; none: no groups."),
+]
+Images = Annotated[
+    Optional[Path], typer.Option(help="The patches.  [default: DATA/train, or DATA]")
+]
 IdColumn = Annotated[str, typer.Option(help="Column of file names, with or without suffix.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
 Crop = Annotated[Optional[int], number("crop", "Cut the centre N px first.")]
@@ -144,6 +156,12 @@ Tta = Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")]
 Submission = Annotated[
     Optional[Path], typer.Option(help="Also write Kaggle's id,label to this file.")
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad", help="Leave out patches that cannot be used, and list them: exit status 3."
+    ),
+]
 PredictBatch = Annotated[int, number("batch_size", "Patches predicted at once.")]
 
 
@@ -171,6 +189,8 @@ def check(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Groups = None,
     write_exclusions: Annotated[
@@ -193,9 +213,7 @@ def check(
 @app.command()
 def train(
     ctx: typer.Context,
-    data: Annotated[
-        Optional[Path], typer.Argument(help="Folder with train_labels.csv and train/*.tif.")
-    ] = None,
+    data: Annotated[Optional[Path], typer.Argument(help=DATA_HELP)] = None,
     resume: Annotated[
         Optional[Path], typer.Option(help="Go on with this run instead of starting one.")
     ] = None,
@@ -206,6 +224,8 @@ def train(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Annotated[
         Optional[str],
@@ -215,6 +235,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    skip_bad: SkipBad = False,
     valid_pct: Annotated[
         float, number("valid_pct", "Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
@@ -277,7 +298,8 @@ def train(
 
     from histo.commands.train import train as run
 
-    run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    done = run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    say_left_out(done.path / SKIPPED)
 
 
 @app.command()
@@ -333,7 +355,7 @@ def export(
 def predict(
     ctx: typer.Context,
     bundle: Bundle,
-    patches: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
+    patches: Annotated[list[Path], typer.Argument(help="Patches, folders, or a CSV of names.")],
     out: Annotated[Path, typer.Option(help="The table.")] = Path("predictions.csv"),
     submission: Submission = None,
     images: Annotated[
@@ -350,6 +372,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
@@ -360,7 +383,8 @@ def predict(
         raise typer.BadParameter("one share makes no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx))
+    if predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+        say_left_out(skipped_path(out))
 
 
 @app.command()
@@ -373,10 +397,13 @@ def evaluate(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     groups: Groups = None,
     tta: Tta = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Evaluate a bundle on labelled patches it never saw."""
@@ -387,6 +414,13 @@ def evaluate(
     done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
     if done is not None:
         report(done.path, progress=screen)
+        say_left_out(done.path / SKIPPED)
+
+
+def say_left_out(listed: Path) -> None:
+    """Exit status 3 where patches were left out."""
+    if listed.is_file():
+        raise LeftOut(f"done, but without the patches in {listed}")
 
 
 def share_of(given: str | None) -> Shard | None:
@@ -418,6 +452,7 @@ def merge(
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
+    say_left_out(skipped_path(done) if isinstance(done, Path) else done.path / SKIPPED)
 
 
 @app.command()

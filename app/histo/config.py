@@ -111,16 +111,32 @@ class DataConfig(Settings):
     """side in px the patch is resized to"""
     store: Path | None = None
     """where decoded patches are kept; found where none is given"""
+    label_from: str | None = None
+    """labels from folder names: a level, counted from 1, or a regular expression over the path"""
+    group_from: str | None = None
+    """groups from paths, in the same way; `none` where folders name no groups"""
 
     @property
     def labels_csv(self) -> Path:
-        """The label CSV: the one given, else Kaggle's name for it."""
+        """The label CSV, whether it exists or not: the one given, else Kaggle's name for it."""
         return self.labels or self.data / "train_labels.csv"
 
     @property
+    def label_table(self) -> Path | None:
+        """The label CSV; None where the names of folders are the labels."""
+        if self.labels or not (self.images or self.data).is_dir():
+            return self.labels_csv
+        folders = self.label_from is not None or not self.labels_csv.exists()
+        return None if folders else self.labels_csv
+
+    @property
     def images_folder(self) -> Path:
-        """The folder of patches: the one given, else Kaggle's name for it."""
-        return self.images or self.data / "train"
+        """The folder of patches: the one given, else Kaggle's name for it, else `data` itself."""
+        if self.images:
+            return self.images
+        train = self.data / "train"
+        whole = self.label_table is None or (self.labels and not train.is_dir())
+        return self.data if whole and self.data.is_dir() else train
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,8 @@ class TrainConfig(DataConfig):
     """train though a given split has equal patches or a group on both sides"""
     exclude: Path | None = None
     """a CSV of ids to leave out"""
+    skip_bad: bool = False
+    """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
     folds: int | None = None

@@ -97,3 +97,9 @@ class Stopped(HistoError):  # noqa: N818  (not an error: the user wanted it)
     """The user pressed Ctrl-C; the status is the shell's own for it, 128 + SIGINT."""
 
     exit_status = 130
+
+
+class LeftOut(HistoError):  # noqa: N818  (not an error: the work is done, without some patches)
+    """The work is done, but patches were left out that could not be used."""
+
+    exit_status = 3

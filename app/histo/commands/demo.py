@@ -83,7 +83,7 @@ def run_commands(folder: Path, training: dict[str, Any], screen: Screen) -> None
     screen.say(f"\n$ histo export {run}")
     bundle = export(run, progress=screen)
     screen.say(f"\n$ histo predict {bundle} {data / 'test'} --out {table}")
-    predict_to(bundle, data / "test", table, screen)
+    predict_to(bundle, [data / "test"], table, screen)
 
 
 def unseen_auc(folder: Path) -> float:

@@ -9,7 +9,7 @@ from histo.commands.evaluate import write_run
 from histo.commands.runs import Run
 from histo.errors import HistoError
 from histo.files.writing import check_folders
-from histo.run.predictions import write_submission
+from histo.run.predictions import move_skipped, write_submission
 from histo.screen import Progress, counted, screen_of
 from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
@@ -48,6 +48,8 @@ def join_table(parts: Sequence[Part], out: Path | None, submission: Path | None)
     if submission is not None and len(parts[0].facts.columns) != 4:
         raise HistoError("a submission needs two classes; these parts have another number")
     join(parts, out)
+    if parts[0].facts.skip_bad:
+        move_skipped(out)
     if submission is not None:
         write_submission(out, submission)
     return out

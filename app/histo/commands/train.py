@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from histo.commands.runs import Run
 from histo.config import TrainConfig, takes
-from histo.data.dataset import Dataset, LabelTable, read_label_table
+from histo.data.dataset import Dataset
+from histo.data.label_table import LabelTable, read_label_table
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
+from histo.run.predictions import SKIPPED, write_skipped
 from histo.screen import Progress, Screen, screen_of
 from histo.training.trackers import check_tracker
 
@@ -67,8 +69,11 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         data = load_dataset(config, table, screen)
         check_same(data)
         if config.folds:
-            return Run(train_folds(config, data, screen, callbacks).path)
+            run = train_folds(config, data, screen, callbacks)
+            write_skipped(run.path / SKIPPED, data.skipped)
+            return Run(run.path)
         run, learn = train_new(config, data, screen, callbacks)
+        write_skipped(run.path / SKIPPED, data.skipped)
     return Run(run.path, learn)
 
 

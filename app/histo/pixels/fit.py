@@ -59,11 +59,17 @@ def check_size(pixels: Pixels, side: int | None, name: Path | str) -> int:
     """The side of a square patch; HistoError where it is not square or not `side`."""
     height, width = pixels.shape[:2]
     if height != width:
-        raise HistoError(f"{name} is {width}x{height} px, not square", "give {crop} or {size}")
+        raise HistoError(
+            f"{name} is {width}x{height} px, not square",
+            "{crop} cuts the centre",
+            "{skip_bad} leaves such patches out",
+            "cut or pad them to squares first",
+        )
     if side is not None and height != side:
         raise HistoError(
             f"{name} is {width}x{height} px where {side}x{side} px are expected",
             f"{{size}} {side} resizes all, {{crop}} cuts the centre",
-            "histo check lists the sizes",
+            "{skip_bad} leaves such patches out",
+            f"cut or resize them to {side}x{side} px first",
         )
     return int(height)

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from histo.screen import counted
 
-Kind = Literal["random", "grouped", "column", "unseen", "unknown"]
-"""Over patches; by group; as a column of the label CSV says; patches new to the model; not known."""
+Kind = Literal["random", "grouped", "column", "folders", "unseen", "unknown"]
+"""Over patches; by group; as a column of the label CSV says; by folders called train and valid; patches
+new to the model; not known."""
 
 
 @dataclass(frozen=True)

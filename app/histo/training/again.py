@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from histo.config import TrainConfig
-from histo.data.dataset import read_label_table
+from histo.data.label_table import read_label_table
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
 from histo.screen import Screen

@@ -48,7 +48,7 @@ def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.nd
 
     split = replace(data.split, folds=config.folds or 0, leak=Leak())
     found = {
-        "labels": config.labels_csv,
+        "labels": config.label_table,
         "images": config.images_folder,
         "out": run.path,
         "split": split.as_dict(),

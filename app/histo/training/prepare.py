@@ -77,6 +77,8 @@ def split_phrase(data: Dataset) -> str:
         return "random over patches: optimistic for new slides"
     if split.kind == "grouped":
         return f"by {split.column}: none of {split.groups:,} is on both sides"
+    if split.kind == "folders":
+        return "as the folders train and valid say"
     if split.kind == "column":
         return f"as the column {split.column} says"
     return "how they were split is not recorded"

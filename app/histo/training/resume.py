@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from histo.config import TrainConfig
-from histo.data.dataset import Dataset, KnownSplit, LabelTable, load_dataset
+from histo.data.dataset import Dataset, KnownSplit, load_dataset
+from histo.data.label_table import LabelTable
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import read_json

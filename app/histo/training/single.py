@@ -158,7 +158,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "freeze_epochs": job.freeze_epochs,
         "device": str(job.device),
         "precision": job.precision,
-        "labels": config.labels_csv,
+        "labels": config.label_table,
         "images": config.images_folder,
         "store": data.store.path and data.store.path.parent,
         "out": run.path,
