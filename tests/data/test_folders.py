@@ -143,6 +143,8 @@ def test_excluded_paths_are_left_out(tmp_path):
 def test_patches_that_lie_in_no_folder_name_no_class(tmp_path):
     with pytest.raises(HistoError, match=r"no label CSV .*a folder for each class"):
         read(tree(tmp_path, "a.png", "b.png"))
+    with pytest.raises(HistoError, match="no label CSV"):  # Kaggle's folders, without the table
+        read(tree(tmp_path / "kaggle", "train/a.png", "test/b.png"))
     tree(tmp_path, "x/a.png", "y/a.png")
     with pytest.raises(HistoError, match="not all patches lie in a folder"):
         read(tmp_path)

@@ -90,8 +90,9 @@ def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None 
         return header.index(column.name)
     way = [f"give {{{column.setting}}} NAME"] if column.setting else []
     names = {plain_name(name): name for name in header}
-    same = plain_name(column.name) if column.similar else ""
-    found = [names[same]] if same in names else [names[n] for n in column.similar if n in names]
+    same = plain_name(column.name)
+    likely = [same] if column.similar and same in names else column.similar
+    found = [names[name] for name in likely if name in names]
     found = list(dict.fromkeys(found))
     if not found:
         raise HistoError(

@@ -103,6 +103,13 @@ def read_folders(
     return FolderLabels(rows, paths, group.unit if group else "")
 
 
+def names_classes(paths: PatchFiles) -> bool:
+    """Whether patches lie in folders that could be classes: more than one, and not train and test."""
+    outer = Counter(name.partition("/")[0] for name in paths.names if "/" in name)
+    inner = Counter(name.rpartition("/")[0] for name in paths.names if "/" in name)
+    return len(inner) > 1 and not (_is_split(outer) and len(inner) == len(outer))
+
+
 def groups_from_paths(given: str | None, paths: PatchFiles) -> tuple[str, list[str] | None]:
     """What a group is and the group of each file, from their paths; None where none is asked for."""
     if given is None or given == NO_GROUPS:

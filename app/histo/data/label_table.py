@@ -9,7 +9,13 @@ from pathlib import Path
 
 from histo.config import DataConfig, TrainConfig
 from histo.data.columns import id_column, read_rows
-from histo.data.folders import FolderLabels, groups_from_paths, read_folders, without_test
+from histo.data.folders import (
+    FolderLabels,
+    groups_from_paths,
+    names_classes,
+    read_folders,
+    without_test,
+)
 from histo.data.groups import groups_of
 from histo.data.ids import IdLookup, check_id
 from histo.data.labels import Row, first_of_each, make_vocab, read_labels, similar_classes
@@ -100,7 +106,7 @@ def _from_folders(
 def read_labelled_folders(config: DataConfig, screen: Screen) -> FolderLabels:
     """The patches of a tree; HistoError where there is no tree, and no label CSV either."""
     paths = list_patches(config.images_folder)
-    if config.label_from is None and not any("/" in name for name in paths.names):
+    if config.label_from is None and not names_classes(paths):
         raise HistoError(
             f"no label CSV {config.labels_csv}",
             "give {labels} if it is elsewhere",
