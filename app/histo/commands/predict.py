@@ -46,8 +46,8 @@ def predict(
 ) -> pd.DataFrame:
     """Predict a patch, a folder of them, or the names in a CSV; returns the table.
 
-    The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
-    call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
+    The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: after a kill,
+    the same call resumes it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
     patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out. Raises
     HistoError.
     """
@@ -225,9 +225,7 @@ def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bo
         )
     if tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
-    if (
-        ranks.world_size() > 1
-    ):  # fastai would open_parts by itself, over processes that have not met
+    if ranks.world_size() > 1:  # fastai would distribute by itself, without a process group
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.pickled import PickledLearner

@@ -10,7 +10,7 @@ from histo.config import HEAD_DROPOUT
 def make_head(features: int, units: int, classes: int) -> nn.Sequential:
     """A new head: features [B, F] to logits [B, C].
 
-    Layer norm, one hidden layer, dropout: of the heads tried the best on real patches, and far
+    Layer norm, one hidden layer, dropout: the best of the heads tried on real patches, and far
     better than one with batch norm (docs/measurements).
     """
     return nn.Sequential(
