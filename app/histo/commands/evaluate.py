@@ -44,12 +44,12 @@ from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 
 COLUMNS = ("id", "label", "group", "sha1", "seen")
-"""Of a part, before the probabilities; `seen` is 1 where the model was trained or chosen on it."""
+"""Columns of a part before the probabilities; `seen` is 1 if the model was trained or chosen on it."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The patches to evaluate on, a row each; `groups` are blank where none are known."""
+    """The patches to evaluate on, one row each; `groups` are blank if unknown."""
 
     rows: list[Row]
     groups: list[str]
@@ -183,7 +183,7 @@ def evaluate_share(
 
 
 def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """The run of parts that are all there, which are then removed."""
+    """Write the run from its complete parts, and remove those."""
     run = write_run(parts, out)
     for one in parts:
         one.remove()
@@ -236,7 +236,7 @@ def check_labels(table: LabelTable, vocab: list[str]) -> None:
 def settings_of(
     bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, known: bool
 ) -> dict[str, Any]:
-    """What the run's config.json will say; `known`: whether the bundle says its training set."""
+    """The content of the run's config.json; `known`: whether the bundle records its training set."""
     at = np.array([[1 - card.threshold, card.threshold]])
     threshold = float(apply_temperature(at, card.temperature)[0, 1])
     return {
@@ -286,7 +286,7 @@ def write_rows(
 
 
 def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """The run folder of an evaluation of which all parts are there."""
+    """Write the run folder of an evaluation whose parts are complete."""
     facts, settings = parts[0].facts, dict(parts[0].settings)
     text = b"".join(joined_bytes(parts)).decode()
     _, *every = csv.reader(io.StringIO(text, newline=""))

@@ -1,4 +1,4 @@
-"""`histo.load`: a bundle at work in Python."""
+"""`histo.load`: predict with a bundle in Python."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """What the model is: classes, patch size, temperature, threshold."""
+        """The facts of the model: classes, patch size, temperature, threshold."""
         return self.predictor.card
 
     @property
@@ -88,7 +88,7 @@ class Model:
 
 
 def load(bundle: str | Path, *, device: str = "auto") -> Model:
-    """Open a bundle made by `histo export`; HistoError where it is none or is damaged."""
+    """Open a bundle made by `histo export`; HistoError if it is not a bundle or is damaged."""
     return Model(open_bundle(Path(bundle), device))
 
 

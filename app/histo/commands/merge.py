@@ -24,7 +24,7 @@ def merge(
 ) -> Path | Run:
     """Join the parts of a prediction, files or a folder of them, once all are there.
 
-    Returns the path of the table, or the run of an evaluation. The bytes are those that one
+    Returns the path of the table, or the run of an evaluation. The files equal those that one
     process would have written. `submission` also gets Kaggle's `id,label`. Raises HistoError.
     """
     given = [parts] if isinstance(parts, str | Path) else parts
@@ -36,7 +36,7 @@ def merge(
         screen_of(progress).say(f"predictions: {table} ({rows})")
         return table
     if submission:
-        raise HistoError("an evaluation makes no submission", "leave {submission} out")
+        raise HistoError("an evaluation has no submission", "leave {submission} out")
     whole = whole_path(found[0].path).with_suffix("")
     return Run(write_run(found, place or whole).path)
 

@@ -1,4 +1,4 @@
-"""`histo train`: from labels and patches to a run folder, or on with one that was cut."""
+"""`histo train`: train a model in a run folder, or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(
     progress: Progress = False,
     **settings: Any,
 ) -> Run:
-    """Train a classifier on the patches in `data`, or go on with the run `resume`.
+    """Train a classifier on the patches in `data`, or resume the run `resume`.
 
     Returns the run: its folder, tables, figures, and the live fastai learner. Each setting is a
     field of histo.config.TrainConfig; `callbacks` are fastai callbacks. No run folder is
@@ -43,7 +43,7 @@ def train(
     if data is None and resume is None:
         raise HistoError("there is nothing to train on (give a folder of data, or a run to resume)")
     run = (
-        go_on(Path(resume), config, screen, callbacks)
+        resume_run(Path(resume), config, screen, callbacks)
         if resume is not None
         else begin(config, screen, callbacks)
     )
@@ -54,7 +54,7 @@ def train(
 def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     """Train in a new run folder."""
     if config.folds and config.split_column:
-        raise HistoError("folds make the split themselves", "leave {split_column} out")
+        raise HistoError("folds define the split themselves", "leave {split_column} out")
     check_tracker(config.tracker)
     table = read_label_table(config, screen)
     check_model(config)
@@ -78,7 +78,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
 
 
 def check_model(config: TrainConfig) -> None:
-    """HistoError for an architecture that is none, and weights that are not there: without torch."""
+    """HistoError for an unknown architecture or missing weights file, found without torch."""
     check_arch(config.arch)
     if config.weights not in ("imagenet", "none") and not Path(config.weights).exists():
         raise HistoError(
@@ -87,19 +87,19 @@ def check_model(config: TrainConfig) -> None:
 
 
 def check_same(data: Dataset) -> None:
-    """HistoError where the machines of a launch do not have the same data."""
+    """HistoError if the machines of a launch do not have the same data."""
     if ranks.world_size() == 1:
         return
     mine = data.fingerprints()
     if ranks.broadcast(lambda: mine) != mine:
-        raise HistoError("labels or pixels here are not those of the first process's machine")
+        raise HistoError("labels or pixels on this machine differ from those of the first process")
 
 
-def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
-    """Go on with a run that was cut, to the same end as if it had not been.
+def resume_run(path: Path, now: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
+    """Resume an interrupted run, with the same result as without the interruption.
 
-    `asked` holds what the user gives now: only where the data lie, device and checkpoints may
-    differ from what the run was started with.
+    `now` are the settings given now: only the data folder, device and checkpoints may differ from
+    those that the run was started with.
     """
     unfinished(path)
 
@@ -110,7 +110,7 @@ def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[An
     with ranks.process_group():
         run = ranks.broadcast(lambda: unfinished(path))
         with run.lock():
-            config = read_settings(run, asked)
+            config = read_settings(run, now)
             data = data_of(run, config, read_label_table(config, screen), screen)
             if config.folds:
                 train_folds_on(run, config, data, screen, callbacks)
@@ -120,17 +120,17 @@ def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[An
 
 
 def data_of(run: RunFolder, config: TrainConfig, table: LabelTable, screen: Screen) -> Dataset:
-    """The data of a run that goes on, split as before."""
+    """The data of a resumed run, split as before."""
     from histo.data.dataset import load_dataset
     from histo.training.resume import load_again
 
     if ranks.broadcast(lambda: not run.split.is_file() or not run.environment.is_file()):
-        return load_dataset(config, table, screen)  # it was cut before its first batch
+        return load_dataset(config, table, screen)  # stopped before its first batch
     return load_again(run, config, table, screen)
 
 
 def unfinished(path: Path) -> RunFolder:
-    """The run at `path`; HistoError where it has come to its end."""
+    """The run at `path`; HistoError if it has finished."""
     run = RunFolder.open(path)
     if run.finished:
         raise HistoError(f"{path} is finished (next: histo interpret {path})")

@@ -1,4 +1,4 @@
-"""The predictions table: its columns, how it is written, how it is read."""
+"""The predictions table: its columns, and how it is written and read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Predictions:
 
 
 def prediction_columns(vocab: Sequence[str]) -> list[str]:
-    """The probability columns of a table, one a class."""
+    """The probability columns of a table, one per class."""
     return [f"{PROBABILITY}{name}" for name in vocab]
 
 
@@ -122,7 +122,7 @@ def check_distinct(ids: Sequence[str], path: Path) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read and check a predictions table; HistoError names the line that is wrong."""
+    """Read and check a predictions table; HistoError names the wrong row."""
     import numpy as np
 
     rows = read_table(path)
