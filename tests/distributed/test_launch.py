@@ -48,7 +48,7 @@ def test_batch_norm_is_over_the_patches_of_all_processes(found: Found):
     one, two = found["normed-1"], found["normed-2"]
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
     assert two["p"] == pytest.approx(one["p"], abs=1e-6)
-    assert "batch norm over all of them" in two["logs"][0]
+    assert "batch norm over all processes" in two["logs"][0]
 
 
 @pytest.mark.parametrize("name", ["plain-2", "plain-4", "normed-2"])

@@ -228,7 +228,7 @@ def check_labels(table: LabelTable, vocab: list[str]) -> None:
     for row in table.rows:
         if row.label not in vocab:
             raise HistoError(
-                f"{table.place(row)}: label {row.label!r} is no class of the bundle "
+                f"{table.place(row)}: label {row.label!r} is not a class of the bundle "
                 f"({', '.join(vocab[:8])})"
             )
 
