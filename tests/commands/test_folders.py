@@ -72,7 +72,9 @@ def test_a_folder_a_class_of_other_names_is_refused_by_evaluate(run, dataset, tm
     shutil.copy(next((dataset / "train").iterdir()), place)
     shutil.copytree(place, tmp_path / "set" / "malignant")
     result = run_histo("evaluate", run / "export", tmp_path / "set", "--out", tmp_path / "e")
-    assert_one_line_error(result, "set/benign/", "label 'benign' is no class of the bundle (0, 1)")
+    assert_one_line_error(
+        result, "set/benign/", "label 'benign' is not a class of the bundle (0, 1)"
+    )
 
 
 def test_several_inputs_make_one_table(idc, run, tmp_path):
