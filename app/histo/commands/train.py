@@ -13,6 +13,7 @@ from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
+from histo.run.positive import choose_positive
 from histo.screen import Progress, Screen, screen_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     if config.folds and config.split_column:
         raise HistoError("folds make the split themselves", "leave {split_column} out")
     table = read_label_table(config, screen)
+    if positive := choose_positive(table.vocab, config.positive):
+        screen.say(f"positive class: {positive}", *(() if positive.known else positive.ways))
     check_model(config)
 
     from histo.data.dataset import load_dataset
