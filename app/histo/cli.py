@@ -133,6 +133,10 @@ Sensitivity = Annotated[
 Specificity = Annotated[
     Optional[float], number("specificity", "Find the threshold that reaches it.")
 ]
+Positive = Annotated[
+    Optional[str],
+    typer.Option(help="The positive class of two.  [default: as recorded, or found by the names]"),
+]
 ShardOption = Annotated[
     Optional[str],
     typer.Option(
@@ -215,6 +219,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    positive: Positive = None,
     valid_pct: Annotated[
         float, number("valid_pct", "Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
@@ -297,6 +302,7 @@ def interpret(
             "[default: 32 for patches of 64 to 96 px as they are]",
         ),
     ] = None,
+    positive: Positive = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as report
@@ -321,6 +327,7 @@ def export(
     no_pickle: Annotated[
         bool, typer.Option("--no-pickle", help="Leave learner.pkl, fastai's own, out.")
     ] = False,
+    positive: Positive = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
@@ -350,6 +357,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    positive: Positive = None,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
@@ -377,6 +385,7 @@ def evaluate(
     tta: Tta = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    positive: Positive = None,
     shard: ShardOption = None,
 ) -> None:
     """Evaluate a bundle on labelled patches it never saw."""
@@ -409,6 +418,7 @@ def merge(
         Optional[Path], typer.Option(help="The table or run.  [default: the parts' own name]")
     ] = None,
     submission: Submission = None,
+    positive: Positive = None,
 ) -> None:
     """Join the parts of predict --shard or evaluate --shard, once all are there."""
     from histo.commands.interpret import interpret as report
@@ -427,6 +437,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another of the same patches: B.")],
     groups: Groups = None,
     out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
+    positive: Positive = None,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
     from histo.commands.compare import compare as run

@@ -15,7 +15,7 @@ from tests.conftest import rows_of, run_histo
 
 def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     card = json.loads((tiny_run / "export" / "model.json").read_text())
-    assert card["format"] == 1
+    assert card["format"] == 2
     assert card["arch"] == "squeezenet1_1"
     assert card["vocab"] == ["0", "1"]
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.writing import check_folders
+from histo.run.positive import Positive, bundle_positive, choose_positive
 from histo.run.predictions import prediction_columns, write_submission
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, gather, join, part_line
@@ -42,14 +44,15 @@ def predict(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Predict a patch, a folder of them, or the names in a CSV; returns the table.
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
-    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out. Raises
-    HistoError.
+    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out; `positive` is the
+    class that a submission is about, where the bundle does not say. Raises HistoError.
     """
     import pandas as pd
 
@@ -66,6 +69,7 @@ def predict(
         raw=raw,
         device=device,
         batch_size=batch_size,
+        positive=positive,
     )
     return pd.read_csv(out, dtype={"id": str, "predicted": str}, keep_default_na=False)
 
@@ -119,6 +123,7 @@ def write_predictions_table(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     shard: Shard | None = None,
 ) -> int:
     """Write `id, predicted, p_CLASS…` for each patch to `out`; returns how many.
@@ -129,8 +134,11 @@ def write_predictions_table(
     check_folders(out, submission)
     check_setting("batch_size", batch_size)
     opened = open_model(bundle, trust_pickle, device, batch_size, tta, raw)
-    if submission is not None and len(opened.vocab) != 2:
-        raise HistoError(f"a submission needs two classes; this model has {len(opened.vocab)}")
+    known = opened.positive(positive)
+    if submission is not None:
+        check_submission(known, len(opened.vocab), screen)
+    if opened.threshold != 0.5 and known:
+        screen.say(f"'{known.name}' is called at or above {opened.threshold:.4f}{opened.scale}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     facts = TableFacts(
         command="predict",
@@ -143,10 +151,11 @@ def write_predictions_table(
         raw=raw,
         engine=opened.engine,
     )
-    part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine)
+    settings = {"positive": known.as_entry()} if known else {}
+    part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine, settings)
     write_part(part, opened, paths[part.block], screen)
     if shard is None:
-        finish(part, out, submission)
+        finish(part, out, submission, known.index if known else 1)
     return part.expected if shard else len(paths)
 
 
@@ -168,7 +177,15 @@ def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen
             advance(len(files))
 
 
-def finish(part: Part, out: Path, submission: Path | None) -> None:
+def check_submission(positive: Positive | None, classes: int, screen: Screen) -> None:
+    """HistoError where the positive class, whose probability Kaggle gets, is none or not known."""
+    if positive is None:
+        raise HistoError(f"a submission needs two classes; this model has {classes}")
+    positive.needed_for("a submission")
+    screen.say(f"the submission has the probability of {positive}", *positive.ways)
+
+
+def finish(part: Part, out: Path, submission: Path | None, positive: int) -> None:
     """Make the parts of all processes, when they are there, the table."""
     ranks.barrier()
     if ranks.rank() > 0:
@@ -181,7 +198,7 @@ def finish(part: Part, out: Path, submission: Path | None) -> None:
         for one in parts:
             one.remove()
     if submission is not None:
-        write_submission(out, submission)
+        write_submission(out, submission, positive)
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,11 @@ class Opened:
     fingerprint: str
     """of the bundle or the pickle"""
     predict: Callable[[Sequence[Path]], Predicted]
+    positive: Callable[[str | None], Positive | None]
+    """the positive class of two, where this one is given"""
+    threshold: float = 0.5
+    scale: str = ""
+    """of the threshold, where it is another than that of the table"""
 
 
 def open_model(
@@ -200,7 +222,7 @@ def open_model(
 ) -> Opened:
     """A bundle, or a trusted pickle."""
     if bundle.suffix == ".pkl":
-        return open_pickle(bundle, trust_pickle, device, batch_size, tta)
+        return open_pickle(bundle, trust_pickle, device, batch_size, tta, raw)
 
     from histo.data.store import decode_batches
     from histo.model.predictor import open_bundle
@@ -211,11 +233,17 @@ def open_model(
         batches = decode_batches(paths, predictor.fit, batch_size)
         return prefetch(lambda part: (part[0], predictor.predict(part[1], tta, raw)), batches)
 
-    name, vocab = predictor.engine.name, predictor.vocab
-    return Opened(vocab, name, predictor.files.fingerprint(), predict_files)
+    name, card = predictor.engine.name, predictor.card
+    known = partial(bundle_positive, card.vocab, card.positive, card.format == 1)
+    on_table = card.temperature == 1 or raw == (card.format == 1)
+    scale = "" if on_table else f" {'with' if raw else 'before'} the temperature"
+    files = predictor.files.fingerprint()
+    return Opened(card.vocab, name, files, predict_files, known, card.threshold, scale)
 
 
-def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bool) -> Opened:
+def open_pickle(
+    path: Path, trusted: bool, device: str, batch_size: int, tta: bool, raw: bool
+) -> Opened:
     """fastai's own learner, where the user trusts it."""
     if not trusted:
         raise HistoError(
@@ -225,6 +253,8 @@ def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bo
         )
     if tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
+    if raw:
+        raise HistoError("the temperature is in the pickle's last layer", "leave {raw} out")
     if ranks.world_size() > 1:  # fastai would gather by itself, over processes that have not met
         raise HistoError("several processes need a bundle, not a pickle")
 
@@ -236,4 +266,5 @@ def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bo
         parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
         return ((part, learner.predict(part)) for part in parts)
 
-    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files)
+    known = partial(choose_positive, learner.vocab)
+    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, known)

@@ -55,7 +55,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         raise HistoError("folds make the split themselves", "leave {split_column} out")
     table = read_label_table(config, screen)
     if positive := choose_positive(table.vocab, config.positive):
-        screen.say(f"positive class: {positive}", *(() if positive.known else positive.ways))
+        screen.say(f"positive class: {positive}", *positive.ways)
     check_model(config)
 
     from histo.data.dataset import load_dataset

@@ -26,7 +26,6 @@ from histo.files.writing import write_json, written
 from histo.model.card import (
     CARD,
     FILES,
-    FORMAT,
     LEARNER,
     ONNX,
     SEAL,
@@ -74,8 +73,8 @@ def write_bundle(
         np.save(file, np.sort(short_digests(trained_on)))
     there = [name for name in FILES if (folder / name).is_file()]
     all_facts = {
+        "format": card.format,
         **card.as_dict(),
-        "format": FORMAT,
         "channel_order": "RGB",
         "versions": {"histo": __version__, **{p: version(p) for p in PACKAGES}},
         **facts,
@@ -171,11 +170,13 @@ def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
 
 def with_temperature(model: nn.Sequential, temperature: float) -> nn.Sequential:
     """A copy of body and head whose logits are divided by the temperature, by its last layer."""
+    if temperature == 1:
+        return model
     model = copy.deepcopy(model)
-    last = model[-1][-1]
+    *_, weight, bias = model.parameters()
     with torch.no_grad():
-        for parameter in last.parameters():
-            parameter /= temperature
+        weight.div_(temperature)
+        bias.div_(temperature)
     return model
 
 

@@ -57,16 +57,24 @@ class Positive:
         }
         return f"'{self.name}' ({how[self.source]})"
 
+    def as_entry(self) -> dict[str, str | None]:
+        """As an entry of config.json, which `recorded_positive` reads."""
+        return {"value": self.name if self.known else None, "source": self.source}
+
     def needed_for(self, what: str) -> None:
         """HistoError where something depends on the positive class and it is not known."""
         if not self.known:
-            raise HistoError(f"{what} depends on the positive class, which is not known", *self.ways)
+            raise HistoError(
+                f"{what} depends on the positive class, which is not known", *self.ways
+            )
 
     @property
     def ways(self) -> tuple[Way, ...]:
-        """The way out where it is not known."""
+        """The way out where it is not known, or may be another; none where it is certain."""
         first, second = (repr(name) for name in self.vocab)
-        return (f"give {{positive}}: {first} or {second}",)
+        if self.source == "before":
+            return (f"give {{positive}} if it is {first}",)
+        return () if self.known else (f"give {{positive}}: {first} or {second}",)
 
 
 def choose_positive(vocab: Sequence[str], given: str | None = None) -> Positive | None:
@@ -103,7 +111,7 @@ def recorded_positive(
         return choose_positive(vocab, given)
     entry = record.get("positive")
     if not isinstance(entry, dict):
-        return _of(vocab, vocab[1], "before")
+        return _as_before(vocab)
     if entry.get("value") not in vocab:
         return choose_positive(vocab)
     known: dict[str, Source] = {"given": "given", "bundle": "bundle", "before": "before"}
@@ -120,13 +128,18 @@ def bundle_positive(
     if len(vocab) != 2 or (name is None and given is not None):
         return choose_positive(vocab, given)
     if name is None:
-        return _of(vocab, vocab[1], "before") if old else choose_positive(vocab)
+        return _as_before(vocab) if old else choose_positive(vocab)
     if given not in (None, name):
         raise HistoError(
             f"the positive class of this bundle is {name!r}, not {given!r}",
             "leave {positive} out",
         )
     return _of(vocab, name, "bundle")
+
+
+def _as_before(vocab: Sequence[str]) -> Positive:
+    """The second class; where its name says the same, it is found."""
+    return _of(vocab, vocab[1], "found" if find_positive(*vocab) == vocab[1] else "before")
 
 
 def find_positive(first: str, second: str) -> str | None:
