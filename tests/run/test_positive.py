@@ -36,7 +36,7 @@ def test_where_nothing_is_obvious_nothing_is_found(pair):
     assert find_positive(*pair) is find_positive(*pair[::-1]) is None
     taken = choose_positive(pair)
     assert (taken.name, taken.known) == (pair[1], False)
-    with pytest.raises(HistoError, match="not known.*give positive="):
+    with pytest.raises(HistoError, match=r"not known.*give positive="):
         taken.needed_for("a submission")
 
 
