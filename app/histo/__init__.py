@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from histo.commands.load import load as load
     from histo.commands.merge import merge as merge
     from histo.commands.predict import predict as predict
+    from histo.commands.review import review as review
     from histo.commands.runs import Run as Run
     from histo.commands.train import train as train
 
@@ -32,7 +33,7 @@ _HOME = {
         name: name
         for name in ("check", "compare", "demo", "doctor", "evaluate", "export", "import_pcam")
     },
-    **{name: name for name in ("interpret", "load", "merge", "predict", "train")},
+    **{name: name for name in ("interpret", "load", "merge", "predict", "review", "train")},
     "Run": "runs",
 }
 """The module of histo.commands that holds each name."""

@@ -126,6 +126,10 @@ StoreFolder = Annotated[
 Groups = Annotated[
     Optional[str], typer.Option(help="CSV[:COLUMN] that names each patch's slide or patient.")
 ]
+Corrections = Annotated[
+    Optional[Path],
+    typer.Option(help="CSV of ids and their right labels, or suspects.csv of histo review."),
+]
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
@@ -173,6 +177,7 @@ def check(
     label_column: LabelColumn = DataConfig.label_column,
     split_column: SplitColumn = None,
     groups: Groups = None,
+    corrections: Corrections = None,
     write_exclusions: Annotated[
         Optional[Path], typer.Option(help="Write ids to leave out: for train --exclude.")
     ] = None,
@@ -215,6 +220,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    corrections: Corrections = None,
     valid_pct: Annotated[
         float, number("valid_pct", "Per cent of the patches that validate.")
     ] = TrainConfig.valid_pct,
@@ -303,6 +309,22 @@ def interpret(
 
     one_rate(sensitivity, specificity)
     report(**ctx.params, progress=screen_for(ctx))
+
+
+@app.command()
+def review(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder, best of histo train --folds.")],
+    out: Annotated[Optional[Path], typer.Option(help="[default: RUN/review]")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
+    most: Annotated[
+        Optional[int], number("most", "Keep only the N most suspicious.  [default: all]")
+    ] = None,
+) -> None:
+    """List the labels that are probably wrong, as a CSV to correct and a page of the patches."""
+    from histo.commands.review import review as write
+
+    write(**ctx.params, progress=screen_for(ctx))
 
 
 def one_rate(sensitivity: float | None, specificity: float | None) -> None:

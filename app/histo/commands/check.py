@@ -17,6 +17,7 @@ from histo.data.check.finding import Finding
 from histo.data.check.inspect import know, look_at
 from histo.data.check.suspects import balance, of_groups, of_quality, of_sets
 from histo.data.check.tables import CheckedFiles, of_files, of_ids, of_labels, of_sizes
+from histo.data.corrections import correct_labels
 from histo.data.decode import read_patch, thumbnail_jpeg
 from histo.data.groups import read_groups
 from histo.data.labels import Row, make_vocab, read_labels
@@ -67,6 +68,7 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     rows = read_labels(
         config.labels_csv, config.id_column, config.label_column, config.split_column
     )
+    rows, _ = correct_labels(rows, config, screen)
     unit, groups = read_groups(config.groups, config.id_column) if config.groups else ("", None)
     index = PatchIndex(config.images_folder)
     open_folder(config.out)

@@ -21,8 +21,19 @@ if TYPE_CHECKING:
     from histo.run.gradcam import GradCam
 
 TO_REPEAT = (
-    *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
-    *("size", "augment", "arch", "weights", "epochs", "freeze_epochs", "lr", "batch_size"),
+    *("data", "labels", "images", "split_column", "groups", "exclude", "corrections"),
+    *(
+        "valid_pct",
+        "crop",
+        "size",
+        "augment",
+        "arch",
+        "weights",
+        "epochs",
+        "freeze_epochs",
+        "lr",
+        "batch_size",
+    ),
     *("seed", "device", "precision"),
 )
 """The settings that the report names, so that the run can be made again."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
+from histo.data.corrections import correct_labels
 from histo.data.decode import SHA1
 from histo.data.groups import groups_of
 from histo.data.labels import Row, make_vocab, read_labels, read_rows, without_repeats
@@ -42,6 +44,8 @@ class Dataset:
     groups: list[str] | None = None
     unit: str = ""
     """what a group is: slide, patient, hospital"""
+    corrected: Mapping[str, int] = field(default_factory=dict)
+    """how many labels were changed, by `from -> to`"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -71,6 +75,8 @@ class LabelTable:
     rows: list[Row]
     paths: PatchFiles
     vocab: list[str]
+    corrected: Mapping[str, int] = field(default_factory=dict)
+    """how many labels were changed, by `from -> to`"""
 
     @property
     def labels(self) -> list[str]:
@@ -82,6 +88,7 @@ def read_label_table(config: TrainConfig, screen: Screen) -> LabelTable:
     """Labels and their files, checked; fast, and without torch."""
     table = config.labels_csv
     rows = read_labels(table, config.id_column, config.label_column, config.split_column)
+    rows, corrected = correct_labels(rows, config, screen)
     rows = without_excluded(rows, config, screen)
     rows, repeats = without_repeats(rows, table)
     if repeats:
@@ -89,7 +96,7 @@ def read_label_table(config: TrainConfig, screen: Screen) -> LabelTable:
     vocab = make_vocab([row.label for row in rows])
     if len(vocab) < 2:
         raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
-    return LabelTable(rows, PatchIndex(config.images_folder).locate(rows, table), vocab)
+    return LabelTable(rows, PatchIndex(config.images_folder).locate(rows, table), vocab, corrected)
 
 
 def load_dataset(
@@ -113,7 +120,10 @@ def load_dataset(
     leak = check_leak(config, find_leak(ids, sides, store), known is not None, screen)
     say_classes(table, store.side, screen)
     split = replace(sides.split, leak=leak)
-    return Dataset(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit)
+    return Dataset(
+        *(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit),
+        corrected=table.corrected,
+    )
 
 
 def check_leak(config: TrainConfig, leak: Leak, known: bool, screen: Screen) -> Leak:

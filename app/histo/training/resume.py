@@ -14,7 +14,7 @@ from histo.run.folder import RunFolder
 from histo.screen import Screen
 
 MAY_DIFFER = (
-    *("data", "labels", "images", "store", "no_store", "groups"),
+    *("data", "labels", "images", "store", "no_store", "groups", "corrections"),
     *("device", "checkpoint_minutes"),
 )
 """What a run may go on with otherwise: where its data lie, and on what it trains."""
