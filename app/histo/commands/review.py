@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from histo.commands.interpret import patch_reader
 from histo.commands.tables import read_table
 from histo.config import check_setting
+from histo.data.corrections import CORRECTED
 from histo.errors import Call, HistoError
 from histo.report.label_errors import find_label_errors
 from histo.report.review_page import PAGE, SHOWN, TABLE, Suspects, open_folder, write_review
@@ -67,7 +68,7 @@ def review(
     screen = screen_of(progress)
     check_setting("most", most)
     folder = RunFolder.open(Path(run))
-    table = read_table(folder.path)
+    table = predictions_of(folder)
     note = what_is_judged(folder, table, screen)
 
     place = Path(out) if out else folder.path / "review"
@@ -80,10 +81,20 @@ def review(
     page = write_review(place, title, note, suspects, pictures)
     say_suspects(suspects, screen)
     if len(suspects):
-        use = Call("once its column corrected is filled", "train", {"corrections": place / TABLE})
-        screen.say(f"suspects: {place / TABLE}", use)
+        screen.say(f"suspects: {place / TABLE}")
     screen.say(f"page: {page}")
+    if len(suspects):
+        what = f"fill the column {CORRECTED}, then train again with --corrections {place / TABLE}"
+        screen.say(f"next: {what}")
     return Review(place)
+
+
+def predictions_of(run: RunFolder) -> Predictions:
+    """The predictions of a run; HistoError where its folds are not all trained."""
+    if run.settings().get("folds") and not run.predictions.is_file():
+        go_on = Call("go on with it", "train", {"resume": run.path})
+        raise HistoError(f"{run.path} has folds that are not trained yet", go_on)
+    return read_table(run.path)
 
 
 def what_is_judged(run: RunFolder, table: Predictions, screen: Screen) -> str:
@@ -93,12 +104,9 @@ def what_is_judged(run: RunFolder, table: Predictions, screen: Screen) -> str:
         return f"{judged}, each judged by the model of a fold that was not trained on it."
     if "bundle" in settings:
         return f"{judged}, judged by a bundle. Labels that it was trained on cannot be reviewed so."
-    every = len(run.read_split())
-    rest = (
-        f"only the {judged} that validated, of {every:,}, can be reviewed: the model knows the rest"
-    )
-    screen.say(f"note: {rest}", Call("to review all", "train", {"folds": 5}))
-    return f"{rest[0].upper()}{rest[1:]}. A run with folds judges every patch."
+    rest = f"only the {judged} that validated, of {len(run.read_split()):,}, can be reviewed"
+    screen.say(f"note: {rest} (to review all: train with --folds 5)")
+    return f"{rest[0].upper()}{rest[1:]}: the model knows the labels of the others."
 
 
 def find_suspects(run: RunFolder, table: Predictions, most: int | None) -> Suspects:
