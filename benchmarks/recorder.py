@@ -57,6 +57,22 @@ def seconds(learn: Learner, recorder: Recorder | None) -> tuple[float, float]:
     return time.perf_counter() - start, time.process_time() - busy
 
 
+def microseconds(learn: Learner, recorder: Recorder) -> float:
+    """The median that the recorder's own `after_batch` takes, in training."""
+    own, taken = recorder.after_batch, []
+
+    def timed() -> None:
+        start = time.perf_counter()
+        own()
+        if learn.training:
+            taken.append(time.perf_counter() - start)
+
+    recorder.after_batch = timed
+    seconds(learn, recorder)
+    del recorder.after_batch
+    return 1e6 * statistics.median(taken)
+
+
 def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
@@ -84,6 +100,9 @@ def main() -> None:
             ratios = [times[name][which] / times["none"][which] for times in rounds]
             each = ", ".join(f"{ratio:.3f}" for ratio in sorted(ratios))
             print(f"{name} over none, {what}: median {statistics.median(ratios):.4f} ({each})")
+    for name, recorder in ways.items():
+        if recorder:
+            print(f"{name} after_batch: {microseconds(learn, recorder):.0f} µs in each batch")
 
 
 if __name__ == "__main__":

@@ -228,9 +228,10 @@ def test_doctor_gives_its_probes_and_says_nothing(broken, monkeypatch, capfd):  
     assert any(probe.name == "torch" and not probe.fatal for probe in probes)
 
 
-def test_progress_speaks(trained, capsys):
-    trained.interpret(progress=True)
-    assert f"report: {trained.path / 'report' / 'report.html'}" in capsys.readouterr().out
+def test_progress_speaks(bundle, dataset, tmp_path, capsys):
+    out = tmp_path / "table.csv"
+    histo.predict(bundle, dataset / "test", out=out, progress=True)
+    assert f"predictions: {out} (24 patches)" in capsys.readouterr().out
 
 
 def test_errors_spell_settings_as_python_does(dataset, tmp_path):
@@ -268,7 +269,7 @@ def test_global_state_is_left_as_it_was(dataset, tmp_path):
     code = """
 import json, logging, os, pkgutil, sys
 from importlib import import_module
-import fastai.vision.all, matplotlib, onnxruntime, sklearn.metrics  # they set variables of their own
+import fastai.vision.learner, matplotlib, sklearn.metrics  # they set variables of their own
 import cv2 as _  # likewise
 os.umask(0o027)
 def state():

@@ -25,7 +25,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
         parameters.source, count = re.subn(rf"({name})\d+", rf"\g<1>{value}", parameters.source)
         assert count == 1
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute(cwd=tmp_path)
     shown = [out.get("data", {}) for cell in code for out in cell.outputs]
     pictures = sum("image/png" in data for data in shown)
