@@ -41,6 +41,10 @@ check: lint types test
 fuzz TARGET SECONDS="1200" *FLAGS:
     uv run --group fuzz python tests/fuzz/fuzz_{{TARGET}}.py -max_total_time={{SECONDS}} {{FLAGS}}
 
+# 1,000 random pictures by every writer at hand, read by every path: a table of right, refused, wrong
+decoders *ARGS="--count 1000":
+    uv run python -m tests.decoders {{ARGS}}
+
 # the measurements of benchmarks/README.md
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}

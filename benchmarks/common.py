@@ -17,36 +17,35 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from histo.config import Augment, ModelCard
+from histo import __version__
+from histo.config import Augment, ModelCard, TrainConfig
+from histo.data.dataset import Dataset
 from histo.data.labels import read_labels
-from histo.data.loaders import make_loaders
-from histo.data.patch_files import PatchIndex
+from histo.data.patch_files import PatchFiles, PatchIndex
 from histo.data.split import random_split
 from histo.data.store import open_store
 from histo.data.synth import write_dataset
 from histo.distributed import ranks
 from histo.files.writing import write_json
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, load_weights, make_body
-from histo.model.learner import (
-    build_learner,
-    default_batch_size,
-    describe_device,
-    resolve_precision,
-)
+from histo.model.device import default_batch_size, describe_device, resolve_precision
+from histo.pixels.fit import Fit
+from histo.run.split import Split
 from histo.screen import Screen
+from histo.training.recipe import make_learner, make_loaders
 
 Values = dict[str, list[float]]
 Tables = dict[str, Values]
 QUIET = Screen(quiet=True)
 CPU = torch.device("cpu")
-PACKAGES = ("histo", "fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
+PACKAGES = ("fastai", "torch", "torchvision", "onnxruntime", "opencv-python", "numpy")
 
 
 @dataclass(frozen=True)
 class Data:
     """Labelled patches of a folder: files, classes 0 and 1, and which of them validate."""
 
-    paths: Sequence[Path]
+    paths: PatchFiles
     labels: Sequence[int]
     valid: NDArray[np.bool_]
 
@@ -92,20 +91,17 @@ class Bench:
         self, data: Data, augment: Augment, device: torch.device, batch_size: int | None = None
     ) -> Any:
         """histo's own loaders over a store."""
-        store = open_store(data.paths, self.folder / "store", None, None, QUIET)
-        return make_loaders(
-            store,
-            [str(label) for label in data.labels],
-            data.valid,
-            ["0", "1"],
-            batch_size=batch_size or min(default_batch_size(device), len(data.part(False))),
-            augment=augment,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            device=device,
-            rank=ranks.rank(),
-            world=ranks.world_size(),
-        )
+        config = TrainConfig(self.folder, augment=augment)
+        size = batch_size or min(default_batch_size(device), len(data.part(False)))
+        share = (ranks.rank(), ranks.world_size())
+        return make_loaders(self.dataset(data), card_of("any"), config, device, size, share)
+
+    def dataset(self, data: Data) -> Dataset:
+        """The patches in histo's store."""
+        store = open_store(data.paths, self.folder / "store", Fit(), QUIET)
+        labels = [str(label) for label in data.labels]
+        ids = [path.stem for path in data.paths]
+        return Dataset(ids, labels, data.valid, ["0", "1"], store, Split("random"))
 
     def learner(
         self,
@@ -121,7 +117,7 @@ class Bench:
             load_weights(body, weights)
         dls = self.loaders(data, "stain", self.device, batch_size)
         features = features_of(body, 96, arch)
-        return build_learner(dls, body, features, card_of(arch), self.precision, compiled)
+        return make_learner(dls, body, features, card_of(arch), self.precision, compiled)
 
     def turns(self, alternatives: Mapping[str, Callable[[], float]]) -> Values:
         """Each alternative once a round, in turn; what each gave, by name."""
@@ -146,7 +142,11 @@ def write_results(
         "date": time.strftime("%Y-%m-%d"),
         "device": describe_device(device),
         "machine": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            "histo": __version__,
+            **{name: version(name) for name in PACKAGES},
+        },
         "settings": settings,
         "units": units,
     }

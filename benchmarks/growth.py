@@ -21,11 +21,12 @@ from histo.model.network import make_model
 STORE = """
 import sys
 from pathlib import Path
-from histo.data.labels import PatchIndex
+from histo.data.patch_files import PatchIndex
 from histo.data.store import open_store
+from histo.pixels.fit import Fit
 from histo.screen import Screen
 folder = Path(sys.argv[1])
-open_store(PatchIndex(folder / "train").paths, folder / ".histo", None, None, Screen(quiet=True))
+open_store(PatchIndex(folder / "train").paths, folder / ".histo", Fit(), Screen(quiet=True))
 """
 
 

@@ -15,16 +15,19 @@ import torch
 
 import rivals
 from common import CPU, QUIET, Bench, Data, Tables, Values, card_of, one_core, rate
-from histo.commands.predict import predict
+from histo.commands.predict import write_predictions_table
 from histo.data.decode import read_patch
-from histo.model.bundle import Bundle, write_bundle
-from histo.model.card import ONNX, read_card
+from histo.model.bundle import write_bundle
+from histo.model.bundle_files import BundleFiles
 from histo.model.checkpoint import Checkpoint, capture
-from histo.model.learner import default_lr, keep_memory, seed_everything
+from histo.model.device import default_lr, keep_memory, seed_everything
 from histo.model.network import make_model
-from histo.model.onnx import OnnxModel
+from histo.model.predictor import Predictor, open_bundle
+from histo.model.torch_engine import TorchEngine
 from histo.report.metrics import macro_auc
-from histo.training.watch import Epoch, Plan, Watch, fit
+from histo.training.callbacks import Epoch, Watch
+from histo.training.recipe import Plan, fit
+from histo.training.recorder import METRICS
 
 
 def count_batches(loader: Any, passes: int) -> int:
@@ -57,8 +60,7 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
     keep_memory()
     learn = bench.learner(data, arch, None, compiled)
     trained: list[float] = []
-    learn.add_cb(Watch(lambda: None, lambda _, e: trained.append(e.patches / e.train_seconds)))
-    learn.remove_cb(learn.recorder)  # as histo's fit does
+    learn.add_cb(Watch(lambda: None, partial(_keep_rate, trained)))
     batch, steps = learn.dls.train.one_batch(), len(learn.dls.train)
     workers = 0 if bench.device.type == "cpu" else min(16, os.cpu_count() or 1)
     stock = rivals.stock_learner(data, arch, 64, workers, bench.device, None)
@@ -99,7 +101,6 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
 def checkpointing(bench: Bench, arch: str) -> Tables:
     """What a checkpoint within an epoch costs: seconds, and per cent of training at one in 5 min."""
     learn = bench.learner(bench.data.first(160), arch, None)
-    learn.remove_cb(learn.recorder)
     found: Values = {
         "one checkpoint, seconds": [],
         "of training, at one in 5 minutes, per cent": [],
@@ -115,7 +116,7 @@ def checkpointing(bench: Bench, arch: str) -> Tables:
         found["of training, at one in 5 minutes, per cent"].append(100 * seconds / 300)
 
     due = iter([False, *[True] * bench.rounds])
-    learn.add_cb(Watch(lambda: None, lambda *_: None, keep, lambda: next(due, False)))
+    learn.add_cb(Watch(lambda: None, partial(_keep_rate, []), keep, lambda: next(due, False)))
     learn.fit(1, 1e-4)
     return {f"checkpoint of {arch}": found}
 
@@ -125,11 +126,9 @@ def prediction(bench: Bench, arch: str, most: int) -> Tables:
     data = bench.data.first(most)
     folder = bench.folder / f"bundle-{arch}"
     write_bundle(folder, make_model(card_of(arch)), card_of(arch), {})
-    card, facts = read_card(folder)
-    eager = Bundle.open(folder, bench.device)
-    inner: Any = eager
-    if bench.device.type == "cpu":
-        inner = OnnxModel.open(folder, card, facts)
+    files = BundleFiles.open(folder)
+    eager = Predictor(files.card, TorchEngine.open(files, bench.device), files)
+    inner = open_bundle(folder, str(bench.device))
     pixels = np.stack([read_patch(path) for path in data.paths])
     stock = rivals.stock_learner(data, arch, 64, 0, bench.device, None)
     table = bench.folder / "names.csv"
@@ -146,21 +145,25 @@ def prediction(bench: Bench, arch: str, most: int) -> Tables:
 
         return rate(run)
 
-    def loop(model: Any, tta: bool = False) -> float:
+    def loop(model: Predictor, tta: bool = False) -> float:
         parts = range(0, len(pixels), 256)
-        return rate(lambda: sum(len(model.predict(pixels[i : i + 256], tta)) for i in parts))
+        return rate(lambda: sum(len(model.probabilities(pixels[i : i + 256], tta)) for i in parts))
 
     def warm() -> float:
         out = bench.folder / "p.csv"
-        return rate(lambda: predict(folder, list(data.paths), out, QUIET, device=str(bench.device)))
+        device = str(bench.device)
+
+        def run() -> int:
+            return write_predictions_table(folder, list(data.paths), out, QUIET, device=device)
+
+        return rate(run)
 
     def get_preds() -> float:
         with stock.no_bar():
             dl = stock.dls.test_dl(list(data.paths), num_workers=0)
             return rate(lambda: len(stock.get_preds(dl=dl)[0]))
 
-    what = "ONNX Runtime" if inner is not eager else "torch"
-    assert inner is eager or (folder / ONNX).is_file()
+    what = inner.engine.name.partition(",")[0]
     found = bench.turns(
         {
             "histo predict, from files, the process running": warm,
@@ -246,7 +249,14 @@ def quality(
     return found
 
 
-def _keep(curve: list[tuple[float, float]], _: Any, epoch: Epoch) -> None:
+def _keep_rate(rates: list[float], learn: Any, epoch: Epoch) -> None:
+    learn.recorder.report(dict.fromkeys(METRICS, 0.0))
+    rates.append(epoch.patches / epoch.train_seconds)
+
+
+def _keep(curve: list[tuple[float, float]], learn: Any, epoch: Epoch) -> None:
+    if hasattr(learn.recorder, "report"):  # histo's own
+        learn.recorder.report(dict.fromkeys(METRICS, 0.0))
     scores = torch.softmax(epoch.logits.double(), 1).numpy()
     _keep_pair(curve, epoch.train_seconds, macro_auc(epoch.labels.numpy(), scores))
 

@@ -34,10 +34,11 @@ import typer
 from common import QUIET, Bench, Data, write_results
 from histo.data.synth import write_dataset
 from histo.distributed import ranks
-from histo.model.learner import resolve_device
+from histo.model.device import resolve_device
 from histo.training.batch_norm import SMALL_SHARE, share_batch_norm
+from histo.training.callbacks import Watch
 from histo.training.data_parallel import DataParallel
-from histo.training.watch import Watch
+from histo.training.recorder import METRICS
 from rivals import wait
 
 Facts = dict[str, Any]
@@ -50,9 +51,13 @@ def train(folder: Path, arch: str, batch_size: int, device: torch.device) -> Fac
     if world > 1 and batch_size < SMALL_SHARE:
         share_batch_norm(learn.model)
     dls = learn.dls
-    learn.remove_cb(learn.recorder)
     seconds: list[float] = []
-    learn.add_cb(Watch(lambda: None, lambda _, epoch: seconds.append(epoch.train_seconds)))
+
+    def keep(learn: Any, epoch: Any) -> None:
+        learn.recorder.report(dict.fromkeys(METRICS, 0.0))
+        seconds.append(epoch.train_seconds)
+
+    learn.add_cb(Watch(lambda: None, keep))
     if world > 1:
         learn.add_cb(DataParallel())
     learn.fit(2, 1e-4)

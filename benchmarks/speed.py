@@ -23,7 +23,7 @@ import typer
 import parts as measure
 from common import Bench, Tables, write_results
 from growth import growth
-from histo.model.learner import resolve_device
+from histo.model.device import resolve_device
 
 PARTS = ("loading", "training", "prediction", "startup", "quality", "growth", "checkpoint")
 

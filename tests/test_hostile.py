@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import lzma
 import struct
 import tempfile
 import zlib
@@ -25,9 +26,9 @@ from PIL import Image
 
 from histo.data.decode import cv2, decode_patch
 from histo.data.groups import read_groups
-from histo.data.header import first_directory
 from histo.data.labels import Row, check_id, make_vocab, read_labels
 from histo.data.patch_files import PatchIndex
+from histo.data.tiff_tags import first_directory
 from histo.errors import HistoError
 from histo.files.limits import CLASSES, IMAGE_PIXELS, is_name
 from histo.model.card import CARD, FORMAT, SEAL, read_card, seal_of
@@ -201,8 +202,18 @@ IMAGES = [
     saved("TIFF", "1", compression="group4"),
     saved("PNG"),
     saved("PNG", "P"),
+    saved("TIFF", compression="tiff_adobe_deflate"),
+    saved("TIFF", compression="packbits"),
+    saved("TIFF", "L", compression="zstd"),
+    saved("TIFF", "CMYK", compression="lzma"),
+    saved("TIFF", compression="jpeg"),
     saved("JPEG"),
     saved("JPEG", progressive=True),
+    saved("JPEG", "CMYK"),
+    saved("BMP"),
+    saved("BMP", "P"),
+    saved("WEBP"),
+    saved("WEBP", "RGBA", lossless=True),
 ]
 
 
@@ -254,8 +265,19 @@ def size_of(width: int, height: int) -> tuple[tuple[int, int, int], ...]:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_tiff_tells_its_sizes_in_either_form_and_order(big, order):
     made = tiff(*size_of(7, 9), (258, 3, 16), (277, 3, 3), big=big, order=order)
-    assert first_directory(made) == {256: [7], 257: [9], 258: [16], 277: [3]}
-    assert first_directory(saved("TIFF"))[258] == [8, 8, 8]
+    assert first_directory(made) == {256: (7,), 257: (9,), 258: (16,), 277: (3,)}
+    assert first_directory(saved("TIFF"))[258] == (8, 8, 8)
+
+
+def bomb_tiff(compression: int) -> bytes:
+    """16x16 px whose strip holds 64 MB."""
+    pack = zlib.compress if compression == 8 else lzma.compress
+    strip = pack(bytes(64 << 20))
+    head = tiff(
+        *size_of(16, 16), (258, 3, 8), (259, 3, compression), (262, 3, 1), (273, 4, 200), (277, 3, 1),
+        (279, 4, len(strip)),
+    )  # fmt: skip
+    return head.ljust(200, b"\0") + strip
 
 
 @pytest.mark.parametrize(
@@ -268,7 +290,7 @@ def test_a_tiff_tells_its_sizes_in_either_form_and_order(big, order):
         # 778 kB, 16x16 px, in one tile of 20,000x20,000: 767 MB
         (tiff(*size_of(16, 16), (322, 4, 20_000), (323, 4, 20_000)), "tiles of 400,000,000"),
         (tiff(*size_of(16, 16), (322, 16, 2**40), (323, 4, 1), big=True), "in tiles of"),
-        (tiff(*size_of(16, 16), (322, 4, 9), (322, 4, 2**30), (323, 4, 1)), "in tiles of"),
+        (tiff(*size_of(16, 16), (322, 4, 9), (322, 4, 2**30), (323, 4, 1)), "truncated or damaged"),
         (tiff((256, 12, 16), (257, 4, 16)), "truncated or damaged"),  # a width that is no integer
         (b"II*\0\xff\xff\xff\xff", "truncated or damaged"),
         (b"II+\0\x08\0\0\0" + b"\xff" * 8, "truncated or damaged"),
@@ -281,10 +303,18 @@ def test_a_tiff_tells_its_sizes_in_either_form_and_order(big, order):
         (saved("PNG")[:-12], "truncated or damaged"),
         # 207 kB, 49 million pixels, 200 scans of 75 bytes: five seconds, and a minute for a megabyte
         (saved("JPEG").replace(b"\xff\xda", b"\xff\xda" * 101, 1), "more than 100 scans"),
-        # other decoders of OpenCV's are not asked
-        (cv2.imencode(".bmp", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "is not a TIF, PNG or JPEG"),
-        (cv2.imencode(".webp", np.zeros((9, 9, 3), np.uint8))[1].tobytes(), "is not a TIF"),
-        (cv2.imencode(".jp2", np.zeros((64, 64, 3), np.uint8))[1].tobytes(), "is not a TIF"),
+        # other decoders of OpenCV's and Pillow's are not asked
+        (cv2.imencode(".jp2", np.zeros((64, 64, 3), np.uint8))[1].tobytes(), "it is a JPEG 2000 file"),
+        (cv2.imencode(".hdr", np.zeros((9, 9, 3), np.float32))[1].tobytes(), "is not a TIF"),
+        (saved("GIF"), "it is a GIF"),
+        # a strip that inflates to a gigabyte, of a page of 256 bytes
+        (bomb_tiff(8), "truncated or damaged: strip 1: it holds more than its rows"),
+        (bomb_tiff(34925), "truncated or damaged: strip 1: it holds more than its rows"),
+        # as many strips as the file has bytes, and more
+        (tiff(*size_of(1, 40_000_000), (258, 3, 8), (262, 3, 1), (278, 3, 1)), "cut into 40,000,000 strips"),
+        # a BMP and a WebP of more pixels than the limit, in a few bytes
+        (saved("BMP")[:18] + struct.pack("<ii", 100_000, 100_000) + saved("BMP")[26:], "larger than"),
+        (b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0/\xff\xff\xff\x0f" + bytes(5), "larger than 50000000"),
     ],
 )  # fmt: skip
 def test_what_was_found_is_refused(data, said):
@@ -303,13 +333,23 @@ def test_a_large_tile_of_a_large_image_is_read():
     assert decode_patch(head.ljust(200, b"\0") + row, PATH).shape == (side, side, 3)
 
 
-def test_alpha_that_pillow_cannot_read_is_refused():
+def test_inks_that_are_too_few_are_refused():
     """OpenCV reads four channels by rules of its own: CMYK with one too few is a patch to it."""
     made = bytearray(saved("TIFF", "RGBA"))
     at = made.index(struct.pack("<HHI", 262, 3, 1))
     made[at + 8] = 5
-    with pytest.raises(HistoError, match="an alpha channel that cannot be read"):
+    with pytest.raises(HistoError, match="CMYK in 4 channels of 8 bits, which is not read"):
         decode_patch(bytes(made), PATH)
+
+
+@pytest.mark.parametrize("compression", [8, 34925])
+def test_a_strip_takes_no_more_memory_than_its_rows(compression):
+    """Whatever it inflates to."""
+    data = bomb_tiff(compression)
+    memory = Memory()
+    with pytest.raises(HistoError):
+        decode_patch(data, PATH)
+    assert memory.taken <= 20 << 20
 
 
 def test_an_image_takes_twenty_bytes_a_pixel_at_most():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from histo.commands.compare import compare as compare
     from histo.commands.demo import demo as demo
     from histo.commands.doctor import doctor as doctor
+    from histo.commands.draw_patches import draw_patches as draw_patches
     from histo.commands.evaluate import evaluate as evaluate
     from histo.commands.export import export as export
     from histo.commands.import_pcam import import_pcam as import_pcam
@@ -33,7 +34,8 @@ _HOME = {
         name: name
         for name in ("check", "compare", "demo", "doctor", "evaluate", "export", "import_pcam")
     },
-    **{name: name for name in ("interpret", "load", "merge", "predict", "review", "train")},
+    **{name: name for name in ("draw_patches", "interpret", "load", "merge", "predict")},
+    **{name: name for name in ("review", "train")},
     "Run": "runs",
 }
 """The module of histo.commands that holds each name."""

@@ -16,9 +16,9 @@ import pytest
 from histo.config import TrainConfig
 from histo.data.check.colour import judge_colours
 from histo.data.check.duplicates import equal_sets, hash_thumbs, likeness, near_sets, thumbnail
-from histo.data.check.inspect import look_at
+from histo.data.check.inspect import inspect_files
 from histo.data.check.quality import STATISTICS, faults, measure
-from histo.data.dataset import load_dataset, without_excluded
+from histo.data.dataset import read_label_table, without_excluded
 from histo.data.decode import cv2
 from histo.data.labels import read_labels
 from histo.data.patch_files import PatchFiles, list_patches
@@ -60,6 +60,11 @@ def measured(patches: list[np.ndarray]) -> np.ndarray:
     for row, pixels in enumerate(patches):
         rows[row] = measure(np.ascontiguousarray(pixels))
     return rows
+
+
+def train_ids(config: TrainConfig) -> list[str]:
+    """The ids that a training with these settings uses."""
+    return [row.id for row in read_label_table(config, Screen(quiet=True)).rows]
 
 
 def sets(path: Path) -> set[frozenset[str]]:
@@ -226,7 +231,7 @@ def test_train_leaves_the_excluded_out(planted, weights, tmp_path):
     words = ("train", planted.folder, "--arch", "squeezenet1_1", "--weights", weights, "--no-store")
     assert_one_line_error(run_histo(*words), "ghost0")
     config = TrainConfig(planted.folder, no_store=True, exclude=planted.exclusions)
-    kept = load_dataset(config, Screen(quiet=True)).ids
+    kept = train_ids(config)
     left_out = {row["id"] for row in rows_of(planted.exclusions)}
     assert sorted(kept) == sorted({row[0] for row in planted.rows} - left_out)
     words += ("--exclude", planted.exclusions, "--epochs", 1, "--out", tmp_path / "run")
@@ -250,7 +255,7 @@ def test_ids_twice_with_two_labels_are_left_out_before_they_are_an_error(dataset
     assert run_histo("check", dataset, *words, "--write-exclusions", file).exit_code == 1
     assert file.read_text() == f'id,reason\n{first},"twice in the table, with different labels"\n'
     config = TrainConfig(dataset, labels=tmp_path / "l.csv", no_store=True, exclude=file)
-    assert len(load_dataset(config, Screen(quiet=True)).ids) == 159
+    assert len(train_ids(config)) == 159
 
 
 def test_good_data_has_no_findings_and_empty_exclusions_that_train_accepts(dataset, tmp_path):
@@ -261,8 +266,7 @@ def test_good_data_has_no_findings_and_empty_exclusions_that_train_accepts(datas
     assert "note:" not in result.stdout
     assert file.read_text() == "id,reason\n"
     assert {p.name for p in (tmp_path / "check").iterdir()} == {"findings.json", "report.html"}
-    kept = load_dataset(TrainConfig(dataset, no_store=True, exclude=file), Screen(quiet=True))
-    assert len(kept.ids) == 160
+    assert len(train_ids(TrainConfig(dataset, exclude=file))) == 160
 
 
 def test_the_id_column_keeps_its_name_in_every_table(tmp_path):
@@ -294,7 +298,9 @@ def test_an_earlier_checks_files_are_replaced_and_no_others(dataset, tmp_path):
     out = tmp_path / "check"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    assert_one_line_error(run_histo("check", dataset, "--out", out), "holds other files")
+    assert_one_line_error(
+        run_histo("check", dataset, "--out", out), "holds files that are not of a check"
+    )
     (out / "old.csv").write_text("old")
     (out / "findings.json").write_text('{"files": ["old.csv", "../train_labels.csv"]}')
     (tmp_path / "train_labels.csv").write_text("keep")
@@ -375,7 +381,7 @@ def test_other_pictures_than_stained_tissue_raise_no_alarm():
 @needs_pcam
 def test_real_patches_raise_no_alarm_that_a_person_does_not_share():
     """4,000 of PatchCamelyon: no duplicates, and the few empty or blurred ones that were looked at."""
-    seen = look_at(list_patches(PCAM / "train"), Screen(quiet=True))
+    seen = inspect_files(list_patches(PCAM / "train"), Screen(quiet=True))
     shown = seen.statistics["contrast"] >= 3
     assert equal_sets(seen.sha1) == []
     assert near_sets(seen.thumbs, seen.sha1, shown) == []

@@ -19,16 +19,17 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from histo.commands import import_pcam as command
 from histo.config import TrainConfig
-from histo.data import dataset as dataset_module
-from histo.data import store as store_module
+from histo.data.dataset import load_dataset, read_label_table
 from histo.data.decode import pixel_sha1, read_patch
 from histo.data.labels import read_labels
-from histo.data.patch_files import list_patches
+from histo.data.patch_files import PatchFiles, list_patches
 from histo.data.pcam import hash_patches, unpack
+from histo.data.store import open_store
+from histo.pixels.fit import Fit
 from histo.screen import Screen
 from tests.conftest import SHARED, assert_one_line_error, rows_of, run_histo
+from tests.opened import files_opened
 
 QUIET = Screen(quiet=True)
 HEADER = ["", "coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi"]
@@ -76,20 +77,17 @@ def content(data: Path) -> dict[str, bytes]:
 def stored(data: Path) -> np.ndarray:
     """The pixels of the store of an import; no patch may have to be decoded for them."""
     ids = [row.id for row in read_labels(data / "train_labels.csv")]
-    paths = [data / "train" / f"{name}.tif" for name in ids]
-
-    def refuse(path: Path):
-        raise AssertionError(f"{path} is decoded")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "read_patch", refuse)
-        return store_module.open_store(paths, data / ".histo", None, None, QUIET).pixels
+    paths = PatchFiles(data / "train", [f"{name}.tif" for name in ids])
+    with files_opened(data / "train") as opened:
+        store = open_store(paths, data / ".histo", Fit(), QUIET)
+    assert not opened
+    return store.take(np.arange(len(store)))
 
 
 @pytest.fixture(autouse=True)
 def no_flush(monkeypatch):
     """The disk's own pace is no part of these tests."""
-    monkeypatch.setattr(command, "flush_all", lambda: None)
+    monkeypatch.setattr(os, "sync", lambda: None)
 
 
 @pytest.fixture
@@ -134,9 +132,10 @@ def test_training_finds_the_store_complete_and_the_official_split(h5, tmp_path):
     run_histo("import-pcam", h5, data)
     assert np.array_equal(stored(data), np.concatenate([draw(20, 0), draw(8, 1)]))
     config = TrainConfig(data, split_column="split", groups=str(data / "groups.csv"))
-    found = dataset_module.load_dataset(config, QUIET)
+    found = load_dataset(config, read_label_table(config, QUIET), QUIET)
     assert found.valid.tolist() == [False] * 20 + [True] * 8
-    assert (found.group_column, found.leak) == ("slide", "")
+    assert found.unit == "slide"
+    assert not found.split.leak
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real patches are not here")
@@ -345,11 +344,14 @@ def test_bad_input_is_one_line_and_leaves_nothing_under_a_final_name(h5, tmp_pat
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(h5, tmp_path, monkeypatch):
-    def changed(*words: Any, **named: Any) -> None:
+    usage = shutil.disk_usage
+
+    def changed(path: Path) -> Any:  # asked once all files are read, before the first TIF
         with h5py.File(path_of(h5, "valid", "x"), "r+") as file:
             file["x"][3] = 0
+        return usage(path)
 
-    monkeypatch.setattr(command, "say_counts", changed)
+    monkeypatch.setattr(shutil, "disk_usage", changed)
     assert_one_line_error(
         run_histo("import-pcam", h5, tmp_path / "data"), "has changed since it was"
     )
@@ -359,7 +361,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(h5, tmp_path, monkeypat
 def test_where_there_is_no_room_nothing_is_begun(h5, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 10_000))
     result = run_histo("import-pcam", h5, tmp_path / "data")
-    assert_one_line_error(result, "no room in", "2 MB are needed and 0 MB free", "it goes on")
+    assert_one_line_error(result, "no room in", "2 MB are needed and 0 MB free", "it continues")
     assert not list((tmp_path / "data" / ".import-pcam" / "train").iterdir())
 
 
@@ -396,13 +398,12 @@ def test_two_imports_into_one_folder_do_not_meet(h5, tmp_path):
 KILL_AT_EVERY_STEP = """
 import os, signal, sys
 from pathlib import Path
-from histo.commands import import_pcam as command
-from histo.screen import Screen
+import histo.commands.import_pcam
 
 STEPS = [(Path, "rename"), (Path, "replace"), (Path, "write_bytes"), (Path, "mkdir"),
-         (os, "fsync"), (os, "unlink"), (os, "rmdir"), (command, "flush_all")]
+         (os, "fsync"), (os, "unlink"), (os, "rmdir"), (os, "sync")]
 
-def histo(data, kill_at):
+def finish(data, kill_at):
     child = os.fork()  # a process of its own, without the seconds that imports take
     if child:
         return os.waitpid(child, 0)[1]
@@ -420,19 +421,19 @@ def histo(data, kill_at):
     for of, name in STEPS:
         setattr(of, name, counted(getattr(of, name)))
     try:
-        command.import_pcam(Path(sys.argv[1]), data, Screen(quiet=True))
+        histo.import_pcam(sys.argv[1], data)
     finally:
         os._exit(0 if (data / "import.json").exists() else 9)
 
 os.fsync = lambda handle: None  # a killed process loses nothing that it has written
 write_bytes = Path.write_bytes
-command.flush_all, kill_at = lambda: None, 0
+os.sync, kill_at = lambda: None, 0
 while True:
     kill_at += 1
     data = Path(sys.argv[2], str(kill_at))
-    if histo(data, kill_at) != signal.SIGKILL:
+    if finish(data, kill_at) != signal.SIGKILL:
         break
-    if histo(data, 0):
+    if finish(data, 0):
         sys.exit(f"after a kill at step {kill_at} it does not go on")
 """
 
@@ -501,8 +502,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     """Three times the patches, 66 MB more, take some MB more of memory at their peak."""
     peak = "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     run = (
-        "import sys; from histo.cli import app; from histo.commands import import_pcam as command; "
-        "command.flush_all = lambda: None; app(sys.argv[1:], standalone_mode=False)"
+        "import os, sys; os.sync = lambda: None; from histo.cli import app; "
+        "app(sys.argv[1:], standalone_mode=False)"
     )
     peaks = []
     for count in (1200, 3600):

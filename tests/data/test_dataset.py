@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from histo.config import TrainConfig
-from histo.data.dataset import Dataset, load_dataset
+from histo.data.dataset import Dataset, load_dataset, read_label_table
 from histo.errors import HistoError
+from histo.run.split import Leak
 from histo.screen import Screen
 from tests.conftest import write_image
 
@@ -39,29 +40,34 @@ def write(path: Path, header: str, values: list[str]) -> None:
 
 def read(data: Path, **settings: object) -> Dataset:
     config = TrainConfig(data, no_store=True, **settings)  # type: ignore[arg-type]
-    return load_dataset(config, Screen(quiet=True))
+    screen = Screen(quiet=True)
+    return load_dataset(config, read_label_table(config, screen), screen)
 
 
-def test_a_random_split_says_that_it_is_optimistic_and_keeps_copies_together(data):
+def test_a_random_split_keeps_copies_together(data):
     for seed in range(10):
         patches = read(data, seed=seed)
-        assert patches.split == "random over patches, optimistic on new slides"
+        assert patches.split.kind == "random"
         assert patches.valid[0] == patches.valid[1]
-        assert patches.leak == ""
+        assert patches.split.leak == Leak()
 
 
 def test_groups_stay_on_one_side_and_are_named(data):
     patches = read(data, groups=str(data / "slides.csv"))
     assert patches.groups == [f"s{n // 5}" for n in range(40)]
-    assert "by slide: none of 8 is on both sides" in patches.split
+    assert (patches.split.kind, patches.split.column, patches.split.groups) == (
+        "grouped",
+        "slide",
+        8,
+    )
     assert len({(g, v) for g, v in zip(patches.groups, patches.valid, strict=True)}) == 8
 
 
 def test_the_column_of_the_groups_can_be_named(data):
     table = data / "slides.csv"
     table.write_text(table.read_text().replace("id,slide", "id,hall"))
-    assert read(data, groups=f"{table}:hall").split.startswith("by hall")
-    assert read(data, groups=str(table)).split.startswith("by hall")
+    assert read(data, groups=f"{table}:hall").split.column == "hall"
+    assert read(data, groups=str(table)).split.column == "hall"
     with pytest.raises(HistoError, match="no column 'ward'"):
         read(data, groups=f"{table}:ward")
 
@@ -78,8 +84,8 @@ def test_a_given_split_that_leaks_is_refused_unless_it_is_allowed(data):
     with pytest.raises(HistoError, match="8 slides on both sides, as s0, s1, s2") as error:
         read(data, **given)
     assert "1 patch with equals on the other side, as p00" in str(error.value)
-    assert "--allow-leak" in str(error.value)
-    assert "s0, s1, s2" in read(data, **given, allow_leak=True).leak
+    assert "allow_leak= trains all the same" in str(error.value)
+    assert "s0, s1, s2" in str(read(data, **given, allow_leak=True).split.leak)
 
 
 def test_excluded_patches_are_left_out(data):

@@ -64,7 +64,7 @@ def test_a_bad_table_is_one_line_that_names_the_place(tmp_path, text, said):
 
 
 def test_a_missing_table_says_the_way_out(tmp_path):
-    with pytest.raises(HistoError, match="--labels"):
+    with pytest.raises(HistoError, match="give labels= if"):
         read_labels(tmp_path / "none.csv")
 
 

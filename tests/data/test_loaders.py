@@ -10,35 +10,49 @@ import torch
 from fastai.learner import load_learner
 from fastai.torch_core import TensorImage, set_seed
 
-from histo.config import ModelCard
-from histo.data.augment import TURNS, D4AndStain, UniformD4, colour_change, recolour, turn
+from histo.config import ModelCard, TrainConfig
+from histo.data.augment import (
+    AUGMENTATIONS,
+    Draw,
+    change_colours,
+    colour_change,
+    d4,
+    gather_views,
+    none,
+    stain,
+)
+from histo.data.dataset import Dataset
 from histo.data.decode import cv2
-from histo.data.loaders import FromStore, equal_batches, make_loaders, to_device
+from histo.data.loaders import FromStore, equal_batches, to_device
 from histo.data.store import Store
+from histo.data.transforms import Augmented
 from histo.distributed.prefetch import prefetch
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, make_body
-from histo.model.learner import build_learner
-from histo.pixels import d4
+from histo.pixels.d4 import view
+from histo.run.split import Split
+from histo.training.recipe import make_learner, make_loaders
 from tests.conftest import write_image
 
 N, SIDE = 50, 8
 PIXELS = np.random.default_rng(0).integers(0, 256, (N, SIDE, SIDE, 3), dtype=np.uint8)
 LABELS = [("a", "b", "c")[n % 3] for n in range(N)]
 VALID = np.arange(N) % 5 == 0
+CPU = torch.device("cpu")
 
 
-def loaders(augment="none", batch_size=16, **share):
-    return make_loaders(
-        Store(PIXELS, np.empty(N, "S40")),
-        LABELS,
-        VALID,
-        ["a", "b", "c"],
-        batch_size=batch_size,
-        augment=augment,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        device=torch.device("cpu"),
-        **share,
+def loaders(augment="none", batch_size=16, *, pixels=PIXELS, seed=0, share=(0, 1)):
+    """The loaders of `pixels`, 40 of which train and 10 validate."""
+    store = Store(pixels, np.empty(N, "S40"))
+    data = Dataset(
+        [str(n) for n in range(N)], LABELS, VALID, ["a", "b", "c"], store, Split("random")
+    )
+    config = TrainConfig("unused", augment=augment, seed=seed)
+    return make_loaders(data, card_of(pixels.shape[1]), config, CPU, batch_size, share)
+
+
+def card_of(side):
+    return ModelCard(
+        "squeezenet1_1", ["a", "b", "c"], side, None, None, IMAGENET_MEAN, IMAGENET_STD
     )
 
 
@@ -82,79 +96,73 @@ def test_show_batch_and_test_dl_work():
     assert torch.allclose(x.as_subclass(torch.Tensor), normalised([3, 4]), atol=1e-6)
 
 
+def draw(count, seed=0):
+    """Random numbers for `count` patches, from a seed."""
+    torch.manual_seed(seed)
+    return Draw(count, CPU)
+
+
 def test_the_eight_views_are_all_of_d4_and_exact():
     patch = torch.arange(9).view(1, 3, 3, 1)
-    ours = {tuple(d4.view(patch, k).flatten().tolist()) for k in range(8)}
+    ours = {tuple(view(patch, k).flatten().tolist()) for k in range(8)}
     rotated = [torch.rot90(p, k, (1, 2)) for k in range(4) for p in (patch, patch.flip(1))]
     assert ours == {tuple(p.flatten().tolist()) for p in rotated}
-    assert torch.equal(d4.view(patch, 0), patch)
+    assert torch.equal(view(patch, 0), patch)
 
 
-def test_augmentation_gives_each_view_equally_often():
-    torch.manual_seed(0)
-    patch = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).expand(8000, 3, 4, 4)
-    out = UniformD4()(TensorImage(patch), split_idx=0)[:, 0].flatten(1)
+def test_each_view_is_given_equally_often():
+    patches = torch.arange(16, dtype=torch.uint8).view(1, 4, 4, 1).expand(8000, 4, 4, 3)
+    out = d4(patches.contiguous(), draw(8000))[..., 0].flatten(1)
     counts = torch.unique(out, dim=0, return_counts=True)[1]
     assert len(counts) == 8
     chi2 = float(((counts - 1000) ** 2 / 1000).sum())
     assert chi2 < 24.3  # 0.1 % of chi-square with 7 degrees of freedom
 
 
-@pytest.mark.parametrize("tfm", [UniformD4(), D4AndStain()])
-def test_augmentation_leaves_validation_alone(tfm):
-    x = TensorImage(torch.rand(4, 3, 8, 8))
-    assert torch.equal(tfm(x, split_idx=1), x)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_validation_is_not_augmented(name):
+    """Neither on the way into the loader's batches."""
+    x = TensorImage(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8))
+    augmented = Augmented(AUGMENTATIONS[name], 4)
+    assert torch.equal(augmented(x, split_idx=1), x)
+    assert torch.equal(augmented(x, split_idx=0), x) == (name == "none")
 
 
-def test_stain_is_a_change_of_colour_after_the_turns_of_d4():
-    x = TensorImage(torch.randint(50, 206, (64, 3, 8, 8), dtype=torch.uint8))
-    turned, coloured = (
-        seeded(tfm)(x, split_idx=0).float() / 255 for tfm in (UniformD4, D4AndStain)
-    )
+def test_none_leaves_the_patches_as_they_are():
+    assert torch.equal(none(torch.from_numpy(PIXELS), draw(N)), torch.from_numpy(PIXELS))
+
+
+def test_stain_is_a_modest_change_of_colour_after_the_turns_of_d4():
+    patches = torch.randint(50, 206, (64, 8, 8, 3), dtype=torch.uint8)
+    turned, coloured = (made(patches, draw(64)).float() / 255 for made in (d4, stain))
     assert float((coloured - turned).abs().mean((1, 2, 3)).max()) < 0.1
-    assert float((coloured - x.float() / 255).abs().mean((1, 2, 3)).max()) > 0.1
-
-
-def seeded(tfm):
-    torch.manual_seed(0)
-    return tfm()
-
-
-def test_stain_is_modest_and_differs_by_patch():
-    torch.manual_seed(0)
-    x = TensorImage(torch.randint(50, 206, (64, 3, 8, 8), dtype=torch.uint8))
-    out = D4AndStain()(x, split_idx=0)
-    assert out.dtype == torch.uint8
-    shift = (out.float() - x.float()).mean((2, 3)).abs() / 255
+    assert float((coloured - patches.float() / 255).abs().mean((1, 2, 3)).max()) > 0.1
+    shift = (coloured - turned).mean((1, 2)).abs()
     assert 0.001 < float(shift.mean()) < 0.1
     assert len(torch.unique(shift, dim=0)) == 64
 
 
-def test_a_gpus_turns_are_the_cpus():
-    patches = torch.from_numpy(PIXELS[:8])
-    ours = turn(patches, torch.arange(8))
-    for k in range(8):
-        assert torch.equal(ours[k : k + 1], d4.view(patches[k : k + 1], k))
-        out = np.empty_like(PIXELS[k])
-        TURNS[k](PIXELS[k], out)
-        assert np.array_equal(out, ours[k].numpy())
-        assert np.array_equal(d4.view(PIXELS[k : k + 1], k)[0], out)
-
-
-def test_a_gpus_colours_are_the_cpus_to_rounding():
-    torch.manual_seed(0)
+def test_views_on_a_gpu_are_those_on_a_cpu():
+    """Both are the views of the prediction, whichever way they are computed."""
     patches = torch.from_numpy(PIXELS)
-    matrix, brightness = colour_change(torch.rand(N, 4) * 2 - 1)
-    ours = recolour(patches, matrix, 255 * brightness)
-    torch.manual_seed(0)
+    numbers = draw(N).integers(8)
+    expected = torch.cat([view(patches[n : n + 1], int(k)) for n, k in enumerate(numbers)])
+    assert torch.equal(gather_views(patches, numbers), expected)
+    assert torch.equal(d4(patches, draw(N)), expected)
+
+
+def test_colours_on_a_gpu_are_those_on_a_cpu_to_rounding():
+    patches = torch.from_numpy(PIXELS)
+    matrix, brightness = colour_change(draw(N).uniform(4) * 2 - 1)
+    ours = change_colours(patches, matrix, 255 * brightness)
     for n in range(N):
         affine = np.hstack([matrix[n].numpy(), np.full((3, 1), 255 * float(brightness[n]))])
-        out = cv2.transform(PIXELS[n], affine)
-        assert np.abs(out.astype(int) - ours[n].numpy()).max() <= 1
+        expected = cv2.transform(PIXELS[n], affine)
+        assert np.abs(expected.astype(int) - ours[n].numpy()).max() <= 1
 
 
-def test_a_batch_comes_map_ahead_and_in_order():
-    """As on a GPU: while a batch is used, the next is under way; an error still arrives."""
+def test_batches_are_made_ahead_and_come_in_order():
+    """As for a GPU: while a batch is used, the next is being made; an error still arrives."""
     made = []
 
     def make(n):
@@ -196,21 +204,19 @@ def test_an_epoch_goes_on_from_any_batch_to_the_same_end(start: int):
 
 
 def test_a_store_that_fits_is_gathered_from_the_device_alike():
-    source = FromStore(Store(PIXELS, np.empty(N, "S40")), torch.device("cpu"))
+    source = FromStore(Store(PIXELS, np.empty(N, "S40")), CPU)
     rows = np.array([4, 1, 4])
-    from_disk = source.batch(source.asked(rows))
-    source.resident = to_device(source.store, torch.device("cpu"))
-    assert torch.equal(source.batch(source.asked(rows)), from_disk)
+    from_disk = source.batch(source.rows_on_device(rows))
+    source.resident = to_device(source.store, CPU)
+    assert torch.equal(source.batch(source.rows_on_device(rows)), from_disk)
 
 
 def test_an_exported_learner_leaves_the_patches_out_and_still_reads_files(tmp_path):
-    card = ModelCard("squeezenet1_1", ["a", "b", "c"], 32, None, 32, IMAGENET_MEAN, IMAGENET_STD)
     pixels = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), dtype=np.uint8)
-    store = Store(pixels, np.empty(N, "S40"))
-    where = {"batch_size": 16, "augment": "stain", "mean": card.mean, "std": card.std}
-    dls = make_loaders(store, LABELS, VALID, card.vocab, device=torch.device("cpu"), **where)
-    learn = build_learner(dls, make_body(card.arch), 512, card, "fp32")
-    expected, targets = learn.get_preds()
+    dls, card = loaders("stain", pixels=pixels), card_of(32)
+    learn = make_learner(dls, make_body(card.arch), 512, card)
+    with learn.no_bar():
+        expected, targets = learn.get_preds()
     assert [dls.vocab[t] for t in targets] == [LABELS[r] for r in np.flatnonzero(VALID)]
     write_image(tmp_path / "a.png", pixels[VALID][0])
     learn.export(tmp_path / "learn.pkl")
@@ -226,8 +232,7 @@ def test_shares_of_several_processes_are_the_batches_of_one(world: int):
     """No patch twice, none left out, the same order, and the same augmentation of each."""
     one = list(loaders(batch_size=7, augment="stain").train)
     shares = [
-        list(loaders(batch_size=7, augment="stain", rank=r, world=world).train)
-        for r in range(world)
+        list(loaders(batch_size=7, augment="stain", share=(r, world)).train) for r in range(world)
     ]
     for number, (patches, labels) in enumerate(one):
         for rank in range(world):

@@ -35,7 +35,7 @@ def test_a_class_of_one_patch_is_refused_by_name():
 
 
 def test_a_split_too_small_for_its_classes_is_refused():
-    with pytest.raises(HistoError, match="--valid-pct"):
+    with pytest.raises(HistoError, match="another valid_pct="):
         random_split(["a", "a", "b", "b", "c", "c"], 20, 0)
 
 

@@ -16,6 +16,7 @@ from histo.data.store import open_store
 from histo.errors import HistoError, plain
 from histo.files.limits import CLASSES, NAME, ROWS, TABLE_BYTES, Limit, is_name, read_bytes
 from histo.files.writing import read_json
+from histo.pixels.fit import Fit
 from histo.run.predictions import read_predictions
 from histo.screen import Screen
 from tests.conftest import assert_one_line_error, run_histo, write_image
@@ -63,7 +64,7 @@ def test_pipes_devices_and_rings_of_links_neither_hang_nor_pass(tmp_path):
         with pytest.raises(HistoError, match="is a pipe or a device"):
             read(tmp_path / "pipe.tif")
     with pytest.raises(HistoError, match=r"nowhere.tif cannot be read"):
-        open_store(list_patches(tmp_path)[:1], tmp_path / "store", None, None, Screen(quiet=True))
+        open_store(list_patches(tmp_path)[:1], tmp_path / "store", Fit(), Screen(quiet=True))
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
@@ -164,15 +165,15 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path):
         list_patches(tmp_path)
 
 
-def test_the_readme_tells_every_limit():
-    """By its variable, and with the bound that holds."""
+def test_the_security_page_lists_every_limit():
+    """By its variable, and with the bound in force."""
     from histo.files import limits
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     bounds = [x for x in vars(limits).values() if isinstance(x, Limit)]
     assert len(bounds) == 8
     for limit in bounds:
-        (line,) = [line for line in readme.splitlines() if f"| `{limit.name}`" in line]
+        (line,) = [line for line in page.splitlines() if f"| `{limit.name}`" in line]
         n = limit.default
         told = {
             f"{n:,}",

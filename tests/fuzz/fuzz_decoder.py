@@ -10,6 +10,7 @@ import io
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -19,9 +20,21 @@ with atheris.instrument_imports(include=["histo.data", "histo.files", "histo.err
     from histo.files.limits import IMAGE_PIXELS
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 CORPUS = Path(__file__).parent / "corpus" / "decoder"
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "tiles": {"tile": (16, 16), "compression": "lzw", "predictor": True},
+    "strips": {"rowsperstrip": 3, "compression": "lzw"},
+    "packed": {"bitspersample": 4},
+    "big_end": {"byteorder": ">", "compression": "zlib", "predictor": True},
+    "jpeg2000": {"compression": "jpeg2000"},
+    "png": {"compression": "png"},
+    "webp": {"compression": "webp"},
+    "jpegxl": {"compression": "jpegxl"},
+    "lerc": {"compression": "lerc"},
+}
 FLAGS = ("-max_len=20000", "-rss_limit_mb=2000", "-timeout=20")
 
 
@@ -46,6 +59,21 @@ def seeds() -> dict[str, bytes]:
     made["plain.jpg"] = _saved(colour, "JPEG")
     made["scans.jpg"] = _saved(colour, "JPEG", progressive=True)
     made["grey.jpg"] = _saved(grey, "JPEG")
+    for name in ("lzma", "zstd"):
+        made[f"{name}.tif"] = _saved(colour, "TIFF", compression=name)
+    for name, options in LAYOUTS.items():
+        file = io.BytesIO()
+        tifffile.imwrite(file, rgb, photometric="rgb", metadata=None, **options)
+        made[f"{name}.tif"] = file.getvalue()
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.moveaxis(deep, -1, 0), photometric="rgb", planarconfig="separate")
+    made["planes.tif"] = file.getvalue()
+    made["ycbcr.tif"] = _saved(colour.convert("YCbCr"), "TIFF")
+    made["inks.tif"] = _saved(colour.convert("CMYK"), "TIFF")
+    for suffix in ("bmp", "webp"):
+        made[f"plain.{suffix}"] = _saved(colour, suffix)
+    made["palette.bmp"] = _saved(colour.quantize(16), "BMP")
+    made["lossless.webp"] = _saved(rgba, "WEBP", lossless=True)
     made["cmyk.jpg"] = _saved(colour.convert("CMYK"), "JPEG")
     return made
 

@@ -17,12 +17,9 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histo.commands.evaluate import evaluate
-from histo.config import DataConfig
+import histo
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.run.folder import RunFolder
-from histo.screen import Screen
 from histo.shards.shard import Shard, whole_path
 from tests.conftest import assert_one_line_error, run_histo
 
@@ -196,7 +193,7 @@ def test_rows_that_cannot_be_believed_are_made_anew(bundle, patches, tmp_path, c
     change(patches, out)
     result = run_histo(*words)
     assert result.exit_code == 0, result.output
-    assert "starting anew" in result.stdout
+    assert "belongs to another prediction: starting over" in result.stdout
     fresh = tmp_path / "fresh.csv"
     assert run_histo("predict", bundle, patches, "--out", fresh, *BATCH).exit_code == 0
     assert out.read_bytes() == fresh.read_bytes()
@@ -206,7 +203,7 @@ def test_other_settings_start_anew(bundle, patches, tmp_path):
     words = stop_midway(bundle, patches, tmp_path / "p.csv")
     result = run_histo(*words, "--raw")
     assert result.exit_code == 0
-    assert "starting anew" in result.stdout
+    assert "belongs to another prediction: starting over" in result.stdout
 
 
 def test_a_part_that_is_there_is_not_made_twice(bundle, patches, parts, tmp_path):
@@ -273,7 +270,7 @@ def test_a_part_that_is_missing_twice_or_of_another_table_is_named(parts, tmp_pa
     refused(one, two, three, moved / "p.2-of-3.csv", ["p.2-of-3.csv are both part 2/3"])
     for path in moved.glob("p.2-of-3*"):
         path.unlink()
-    refused(moved, ["part 2/3 is missing", "p.2-of-3.csv", "--shard 2/3"])
+    refused(moved, ["part 2/3 is missing", "p.2-of-3.csv", "share 2/3"])
     refused(one, tmp_path / "none.csv", ["no file", "none.csv"])
     (tmp_path / "none.csv").write_text("id,predicted\n")
     refused(one, tmp_path / "none.csv", ["none.csv is no part"])
@@ -340,7 +337,7 @@ def test_evaluate_in_shards_gives_the_run_of_one_process(bundle, dataset, tmp_pa
     assert "160 of 160 patches are among those" in result.stdout
     assert (tmp_path / "many" / "report" / "report.html").is_file()
     settings = {"groups": str(groups), "device": "cpu", "batch_size": 7}
-    evaluate(bundle, DataConfig(dataset), tmp_path / "one", Screen(quiet=True), **settings)
+    histo.evaluate(bundle, dataset, out=tmp_path / "one", **settings)
     for name in ("config.json", "split.csv", "predictions.csv"):
         one, many = (tmp_path / run / name for run in ("one", "many"))
         assert one.read_bytes() == many.read_bytes()
@@ -358,12 +355,11 @@ def test_evaluate_goes_on_where_it_stopped(bundle, dataset, tmp_path, monkeypatc
     image = damage(path)
     settings = {"device": "cpu", "batch_size": 7}
     with pytest.raises(HistoError, match=path.name):
-        evaluate(bundle, DataConfig(data), None, Screen(), **settings)
+        histo.evaluate(bundle, data, **settings)
     path.write_bytes(image)
-    run = evaluate(bundle, DataConfig(data), None, Screen(), **settings)
-    assert isinstance(run, RunFolder)
+    run = histo.evaluate(bundle, data, progress=True, **settings)
     assert "98 of 160 patches" in capsys.readouterr().out
-    assert len(run.read_split()) == 160
+    assert len(run.predictions) == 160
     assert names(tmp_path / "runs") == ["evaluate-1"]
 
 
@@ -411,16 +407,12 @@ def test_a_launchers_processes_take_a_share_each_and_the_first_joins_them(
     assert names(tmp_path) == ["p.csv", "patches"]
 
 
-def test_only_the_first_process_speaks_and_each_has_its_cores(monkeypatch, capsys):
+def test_each_process_of_a_launch_has_its_share_of_the_cores(monkeypatch):
     alone = ranks.cores()
     assert (ranks.rank(), ranks.world_size(), ranks.local_rank()) == (0, 1, 0)
     launched(monkeypatch, 1, 2)
     assert (ranks.rank(), ranks.world_size(), ranks.local_rank()) == (1, 2, 1)
     assert ranks.cores() == max(1, alone // 2)
-    Screen().say("two")
-    launched(monkeypatch, 0, 2)
-    Screen().say("one")
-    assert capsys.readouterr().out == "one\n"
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("RANK", "3")  # some systems set it without a launch
     assert ranks.rank() == 0

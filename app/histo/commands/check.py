@@ -14,9 +14,15 @@ from histo.data.check import quality
 from histo.data.check.colour import MEAN, SD, Colours, judge_colours
 from histo.data.check.duplicates import ALIKE, equal_sets, near_sets
 from histo.data.check.finding import Finding
-from histo.data.check.inspect import know, look_at
-from histo.data.check.suspects import balance, of_groups, of_quality, of_sets
-from histo.data.check.tables import CheckedFiles, of_files, of_ids, of_labels, of_sizes
+from histo.data.check.inspect import inspect_files, match_labels
+from histo.data.check.suspects import balance, duplicate_findings, group_findings, quality_findings
+from histo.data.check.tables import (
+    CheckedFiles,
+    file_findings,
+    label_findings,
+    sha1_findings,
+    size_findings,
+)
 from histo.data.corrections import correct_labels
 from histo.data.decode import read_patch, thumbnail_jpeg
 from histo.data.groups import read_groups
@@ -43,12 +49,12 @@ JUDGED = {
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The page of a check, and what it found: errors, at which training would fail, and notes."""
+    """The page of a check and its findings: errors, which make training fail, and notes."""
 
     page: Path
     findings: Sequence[Finding]
     notes: int
-    """how many of the findings and remarks are no errors"""
+    """how many findings and remarks are not errors"""
 
     @property
     def ready(self) -> bool:
@@ -73,12 +79,17 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     index = PatchIndex(config.images_folder)
     open_folder(config.out)
     check_folders(config.write_exclusions)
-    known = know(index, rows, groups, unit)
-    files = CheckedFiles(look_at(index.paths, screen), known, config)
-    tables = [*of_labels(rows, config), *of_files(files), *of_sizes(files), *of_ids(files)]
+    listed = match_labels(index, rows, groups, unit)
+    files = CheckedFiles(inspect_files(index.paths, screen), listed, config)
+    tables = [
+        *label_findings(rows, config),
+        *file_findings(files),
+        *size_findings(files),
+        *sha1_findings(files),
+    ]
     found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
     found.sort(key=lambda finding: not finding.fatal)
-    colours = judge_colours(files.seen.statistics[files.seen.readable])
+    colours = judge_colours(files.inspected.statistics[files.inspected.readable])
     classes = class_rows(rows)
     checked = describe(files, rows, classes, colours, found)
     for finding in found:
@@ -101,18 +112,18 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
 
 def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
     """Duplicates, near-duplicates, empty and blurred patches, leaks."""
-    seen = files.seen
-    readable = seen.readable
-    shown = seen.statistics["contrast"][readable] >= quality.BLANK
-    equal = [readable[rows] for rows in equal_sets(seen.sha1[readable])]
+    inspected = files.inspected
+    readable = inspected.readable
+    shown = inspected.statistics["contrast"][readable] >= quality.BLANK
+    equal = [readable[rows] for rows in equal_sets(inspected.sha1[readable])]
     with screen.bar("looking for near-duplicates", 1) as advance:
-        near = near_sets(seen.thumbs[readable], seen.sha1[readable], shown)
+        near = near_sets(inspected.thumbs[readable], inspected.sha1[readable], shown)
         advance()
     return [
-        *of_sets(files, equal, near=False),
-        *of_sets(files, [readable[rows] for rows in near], near=True),
-        *of_quality(files),
-        *of_groups(files),
+        *duplicate_findings(files, equal, near=False),
+        *duplicate_findings(files, [readable[rows] for rows in near], near=True),
+        *quality_findings(files),
+        *group_findings(files),
     ]
 
 
@@ -123,20 +134,20 @@ def describe(
     colours: Colours,
     found: Sequence[Finding],
 ) -> Checked:
-    """What a check says beside its findings."""
-    seen, config = files.seen, files.config
+    """The facts of the report beside its findings."""
+    inspected, config = files.inspected, files.config
     width, height = files.usual_size
     facts = {
-        "patches": f"{len(seen.paths):,} files, {len(seen.readable):,} of them readable",
+        "patches": f"{len(inspected.paths):,} files, {len(inspected.readable):,} of them readable",
         "size": f"{width}x{height} px",
     }
-    named = len(seen.named_by_sha1)
+    named = len(inspected.named_by_sha1)
     if named and "changed_ids" not in {finding.name for finding in found}:
         facts["ids"] = f"all {named:,} ids are the SHA-1 of their pixels"
     facts |= {f"label {name}": f"{n} ({share})" for name, n, share in classes[1:]}
     side = config.size or config.crop or width
-    facts["store"] = store_line(config, sum(map(bool, files.known.id)), side)
-    by_group = balance(files.known, make_vocab([row.label for row in rows]))
+    facts["store"] = store_line(config, sum(map(bool, files.listed.id)), side)
+    by_group = balance(files.listed, make_vocab([row.label for row in rows]))
     bad = "Training would fail until the errors below are mended or left out."
     return Checked(
         title=f"Check of {config.data.resolve().name}",
@@ -152,7 +163,7 @@ def describe(
 
 
 def say(finding: Finding, screen: Screen) -> None:
-    """A count and the first few."""
+    """Show a finding: a count and the first few."""
     screen.say(finding.line)
     for item in finding.some(FEW):
         screen.say(f"  {plain(item)}")
@@ -161,7 +172,7 @@ def say(finding: Finding, screen: Screen) -> None:
 
 
 def say_rest(checked: Checked, classes: Sequence[Sequence[str]], screen: Screen) -> None:
-    """Colours, ids, classes, groups and the store, in the terminal."""
+    """Show colours, ids, classes, groups and the store."""
     for note in checked.notes:
         screen.say(f"note: {note}")
     if "ids" in checked.facts:
@@ -202,7 +213,7 @@ def channel_rows(colours: Colours) -> list[list[str]]:
 
 
 def colours_line(colours: Colours) -> str:
-    """Mean and standard deviation in one line, and how far from the reference they are."""
+    """Mean and standard deviation in one line, and their distance from the reference set."""
     mean, sd = (" ".join(f"{value:.3f}" for value in part) for part in (colours.mean, colours.sd))
     return (
         f"Colours: mean RGB {mean}, standard deviation {sd} "
@@ -211,7 +222,7 @@ def colours_line(colours: Colours) -> str:
 
 
 def groups_line(rows: Sequence[Sequence[str]]) -> str:
-    """How the classes lie over groups, in a sentence."""
+    """How classes are distributed over groups, in a sentence."""
     head, *body = rows
     if not body:
         return ""

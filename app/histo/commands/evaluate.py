@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from histo import __version__
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
+from histo.data.decode_ahead import decode_batches
 from histo.data.groups import groups_of
 from histo.data.labels import Row, read_labels, without_repeats
 from histo.data.patch_files import PatchIndex
-from histo.data.store import decode_batches
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
@@ -32,7 +32,7 @@ from histo.run.folder import RunFolder, write_split
 from histo.run.predictions import PROBABILITY, prediction_columns, write_predictions
 from histo.run.split import Leak, Split
 from histo.screen import Advance, Progress, Screen, screen_of
-from histo.shards.parts import Part, TableFacts, fingerprint, gather, joined_bytes, part_line
+from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
 from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 
@@ -153,7 +153,7 @@ def evaluate_share(
     if shard is not None:
         return part
     ranks.barrier()
-    return write_joined(gather(mine.paths(table)), out) if ranks.rank() == 0 else None
+    return write_joined(open_parts(mine.paths(table)), out) if ranks.rank() == 0 else None
 
 
 def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:

@@ -1,50 +1,12 @@
-"""`histo import-pcam`: PatchCamelyon's HDF5 files into Kaggle's layout and the packed store.
-
-Everything is made in a work folder inside DATA and moved to its name when whole. A killed import
-leaves that folder, and the next one goes on in it: what is unpacked stays unpacked, what is hashed
-hashed, and a patch whose file decodes to its id is not written again.
-"""
+"""`histo import-pcam`: PatchCamelyon's HDF5 files into Kaggle's layout and the packed store."""
 
 from __future__ import annotations
 
-import csv
-import errno
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from histo.data.decode import pixel_sha1, read_patch
-from histo.data.patch_files import PatchFiles
-from histo.data.pcam import (
-    SIDE,
-    SPLITS,
-    PcamPatches,
-    Source,
-    encode_tif,
-    find_sources,
-    read_pcam_patches,
-    read_sources,
-    unpack,
-)
-from histo.data.store import StoreRow, stamp_of, store_folder, write_store
-from histo.errors import HistoError
-from histo.files.locks import locked
-from histo.files.writing import read_json, write_json, written
-from histo.pixels.fit import Pixels
-from histo.screen import Progress, Screen, counted, screen_of
-
-WORK, RECORD, GROUPS = ".import-pcam", "import.json", "groups.csv"
-FOLDERS = {"train": ("train", "valid"), "test": ("test",)}
-"""Which splits lie in which folder: train and valid in one, told apart by the column `split`."""
-TIF_BYTES, STORE_BYTES = 28_672, SIDE * SIDE * 3
-"""What a patch takes on disk, as a file of whole blocks and in the store."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from histo.data.pcam import find_sources
+from histo.data.pcam_import import GROUPS, import_sources
+from histo.screen import Progress, Screen, screen_of
 
 
 def import_pcam(
@@ -57,39 +19,22 @@ def import_pcam(
 ) -> Path:
     """Write `data` in Kaggle's layout with its store and groups.csv, or `groups_only` that table.
 
-    Each distinct patch is kept once, where it first stands in train, valid, test. Started again
-    after a kill, it goes on; a finished import is left as it is. Returns `data`.
+    Each distinct patch is kept once, where it first stands in train, valid, test. After a kill the
+    same call continues; a finished import is left as it is. Returns `data`. Raises HistoError.
     """
     screen, data = screen_of(progress), Path(data)
     sources = find_sources(Path(h5dir), labels=not groups_only)
-    plan = {
-        "keep_duplicates": keep_duplicates,
-        "groups_only": groups_only,
-        "files": {path.name: list(stamp_of(path)) for s in sources for path in s.files},
-    }
-    if is_done(data, plan):
+    made = import_sources(
+        sources, data, screen, keep_duplicates=keep_duplicates, groups_only=groups_only
+    )
+    if not made:
         screen.say(f"{data} holds this import already")
-        say_next(data, groups_only, screen)
-        return data
-    work = begin(data, plan, groups_only)
-    with alone(work, data):
-        patches = read_sources(sources, work, screen)
-        kept = ~patches.duplicate | keep_duplicates
-        say_counts(patches, kept, screen, labels=not groups_only)
-        if not groups_only:
-            write_patches(sources, patches, kept, data, screen)
-            write_labels(patches, kept, data)
-        write_table(data / GROUPS, patches, kept, ("id", "slide", "split"))
-        if not groups_only:
-            write_json(work / RECORD, {**plan, "patches": counts_of(patches, kept)})
-            (work / RECORD).replace(data / RECORD)
-    shutil.rmtree(work)
     say_next(data, groups_only, screen)
     return data
 
 
 def say_next(data: Path, groups_only: bool, screen: Screen) -> None:
-    """Where it is, and how to train on it by slide."""
+    """Where the import is, and how to train on it by slide."""
     slides = f"--groups {data / GROUPS}"
     if groups_only:
         screen.say(f"slides: {data / GROUPS} (next: histo train {data} {slides})")
@@ -97,203 +42,3 @@ def say_next(data: Path, groups_only: bool, screen: Screen) -> None:
         screen.say(f"data: {data} (next: histo train {data} --split-column split {slides})")
     else:
         screen.say(f"data: {data}")
-
-
-def is_done(data: Path, plan: dict[str, Any]) -> bool:
-    """Whether DATA is this very import, finished; HistoError where it is another."""
-    if not (data / RECORD).is_file() or plan["groups_only"]:
-        return False
-    record = read_json(data / RECORD)
-    if not isinstance(record, dict) or any(record.get(key) != plan[key] for key in plan):
-        raise HistoError(
-            f"{data} holds an import of other files or with other options (give another folder)"
-        )
-    shutil.rmtree(data / WORK, ignore_errors=True)  # killed while it tidied up
-    return True
-
-
-def begin(data: Path, plan: dict[str, Any], groups_only: bool) -> Path:
-    """The work folder, new or that of a killed import of the same plan."""
-    work = data / WORK
-    begun = work / "begun.json"
-    if begun.is_file():
-        if read_json(begun) != plan:
-            raise HistoError(
-                f"{work} was begun from other files or with other options (remove it to start anew)"
-            )
-        return work
-    if groups_only and (data / GROUPS).exists():
-        raise HistoError(f"{data / GROUPS} exists (remove it to have it written again)")
-    if data.exists() and not data.is_dir():
-        raise HistoError(f"{data} is a file (give a new folder)")
-    if not groups_only and data.exists() and any(path != work for path in data.iterdir()):
-        raise HistoError(f"{data} is not empty, and no import by histo (give a new folder)")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    write_json(begun, plan)
-    return work
-
-
-@contextmanager
-def alone(work: Path, data: Path) -> Iterator[None]:
-    """One import into a folder at a time; a full disk becomes one line that says how to go on."""
-    try:
-        with locked(work / "lock", f"another import into {data} is running"):
-            yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise HistoError(
-            f"{data} cannot be written: {error.strerror} (make room and run the same again: "
-            "it goes on)"
-        ) from None
-
-
-def counts_of(patches: PcamPatches, kept: NDArray[np.bool_]) -> dict[str, dict[str, int]]:
-    """Of each split: the patches in its file, the duplicates among them, those kept, and by label."""
-    found = {}
-    for split in [name for name in SPLITS if name in patches.split]:
-        here = patches.split == split
-        positive = int((here & kept & (patches.label == 1)).sum())
-        found[split] = {
-            "in_file": int(here.sum()),
-            "duplicates": int((here & patches.duplicate).sum()),
-            "kept": int((here & kept).sum()),
-            "0": int((here & kept).sum()) - positive,
-            "1": positive,
-        }
-    return found
-
-
-def say_counts(patches: PcamPatches, kept: NDArray[np.bool_], screen: Screen, labels: bool) -> None:
-    """A row a split, and how the duplicates differ from the patch that was there before."""
-    columns = ["in_file", "duplicates", "kept", *(["0", "1"] if labels else [])]
-    counts = counts_of(patches, kept)
-    screen.table(
-        [["split", *(name.replace("_", " ") for name in columns)]]
-        + [[split, *(f"{n[name]:,}" for name in columns)] for split, n in counts.items()]
-    )
-    fate = "all are kept" if kept.all() else "the first is kept"
-    for what, column in (
-        ("in another split", patches.split),
-        ("with another label", patches.label),
-        ("of another slide", patches.slide),
-    ):
-        if count := int((column != column[patches.first]).sum()):
-            screen.say(
-                f"note: {counted(count, 'duplicate')} {what} than the first of the same pixels ({fate})"
-            )
-
-
-def write_patches(
-    sources: Sequence[Source],
-    patches: PcamPatches,
-    kept: NDArray[np.bool_],
-    data: Path,
-    screen: Screen,
-) -> None:
-    """The folders of TIFs, and the store of the one that is trained on; each named when whole."""
-    work = data / WORK
-    for name, splits in FOLDERS.items():
-        rows = np.flatnonzero(kept & np.isin(patches.split, splits))
-        if not len(rows) or (data / name).exists():
-            continue
-        folder, stored = work / name, name == "train"
-        folder.mkdir(exist_ok=True)
-        names = [f"{patches.ids[row]}.tif" for row in rows]
-        made = lay_out(sources, patches, rows, PatchFiles(folder, names), stored, screen)
-        if stored:
-            write_store(store_folder(data, None), data / name, names, made)
-        else:
-            for _ in made:
-                pass
-        flush_all()
-        folder.rename(data / name)
-
-
-def lay_out(
-    sources: Sequence[Source],
-    patches: PcamPatches,
-    rows: NDArray[np.int64],
-    paths: PatchFiles,
-    stored: bool,
-    screen: Screen,
-) -> Iterator[StoreRow]:
-    """Write the TIF of each of the rows and give it on to the store.
-
-    Those that an interrupted import left are read back, until the first that is not as it should be.
-    """
-    work = paths.folder.parent
-    check_room(paths, stored)  # here, and not before: the store has thrown out what was left of it
-    sha1, done = patches.sha1[rows], 0
-    with screen.bar(f"writing {paths.folder.name}", len(rows)) as advance:
-        while done < len(rows) and (pixels := written_before(paths[done], sha1[done])) is not None:
-            yield StoreRow(pixels, sha1[done], stamp_of(paths[done]))
-            advance()
-            done += 1
-        for source in sources:
-            mine = patches.row[rows[done:]][patches.split[rows[done:]] == source.split]
-            if not len(mine):
-                continue
-            for pixels in read_pcam_patches(unpack(source.x, work, screen), mine):
-                if pixel_sha1(pixels).encode() != sha1[done]:
-                    raise HistoError(f"{source.x} has changed since it was read (remove {work})")
-                paths[done].write_bytes(encode_tif(pixels))
-                yield StoreRow(pixels, sha1[done], stamp_of(paths[done]))
-                advance()
-                done += 1
-
-
-def written_before(path: Path, sha1: bytes) -> Pixels | None:
-    """The patch of a TIF, where it is there, whole, and the one it should be."""
-    try:
-        pixels = read_patch(path)
-    except HistoError:
-        return None
-    return pixels if pixel_sha1(pixels).encode() == sha1 else None
-
-
-def check_room(paths: PatchFiles, stored: bool) -> None:
-    """Better no import after a second than none after an hour."""
-    left = len(paths) - sum(1 for _ in paths.folder.iterdir())
-    need = left * TIF_BYTES + len(paths) * STORE_BYTES * stored
-    free = shutil.disk_usage(paths.folder).free
-    if need > free:
-        raise HistoError(
-            f"no room in {paths.folder.parent.parent}: {need / 1e6:,.0f} MB are needed and "
-            f"{free / 1e6:,.0f} MB free (make room and run the same again: it goes on)"
-        )
-
-
-def flush_all() -> None:
-    """Have the system write out what it holds: file by file, a quarter of a million take an hour."""
-    if hasattr(os, "sync"):
-        os.sync()
-
-
-def write_labels(patches: PcamPatches, kept: NDArray[np.bool_], data: Path) -> None:
-    """The label table of each folder."""
-    for name, splits in FOLDERS.items():
-        here = kept & np.isin(patches.split, splits)
-        if here.any():
-            write_table(data / f"{name}_labels.csv", patches, here, ("id", "label", "split"))
-
-
-def write_table(
-    path: Path, patches: PcamPatches, wanted: NDArray[np.bool_], columns: Sequence[str]
-) -> None:
-    """A CSV of the wanted patches, in the order of the files; made in the work folder beside it."""
-    values: dict[str, Sequence[Any] | NDArray[Any]] = {
-        "id": patches.ids,
-        "label": patches.label,
-        "slide": patches.slide,
-        "split": patches.split,
-    }
-    made = path.parent / WORK / path.name
-    with written(made, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(
-            [values[name][row] for name in columns] for row in np.flatnonzero(wanted).tolist()
-        )
-    made.replace(path)

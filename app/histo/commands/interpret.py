@@ -14,6 +14,7 @@ from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions
 from histo.screen import Progress, screen_of
+from histo.training.tracking import track_report
 
 if TYPE_CHECKING:
     from histo.report.results import Metrics
@@ -109,6 +110,8 @@ def interpret(
     )
     say_report(metrics, screen)
     report = Report(place, metrics)
+    if folder:
+        track_report(folder, metrics, report.page.resolve(), screen)
     screen.say(f"report: {report.page}")
     return report
 

@@ -11,7 +11,7 @@ from histo.errors import HistoError
 from histo.files.writing import check_folders
 from histo.run.predictions import write_submission
 from histo.screen import Progress, counted, screen_of
-from histo.shards.parts import Part, gather, join
+from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
 
 
@@ -28,7 +28,7 @@ def merge(
     process would have written. `submission` also gets Kaggle's `id,label`. Raises HistoError.
     """
     given = [parts] if isinstance(parts, str | Path) else parts
-    found = gather([Path(one) for one in given])
+    found = open_parts([Path(one) for one in given])
     place = Path(out) if out else None
     if found[0].facts.command == "predict":
         table = join_table(found, place, Path(submission) if submission else None)

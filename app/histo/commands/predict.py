@@ -17,7 +17,7 @@ from histo.files.digests import sha256
 from histo.files.writing import check_folders
 from histo.run.predictions import prediction_columns, write_submission
 from histo.screen import Progress, Screen, counted, screen_of
-from histo.shards.parts import Part, TableFacts, fingerprint, gather, join, part_line
+from histo.shards.parts import Part, TableFacts, fingerprint, join, open_parts, part_line
 from histo.shards.shard import Shard
 from histo.shards.table import open_table
 
@@ -176,7 +176,7 @@ def finish(part: Part, out: Path, submission: Path | None) -> None:
     if part.shard.of == 1:
         part.json.unlink()
     else:
-        parts = gather(part.shard.paths(out))
+        parts = open_parts(part.shard.paths(out))
         join(parts, out)
         for one in parts:
             one.remove()
@@ -202,7 +202,7 @@ def open_model(
     if bundle.suffix == ".pkl":
         return open_pickle(bundle, trust_pickle, device, batch_size, tta)
 
-    from histo.data.store import decode_batches
+    from histo.data.decode_ahead import decode_batches
     from histo.model.predictor import open_bundle
 
     predictor = open_bundle(bundle, device)
@@ -225,7 +225,9 @@ def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bo
         )
     if tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
-    if ranks.world_size() > 1:  # fastai would gather by itself, over processes that have not met
+    if (
+        ranks.world_size() > 1
+    ):  # fastai would open_parts by itself, over processes that have not met
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.pickled import PickledLearner

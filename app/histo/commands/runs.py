@@ -91,6 +91,10 @@ class Run:
 
         return export(self.path, **settings)
 
+    def __fspath__(self) -> str:
+        """Its folder: a function that takes a run's path also takes the run."""
+        return str(self.path)
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 

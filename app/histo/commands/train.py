@@ -14,6 +14,7 @@ from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
 from histo.screen import Progress, Screen, screen_of
+from histo.training.trackers import check_tracker
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -52,6 +53,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     """Train in a new run folder."""
     if config.folds and config.split_column:
         raise HistoError("folds make the split themselves", "leave {split_column} out")
+    check_tracker(config.tracker)
     table = read_label_table(config, screen)
     check_model(config)
 

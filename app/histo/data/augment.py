@@ -1,7 +1,7 @@
 """Augmentations of training patches: each a function here, chosen by its name in histo.config.
 
-An augmentation takes patches uint8 [B, S, S, 3], RGB, and gives the same shape. What is random in
-it comes from `draw`, so that it follows from the seed of the batch, however many processes share it.
+An augmentation takes patches uint8 [B, S, S, 3], RGB, and returns the same shape. Its random numbers
+come from `draw`, so that they depend only on the seed of the batch, not on the number of processes.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def stain(patches: Tensor, draw: Draw) -> Tensor:
 
     Bounds: brightness ±0.05, contrast ±10 %, saturation ±10 %, hue ±9 degrees; about the spread
     between laboratories that Tellez et al. (2019, Medical Image Analysis 58:101544) call "light".
-    All four are one 3x3 matrix and offset a patch, rounded to uint8. On a CPU a patch is turned and
-    coloured while it is in the cache.
+    All four are one 3x3 matrix and offset a patch, rounded to uint8. On a CPU each patch is
+    turned and recoloured in one go, while it is in the cache.
     """
     on_cpu = patches.device.type == "cpu"
     views = draw.integers(VIEWS)
@@ -113,7 +113,7 @@ CPU_VIEWS: tuple[Any, ...] = (
     lambda patch, out: cv2.rotate(patch, cv2.ROTATE_90_COUNTERCLOCKWISE, out),
     lambda patch, out: cv2.flip(cv2.transpose(patch), -1, out),
 )
-"""View k of one patch [S, S, 3] into `out`, in the order of `histo.pixels.d4.view`."""
+"""Writes view k of a patch [S, S, 3] to `out`, in the order of `histo.pixels.d4.view`."""
 
 
 def gather_views(patches: Tensor, numbers: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ def gather_views(patches: Tensor, numbers: Tensor) -> Tensor:
 
 @cache
 def _sources(side: int, device: torch.device) -> Tensor:
-    """Which pixel comes to each place of the eight views, int64 [8, S * S]."""
+    """The source pixel of each pixel of the eight views, int64 [8, S * S]."""
     places = torch.arange(side * side, device=device).view(1, side, side)
     return torch.cat([view(places, number) for number in range(VIEWS)]).flatten(1)
 
@@ -139,8 +139,8 @@ HUE_ROTATION = (
 )
 WITHOUT_GREY = torch.eye(3) - torch.tensor([0.299, 0.587, 0.114]).expand(3, 3)
 COLOURS = torch.stack([*HUE_ROTATION, *(part @ WITHOUT_GREY for part in HUE_ROTATION)]).flatten(1)
-"""What a change of colour is a sum of [6, 9]: a rotation of hue (a constant part, and those that its
-cosine and its sine weigh), and the same after the grey is taken out."""
+"""Basis of the colour matrices [6, 9]: a rotation of hue as constant, cosine and sine parts, and the
+same three after the grey is subtracted."""
 
 
 def cpu_means(patches: NDArray[np.uint8]) -> Tensor:

@@ -61,7 +61,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class KnownSplit:
-    """The split of an earlier start of a run: the side of each id, how it was made, what a group is."""
+    """The split that a run was started with: the side of each id, how it was made, what a group is."""
 
     sides: dict[str, str]
     split: Split
@@ -70,7 +70,7 @@ class KnownSplit:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The rows of the label CSV that count, and the file of each: all that is known without decoding."""
+    """The rows of the label CSV that are used, and the file of each; nothing is decoded yet."""
 
     rows: list[Row]
     paths: PatchFiles
@@ -104,7 +104,7 @@ def load_dataset(
 ) -> Dataset:
     """Split and decoded pixels of a label table; raises HistoError for whatever is wrong.
 
-    A `known` split is taken as it is: it was checked when it was made.
+    A `known` split is used as it is: it was checked when it was made.
     """
     labels = table.labels
     sides = read_split(known, config, table.rows) if known else choose_split(config, table.rows)
@@ -127,7 +127,7 @@ def load_dataset(
 
 
 def check_leak(config: TrainConfig, leak: Leak, known: bool, screen: Screen) -> Leak:
-    """Refuse the leak of a split that was given, unless it is allowed; say any other."""
+    """Refuse the leak of a given split, unless it is allowed; note any other."""
     if leak and config.split_column and not config.allow_leak and not known:
         raise HistoError(
             f"the given split leaks: {leak}", "mend it", "{allow_leak} trains all the same"
@@ -233,7 +233,7 @@ def find_leak(ids: list[str], sides: Sides, store: Store) -> Leak:
 
 
 def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
-    """Where ids look like the SHA-1 of their pixels, say which are not: decoding told for free."""
+    """Note ids that look like a SHA-1 but are not that of their pixels; the store has the SHA-1s."""
     stems = [name.partition(".")[0] for name in ids]
     known = zip(stems, store.sha1.tolist(), strict=True)
     changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]

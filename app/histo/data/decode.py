@@ -1,42 +1,41 @@
-"""One image file to one RGB array, by OpenCV, and what the file is known by."""
+"""One image file to one RGB array, and what the file is known by."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo.data.header import check_header
+from histo.data.header import RESAVE, check_pixels, damaged, foreign, kind_of, size_of
+from histo.data.jpeg import read_jpeg
+from histo.data.opencv import cv2 as cv2  # noqa: PLC0414  (others take it from here)
+from histo.data.png import sound_png
+from histo.data.tiff import read_tiff
 from histo.errors import HistoError
-from histo.files.limits import IMAGE_BYTES, IMAGE_PIXELS, read_bytes
+from histo.files.limits import IMAGE_BYTES, read_bytes
 from histo.pixels.fit import Pixels
-
-# OpenCV reads both when it is first imported, and would fill stderr with patients' file names.
-os.environ.setdefault(IMAGE_PIXELS.name, str(IMAGE_PIXELS.default))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-
-try:
-    import cv2 as cv2  # noqa: PLC0414  (others take it from here, its limits set)
-except ImportError as error:  # a machine without libGL
-    raise HistoError(
-        f"OpenCV does not load: {error} (install libgl1 and libglib2.0-0, or opencv-python-headless)"
-    ) from None
 
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 def read_patch(path: Path) -> Pixels:
-    """Decode a TIF, PNG or JPEG to RGB: uint8 [H, W, 3].
+    """Decode a TIF, PNG, JPEG, BMP or WebP to RGB: uint8 [H, W, 3].
 
-    The rule: 16-bit samples are scaled by 1/257 and rounded, so that full range stays full range;
-    grey is repeated to three channels; a palette is looked up; alpha is dropped, as Pillow and
-    fastai do; the first page of several is read; an EXIF rotation is ignored.
-    Raises HistoError, naming the file, for anything else, and for what is beyond histo.limits.
+    The rules, the same in every command:
+    - 16-bit samples are scaled by 1/257 and rounded, 10, 12 and 14 bits by theirs, so that full
+      range stays full range; 12 bits that lie in 16 stay as dark as they are (`check` notes it);
+    - grey is repeated to three channels; a palette is looked up; alpha is dropped (and divided out
+      where a TIF says that the colours are multiplied by it); CMYK is converted as Pillow does;
+    - a TIF's orientation is applied, an EXIF orientation in a JPEG, PNG or WebP is not: so Pillow
+      and fastai read them;
+    - of several pages the first is read; grey pages of one size are refused, for they may be the
+      channels of one picture.
+    Raises HistoError, naming the file, for anything else, for damage, and for what is beyond
+    histo.limits.
     """
     try:
         data = read_bytes(path, IMAGE_BYTES)
@@ -51,44 +50,53 @@ def decode_patch(data: bytes, path: Path) -> Pixels:
     """The patch in the bytes of a file, as `read_patch` has it; `path` is for its errors."""
     if not data:
         raise HistoError(f"{path} is empty")
-    check_header(data, path)
+    kind = kind_of(data)
+    if kind == "tiff":
+        return read_tiff(data, path)
+    if kind == "png":
+        return _read_png(data, path)
+    if kind == "jpeg":
+        return read_jpeg(data, path)
+    if kind:
+        return _read_by_pillow(data, path)
+    raise foreign(data, path)
+
+
+def _read_png(data: bytes, path: Path) -> Pixels:
+    """A PNG by OpenCV: as RGB at once where it holds that or grey of 8 bits, which is faster."""
+    data = sound_png(data, path)
+    usual = data[24] == 8 and data[25] in (0, 2)  # depth, and grey or colour
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        if "MAX_IMAGE" in str(error):
-            raise HistoError(
-                f"{path} is larger than {os.environ[IMAGE_PIXELS.name]} pixels "
-                f"(cut it into patches, or set {IMAGE_PIXELS.name})"
-            ) from None
+        how = cv2.IMREAD_COLOR_RGB if usual else cv2.IMREAD_UNCHANGED
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    except cv2.error:
         image = None
-    if image is None or (data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]):
-        raise HistoError(f"{path} is truncated or damaged")
-    if image.ndim == 3 and image.shape[2] == 4 and data[:2] in (b"II", b"MM"):
-        return _without_alpha(data, path)
-    return _to_rgb(image, path)
-
-
-def _without_alpha(data: bytes, path: Path) -> Pixels:
-    """The colours of a TIF with alpha: libtiff multiplies them by it, Pillow lets them be."""
-    from PIL import Image
-
-    try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except Exception:  # libtiff has read it; what Pillow makes of it can be anything
-        raise HistoError(f"{path} has an alpha channel that cannot be read") from None
-
-
-def _to_rgb(image: Any, path: Path) -> Pixels:
-    """OpenCV's grey, BGR or BGRA of 8 or 16 bits to RGB of 8 bits."""
+    if image is None:
+        raise damaged(path, "its pixels do not decode")
+    if usual:
+        return np.asarray(image, np.uint8)
     if image.dtype == np.uint16:
         image = cv2.convertScaleAbs(image, alpha=1 / 257)
-    if image.dtype != np.uint8:
-        raise HistoError(
-            f"{path} holds {image.dtype} samples; only 8- and 16-bit images can be read"
-        )
     grey = image.ndim == 2 or image.shape[2] == 1
-    rgb: Pixels = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB)
-    return rgb
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if grey else cv2.COLOR_BGR2RGB))
+
+
+def _read_by_pillow(data: bytes, path: Path) -> Pixels:
+    """A BMP or WebP."""
+    from PIL import BmpImagePlugin, WebPImagePlugin
+
+    try:
+        check_pixels(*size_of(data), path)
+        # not by Image.open, which warns on stderr of sizes that a user may have allowed
+        read = BmpImagePlugin.BmpImageFile if data[:2] == b"BM" else WebPImagePlugin.WebPImageFile
+        return np.array(read(io.BytesIO(data)).convert("RGB"))
+    except HistoError:
+        raise
+    except Exception as error:  # a decoder can raise anything
+        unknown = "unsupported" in str(error).lower()
+        if unknown:
+            raise HistoError(f"{path} cannot be read: {error}", RESAVE) from None
+        raise damaged(path, str(error)) from None
 
 
 def thumbnail_jpeg(pixels: Pixels, side: int = 192) -> bytes:

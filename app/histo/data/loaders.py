@@ -1,4 +1,4 @@
-"""The loader of the DataBlock: rows of the store in, batches on the device out."""
+"""The DataBlock's loader: takes rows of the store, gives batches on the device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.torch_core import TensorImage
+from fastcore.foundation import L
 from fasttransform import Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,7 +29,7 @@ DEVICE_SHARE = 0.5
 class FromStore(Transform):  # type: ignore[misc]
     """Row numbers of the store to patches, from the device's memory where the store fits there.
 
-    A path is decoded instead, so that `test_dl` takes files too. A pickle leaves the store out.
+    A path is decoded instead, so that `test_dl` takes files too. The store is not pickled.
     """
 
     def __init__(
@@ -43,41 +44,41 @@ class FromStore(Transform):  # type: ignore[misc]
         return {**self.__dict__, "store": None, "resident": None}
 
     def encodes(self, item: int | np.integer | Path | str) -> TensorImage:
-        """One patch, uint8 [3, S, S]; whole batches of rows go past this, through `PatchDL`."""
+        """One patch, uint8 [3, S, S]; `PatchDL` gathers whole batches without calling this."""
         if isinstance(item, (Path, str)):
             pixels = self.fit(read_patch(Path(item)), Path(item))
             return TensorImage(torch.from_numpy(pixels).permute(2, 0, 1))
         return TensorImage(self.batch(self.rows_on_device(np.array([item])))[0].cpu())
 
     def rows_on_device(self, rows: NDArray[np.int64]) -> Tensor:
-        """Rows [N] on the device that `batch` reads them from; copied once a pass, as a copy makes a GPU wait."""
+        """Rows [N] on the device where `batch` reads them; copied once an epoch, as each copy stalls a GPU."""
         where = torch.from_numpy(rows)
         return where if self.resident is None else where.to(self.resident.device)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """Rows as uint8 [B, 3, S, S], channels-last in memory, on their way to the device."""
+        """Patches uint8 [B, 3, S, S], channels-last in memory, copied to the device asynchronously."""
         if self.resident is not None:
             return self.resident.index_select(0, rows).permute(0, 3, 1, 2)
         shape = (len(rows), self.side, self.side, 3)
         pinned = self.device.type == "cuda"
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         self.store.gather(rows.numpy(), batch.numpy())
-        # without pinned memory a copy that goes on would read what is already another's
+        # an asynchronous copy needs pinned memory: other memory may be reused before it is read
         return batch.to(self.device, non_blocking=pinned).permute(0, 3, 1, 2)
 
 
 def fits(store: Store, device: torch.device) -> bool:
-    """Whether a store may lie in the device's own memory, beside the model and its batches."""
+    """Whether a store fits in the GPU's memory beside the model and its batches."""
     if device.type != "cuda":
         return False
-    gc.collect()  # what an earlier fold had there
+    gc.collect()  # frees what an earlier fold had in GPU memory
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
     return len(store) * store.side**2 * 3 <= DEVICE_SHARE * free
 
 
 def to_device(store: Store, device: torch.device) -> Tensor:
-    """The whole store in the device's memory, copied by parts so that the host holds none of it."""
+    """The whole store in the device's memory, copied in parts to keep the host's memory small."""
     shape = (len(store), store.side, store.side, 3)
     there = torch.empty(shape, dtype=torch.uint8, device=device)
     for start in range(0, len(store), 4096):
@@ -95,9 +96,9 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
     """
 
     epoch, start = 0, 0
-    """`start`: the batch to begin with; at the end of a pass back to 0, and `epoch` one up"""
+    """`start` is the batch to begin with; after each epoch it is 0 again and `epoch` one more"""
     number, batch_size = 0, 0
-    """of the batch in hand: its number, and how many patches it has over all processes"""
+    """the current batch: its number, and how many patches it has over all processes"""
 
     def __init__(
         self, dataset: Any, *, seed: int = 0, rank: int = 0, world_size: int = 1, **kwargs: Any
@@ -106,21 +107,20 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
         self.seed, self.rank, self.world_size = seed, rank, world_size
 
     def new(self, dataset: Any = None, cls: Any = None, **kwargs: Any) -> Any:
-        """Another loader like this one, the share of the process included."""
+        """A loader with the same settings, including the share of this process."""
         mine = {"seed": self.seed, "rank": self.rank, "world_size": self.world_size}
         return super().new(dataset, cls, **{**mine, **kwargs})
 
     def get_idxs(self) -> NDArray[np.int64]:
-        """The order of an epoch, by numpy: for a million, Python's shuffle takes a second."""
+        """The order of an epoch; by numpy, as Python's shuffle takes a second for a million."""
         if not self.shuffle:
             return np.arange(self.n)
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
 
     def __iter__(self) -> Iterator[Any]:
-        """Augmented batches on the device. The patches of another share get other dropout masks.
+        """Augmented batches on the device; dropout differs between the shares of a batch.
 
-        Not by way of PyTorch's DataLoader, as fastai's own: there are no workers to start, and the
-        way costs 0.3 ms a batch.
+        PyTorch's DataLoader is bypassed: there are no workers to start, and it costs 0.3 ms a batch.
         """
         self.before_iter()
         for batch in self.create_batches(self.get_idxs()):
@@ -166,9 +166,14 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
             yield batch
 
     def places(self, rank: int) -> NDArray[np.int64]:
-        """Where in a pass that is not shuffled the patches of a process's share stand."""
+        """The positions of a process's patches in an epoch that is not shuffled."""
         batches = equal_batches(np.arange(self.n), self.bs)
         return np.concatenate([batch[rank :: self.world_size] for batch in batches])
+
+    @property
+    def items(self) -> L:
+        """The rows or files of this loader, as fastai's `Interpretation` picks from them."""
+        return L(list(self.dataset.items))
 
     @cached_property
     def codes(self) -> Tensor:
@@ -179,12 +184,12 @@ class PatchDL(TfmdDL):  # type: ignore[misc]
 
 
 def equal_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Rows in as few batches as hold them all, of the same size to one patch: none is left over."""
+    """Rows in the fewest batches of at most `batch_size`, their sizes equal to within one patch."""
     return np.array_split(rows, max(1, -(-len(rows) // batch_size)))
 
 
 def batch_seed(seed: int, epoch: int, number: int, *share: int) -> int:
-    """The seed of one training batch, or of one share of it: 64 bits, another for each."""
+    """A 64-bit seed for one training batch, or for one share of it."""
     words = np.random.SeedSequence([seed, epoch, number, *share]).generate_state(1, np.uint64)
     return int(words[0])
 
@@ -192,8 +197,8 @@ def batch_seed(seed: int, epoch: int, number: int, *share: int) -> int:
 def seed_generators(seed: int, device: torch.device) -> None:
     """`torch.manual_seed` for the CPU and one device, 200 times cheaper.
 
-    PyTorch's own formats the call stack three times over, once for each kind of device that is not
-    there: about 1 % of a training step on a CPU.
+    PyTorch's own formats the call stack once for each kind of device that is missing: about 1 % of
+    a training step on a CPU.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -203,7 +208,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 def takes_files(dls: DataLoaders) -> DataLoaders:
-    """Have `dls.test_dl` take files too: fastai has seen row numbers alone."""
+    """Let `dls.test_dl` take files: fastai inferred from the rows that items are integers."""
     for dataset in (dls.train_ds, dls.valid_ds):
         dataset.tls[0].types = [(int, np.integer, Path, str), TensorImage]
     return dls

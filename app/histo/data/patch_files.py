@@ -13,7 +13,7 @@ from histo.errors import HistoError
 if TYPE_CHECKING:
     from histo.data.labels import Row
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def stem_of(name: str) -> str:

@@ -38,7 +38,7 @@ FEW, MOST = 512, 8192
 MB = 1 << 20
 SHA1_LENGTH = 40
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
-"""What h5py raises, by and by, at a file that is not as it should be."""
+"""What h5py raises, sooner or later, for a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Source:
 
 
 def find_sources(folder: Path, labels: bool) -> list[Source]:
-    """The splits that lie in a folder; HistoError where there is none, or one lacks a file."""
+    """The splits in a folder; HistoError where there is none, or one lacks a file."""
     found = []
     for split in SPLITS:
         stem = f"camelyonpatch_level_2_split_{split}_"
@@ -90,12 +90,12 @@ def _plain_or_packed(path: Path) -> Path | None:
 def unpack(path: Path, work: Path, screen: Screen) -> Path:
     """The file itself; where it is gzipped, its content in `work`, unpacked once.
 
-    HDF5 is read here and there, gzip only from end to end: so it must lie on disk unpacked.
+    HDF5 needs random access, which gzip does not give: so it must be on disk unpacked.
     """
     plain = work / path.stem
     if path.suffix != ".gz" or plain.is_file():
         return plain if path.suffix == ".gz" else path
-    for part in work.glob(f".{plain.name}.*"):  # of an unpacking that was killed
+    for part in work.glob(f".{plain.name}.*"):  # left by an unpacking that was killed
         part.unlink()
     what, size = f"unpacking {path.name}, MB", path.stat().st_size // MB
     try:
@@ -119,7 +119,7 @@ def _dataset(path: Path, key: str, shape: tuple[int, ...]) -> Iterator[Any]:
             names = list(file)
             found = file[key] if key in names else None
         except DAMAGE as error:
-            if getattr(error, "errno", None):  # of the system, not of what is in the file
+            if getattr(error, "errno", None):  # an error of the system, not of the file's content
                 raise
             raise HistoError(
                 f"{path} is no HDF5 file, or cut short or damaged (download it again)"
@@ -146,7 +146,7 @@ def count_patches(path: Path) -> int:
 def read_pcam_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
     """The patches uint8 [96, 96, 3], RGB, of ascending rows of an `…_x.h5`; memory does not grow."""
     with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
-        # A chunk is unpacked whole: whoever reads it in parts unpacks it as often.
+        # HDF5 unpacks a whole chunk for each read of a part of it.
         chunk = x.chunks[0] if x.chunks else 1
         step = min(max(FEW // chunk * chunk, chunk), MOST)
         at = 0
@@ -161,12 +161,12 @@ def read_pcam_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
             end = int(np.searchsorted(rows, start + step))
             for row in rows[at:end]:
                 yield part[row - start].copy()
-            del part  # or it is still there while the next is read
+            del part  # frees it before the next part is read
             at = end
 
 
 def hash_patches(path: Path, kept: Path, screen: Screen) -> NDArray[np.bytes_]:
-    """The SHA-1 of each patch of an `…_x.h5`, S40 [N]; what `kept` holds of them is not done again."""
+    """The SHA-1 of each patch of an `…_x.h5`, S40 [N]; those already in the file `kept` are reused."""
     total = count_patches(path)
     with kept.open("ab") as file, screen.bar(f"hashing {path.name}", total) as advance:
         done = file.tell() // SHA1_LENGTH
@@ -206,7 +206,7 @@ def read_slides(path: Path, count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class PcamPatches:
-    """What the files say: one entry a patch in each, the splits one after the other.
+    """The patches of all splits, one after the other: one entry a patch in each array.
 
     `row` is a patch's row in its file; `first` the place here of the first with its pixels.
     """
@@ -220,7 +220,7 @@ class PcamPatches:
 
     @property
     def duplicate(self) -> NDArray[np.bool_]:
-        """Whether a patch's pixels were there before."""
+        """Whether an earlier patch has the same pixels."""
         return np.not_equal(self.first, np.arange(len(self.first)))
 
     @cached_property

@@ -98,7 +98,7 @@ def fold_of(
 
 
 def with_first(valid: NDArray[Any], keys: NDArray[np.bytes_]) -> NDArray[Any]:
-    """The split, or folds, with equal patches (`keys` [N] alike) all on the side of the first of them."""
+    """A split, or folds, with equal patches (equal `keys` [N]) moved to the side of the first of them."""
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     return np.asarray(valid[first[place]])
 

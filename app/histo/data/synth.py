@@ -1,4 +1,4 @@
-"""Synthetic H&E-like patches for the demo and the tests: drawn, seeded, of no patient."""
+"""Synthetic H&E-like patches for the demo and the tests: drawn from a seed."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from histo.pixels.normalise import Normalise
 class OnPatches(Transform):  # type: ignore[misc]
     """A batch transform that works on the patches alone, as a plain tensor [B, S, S, 3].
 
-    Labels pass untouched. fastai's own way in, a dispatch on the type of every element of every
-    batch, takes a third of this loader's time.
+    Labels pass untouched. fastai's own dispatch on the type of every element of every batch would
+    take a third of this loader's time.
     """
 
     def __call__(self, batch: Any, split_idx: int | None = None) -> Any:
@@ -33,7 +33,7 @@ class OnPatches(Transform):  # type: ignore[misc]
         raise NotImplementedError
 
     def undo(self, patches: Tensor) -> Tensor:
-        """What a person would see of `change`'s result: of an augmentation, the result itself."""
+        """Invert `change` for display; an augmentation is not inverted."""
         return patches
 
 
@@ -45,7 +45,7 @@ def _on(batch: Any, work: Callable[[Tensor], Tensor]) -> Any:
 
 
 class Augmented(OnPatches):
-    """An augmentation of training patches, whose random numbers are those of the whole batch."""
+    """An augmentation of training patches; its random numbers are drawn for the whole batch."""
 
     order, split_idx = 5, 0  # on uint8: a quarter of the bytes to move; training patches only
 
@@ -72,7 +72,7 @@ class ToInput(OnPatches):
         self.normalise = Normalise(mean, std, side)
 
     def to(self, device: torch.device) -> None:
-        """Where fastai tells the loader's transforms to work."""
+        """Move the constants to a device; fastai calls this."""
         self.normalise.to(device)
 
     def change(self, patches: Tensor) -> Tensor:

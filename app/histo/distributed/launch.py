@@ -45,7 +45,7 @@ def launch(processes: int, device: str) -> int:
         **stopping,
     )
     try:
-        with silent(logging.getLogger("torch.distributed")):
+        with silent(logging.getLogger("torch.distributed.elastic")):
             elastic_launch(config, sys.executable)("-m", "histo", *sys.argv[1:])
     except ChildFailedError as error:
         statuses = [failure.exitcode for failure in error.failures.values()]

@@ -1,4 +1,4 @@
-"""How much histo reads of what others wrote: every bound, once, and the way to raise it."""
+"""Bounds on what is read from files of unknown origin, and the variables that raise them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Limit:
 IMAGE_PIXELS = Limit("OPENCV_IO_MAX_IMAGE_PIXELS", 50_000_000, "pixels")
 """The name is OpenCV's own, which holds the same bound."""
 IMAGE_BYTES = Limit("HISTO_MAX_IMAGE_BYTES", 8 * IMAGE_PIXELS.default + MB, "bytes")
-"""Room for the largest image there may be, of 16 bits and four channels, as it is."""
+"""The largest allowed image, uncompressed, of 16 bits and four channels."""
 TABLE_BYTES = Limit("HISTO_MAX_TABLE_BYTES", 256 * MB, "bytes")
 ROWS = Limit("HISTO_MAX_ROWS", 2_000_000, "rows")
 CLASSES = Limit("HISTO_MAX_CLASSES", 1000, "classes")
@@ -56,7 +56,7 @@ NAME = 200
 def read_bytes(path: Path, limit: Limit) -> bytes:
     """A whole file, if it is a regular one within the limit: neither a pipe nor a device hangs.
 
-    FileNotFoundError and IsADirectoryError pass, for the caller knows the way out of those.
+    FileNotFoundError and IsADirectoryError pass: callers name what was missing.
     """
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
@@ -74,7 +74,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe that nobody writes to, too, without waiting."""
+    """Open a file without blocking, even on a pipe that nobody writes to."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -1,4 +1,4 @@
-"""Lock files: one process holds a lock at a time, and a dead process holds none."""
+"""Lock files: one process holds a lock at a time; the lock of a dead process is free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from histo.errors import HistoError
 
 @contextmanager
 def locked(path: Path, otherwise: str) -> Iterator[None]:
-    """Hold the lock file `path`; HistoError that says `otherwise` where another process does."""
+    """Hold the lock file `path`; HistoError with the text `otherwise` if another process holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, timeout=0)

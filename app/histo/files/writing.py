@@ -1,4 +1,4 @@
-"""Files written whole or not at all: beside their name, flushed, then renamed."""
+"""Files written whole or not at all: to a temporary name beside the final one, flushed, renamed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, where the system lets a folder be flushed."""
+    """Flush a folder, so that a rename survives a loss of power, where the system allows it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -43,7 +43,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def check_folders(*paths: Path | None) -> None:
-    """Each file's folder must be there: better said before the work than after it."""
+    """HistoError if the folder of an output is missing: called before the work begins."""
     for path in paths:
         if path is not None and not path.parent.is_dir():
             raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")

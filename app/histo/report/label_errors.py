@@ -64,7 +64,9 @@ def class_thresholds(labels: Labels, probabilities: NDArray[np.float64]) -> NDAr
     own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     sums = np.bincount(labels, own, minlength=probabilities.shape[1])
-    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    means = np.full(len(counts), np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def confident_joint(

@@ -1,7 +1,7 @@
-"""Parts of a table: what belongs together, whether all is there, and the joining.
+"""Parts of a table: read, checked against each other, and joined.
 
-A part is a CSV, `table.2-of-4.csv`, and its JSON, `table.2-of-4.csv.json`, which says of what it is
-a part. `histo.table` writes them.
+A part is a CSV, `table.2-of-4.csv`, and `table.2-of-4.csv.json`, which describes the prediction it
+belongs to. `histo.shards.table` writes both.
 """
 
 from __future__ import annotations
@@ -22,91 +22,91 @@ from histo.shards.shard import Shard, whole_path
 
 FORMAT = 1
 BLOCK = 1 << 20
-"""Bytes read at once."""
+"""Bytes read at a time."""
 
 
 @dataclass(frozen=True)
 class TableFacts:
-    """What rows must have in common to stand in one table."""
+    """The bundle, patches and settings that all rows of one table share."""
 
     command: str
     """predict or evaluate"""
     bundle: str
-    """SHA-256 of its card, which vouches for the rest"""
+    """SHA-256 of its card, which holds the digests of its other files"""
     patches: int
-    """how many, over all parts"""
+    """number of patches over all parts"""
     names: str
-    """SHA-256 over the names of them all in their order, and what labels them"""
+    """SHA-256 over the names of all patches in order, with their labels where they have any"""
     columns: list[str]
     batch_size: int
     tta: bool
     raw: bool
     engine: str
-    """what computes: another gives other last digits"""
+    """the inference engine: another one gives other last digits"""
     histo: str = __version__
 
     @property
     def key(self) -> str:
-        """Eight characters for these facts and no others."""
+        """Eight characters that identify these facts."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part as its JSON says it: the first `size` bytes, `rows` rows, are safe on disk."""
+    """A part as its JSON describes it: the first `size` bytes, `rows` rows, are flushed to disk."""
 
     path: Path
     facts: TableFacts
     shard: Shard
     settings: dict[str, Any] = field(default_factory=dict)
-    """what else its command needs when all parts are there"""
+    """what `histo merge` needs beside the rows"""
     rows: int = 0
     size: int = 0
     sha256: str = ""
     last: str = ""
-    """SHA-256 of the last patch's file: other patches may come to have the same names"""
+    """SHA-256 of the last patch's file: shows that the names still stand for the same patches"""
 
     @property
     def json(self) -> Path:
-        """Where this is written down."""
+        """The path of the JSON."""
         return _beside(self.path, ".json")
 
     @property
     def unfinished(self) -> Path:
-        """Where the rows are until all are there."""
+        """The path of the rows while some are missing."""
         return _beside(self.path, ".part")
 
     @property
     def block(self) -> slice:
-        """Its rows of the whole table."""
+        """The rows of the whole table that are in this part."""
         return self.shard.block(self.facts.patches, self.facts.batch_size)
 
     @property
     def expected(self) -> int:
-        """How many rows it has when it is whole."""
+        """How many rows it has when finished."""
         return int(self.block.stop - self.block.start)
 
     @property
     def finished(self) -> bool:
-        """Whether every row is there and the table has its name."""
+        """Whether every row is written and the table has its final name."""
         named = self.path.is_file() and not self.unfinished.is_file()
         return self.rows == self.expected and named
 
     def save(self) -> None:
-        """Write all of this down but the path, so that parts can be moved."""
-        known = {name: getattr(self, name) for name in PROGRESS}
+        """Write the JSON, without the path, so that parts can be moved."""
+        progress = {name: getattr(self, name) for name in PROGRESS_FIELDS}
         whole = {"shard": self.shard.number, "of": self.shard.of, "settings": self.settings}
-        write_json(self.json, {"format": FORMAT, **asdict(self.facts), **whole, **known})
+        write_json(self.json, {"format": FORMAT, **asdict(self.facts), **whole, **progress})
 
     @classmethod
     def read(cls, path: Path) -> Part:
-        """What is written down of `path`; HistoError where it is no part."""
+        """The part at `path`, from its JSON; HistoError where it is no part."""
         place = _beside(path, ".json")
         known = read_json(place)
         try:
             facts = TableFacts(**{f.name: known[f.name] for f in fields(TableFacts)})
             shard = Shard.parse(f"{known['shard']}/{known['of']}")
-            progress = {name: known[name] for name in PROGRESS}
+            progress = {name: known[name] for name in PROGRESS_FIELDS}
             part = cls(path, facts, shard, dict(known["settings"]), **progress)
             numbers = (facts.patches, facts.batch_size - 1, part.rows, part.expected - part.rows)
             good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
@@ -117,12 +117,12 @@ class Part:
         return part
 
     def remove(self) -> None:
-        """Remove all that belongs to it."""
+        """Remove its files."""
         for path in (self.path, self.unfinished, self.json):
             path.unlink(missing_ok=True)
 
 
-PROGRESS = ("rows", "size", "sha256", "last")
+PROGRESS_FIELDS = ("rows", "size", "sha256", "last")
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -130,7 +130,7 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 def part_line(share: Shard, table: Path, count: int) -> str:
-    """Where a part is, and what joins it to the others."""
+    """Where a part is, and the command that joins it to the others."""
     then = f"when all {share.of} are there: histo merge {share.pattern(table)}"
     return f"part: {share.path(table)} ({counted(count, 'patch')}; {then})"
 
@@ -144,23 +144,23 @@ def fingerprint(names: Iterable[str]) -> str:
 
 
 def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Rows as the bytes that stand in a table."""
+    """Rows as CSV, encoded."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
 
 
 def blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
-    """The next `size` bytes of a file, or what there is, some at a time."""
+    """The next `size` bytes of a file, or as many as there are, a block at a time."""
     while data := file.read(min(BLOCK, size)):
         yield data
         size -= len(data)
 
 
-def gather(given: Sequence[Path]) -> list[Part]:
-    """The parts in `given`, files or folders of them: all of one table, in its order.
+def open_parts(given: Sequence[Path]) -> list[Part]:
+    """All parts of one table, in order, from files or folders of them.
 
-    Raises HistoError that names the one that is missing, unfinished, there twice or of another.
+    Raises HistoError that names a part that is missing, unfinished, given twice or of another table.
     """
     parts = sorted((_open(path) for path in _files(given)), key=lambda part: part.shard)
     first = parts[0]
@@ -204,12 +204,12 @@ def _open(path: Path) -> Part:
 def _unfinished(part: Part) -> str:
     return (
         f"{part.path} is not finished: {part.rows:,} of {part.expected:,} patches (run the same "
-        f"histo {part.facts.command} for share {part.shard} again: it goes on)"
+        f"histo {part.facts.command} for share {part.shard} again: it continues)"
     )
 
 
 def _missing(first: Part, shard: Shard) -> str:
-    """The error for a part that was not given."""
+    """The message for a part that was not given."""
     path = shard.path(whole_path(first.path))
     if path.is_file():
         return f"part {shard} was not given: {path}"
@@ -229,7 +229,7 @@ def _check_same(first: Part, part: Part) -> None:
 
 
 def joined_bytes(parts: Sequence[Part]) -> Iterator[bytes]:
-    """The bytes of the table that the parts make up; each must be what was written."""
+    """The bytes of the whole table; HistoError where a part has changed since it was written."""
     for number, part in enumerate(parts):
         header, digest = csv_bytes([part.facts.columns]), hashlib.sha256()
         with part.path.open("rb") as file:
@@ -245,7 +245,7 @@ def joined_bytes(parts: Sequence[Part]) -> Iterator[bytes]:
 
 
 def join(parts: Sequence[Part], out: Path) -> int:
-    """Write the table that the parts make up, whole or not at all; returns its rows."""
+    """Write the whole table, complete or not at all; returns how many rows it has."""
     with written(out) as file:
         file.writelines(joined_bytes(parts))
     return sum(part.rows for part in parts)

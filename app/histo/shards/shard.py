@@ -1,4 +1,4 @@
-"""One share of the patches, for one of several processes that know nothing of each other."""
+"""One share of the patches, for one of several independent processes."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ class Shard:
         return shard
 
     def block(self, count: int, batch_size: int) -> slice:
-        """Its rows of `count`: whole batches of the undivided list, in its order.
+        """Rows of this share out of `count`: whole batches of the undivided list, in order.
 
-        The last digits of a prediction may depend on the batch it is made in. With the batches of the
-        undivided list, the parts hold what one process would have written, byte for byte.
+        The last digits of a prediction may depend on its batch. As the batches are those of the
+        undivided list, the joined parts equal the table of one process, byte for byte.
         """
         batches = -(-count // batch_size)
         first, last = (batches * n // self.of for n in (self.number - 1, self.number))
         return slice(first * batch_size, min(last * batch_size, count))
 
     def path(self, out: Path) -> Path:
-        """Where its part of the table `out` lies: `table.2-of-4.csv` for `table.csv`."""
+        """The path of its part of the table `out`: `table.2-of-4.csv` for `table.csv`."""
         return out.with_name(f"{out.stem}.{self.number}-of-{self.of}{out.suffix}")
 
     def paths(self, out: Path) -> list[Path]:
-        """Where all parts of the table `out` lie."""
+        """The paths of all parts of the table `out`."""
         return [Shard(number + 1, self.of).path(out) for number in range(self.of)]
 
     def pattern(self, out: Path) -> Path:
-        """What names all parts of the table `out` in a shell."""
+        """The shell pattern that matches all parts of the table `out`."""
         return out.with_name(f"{out.stem}.*-of-{self.of}{out.suffix}")
 
     def __str__(self) -> str:
@@ -54,5 +54,5 @@ class Shard:
 
 
 def whole_path(part: Path) -> Path:
-    """The table that a part is of: `table.csv` for `table.2-of-4.csv`."""
+    """The table that a part belongs to: `table.csv` for `table.2-of-4.csv`."""
     return part.with_name(re.sub(r"\.[0-9]+-of-[0-9]+(\.[^.]*)?$", r"\1", part.name))

@@ -1,7 +1,7 @@
-"""A table that is written batch by batch and, killed, goes on where it stopped.
+"""A table written batch by batch, which continues where it stopped after a kill.
 
-While `table.csv` is being made there are `table.csv.part`, its rows so far, and `table.csv.json`,
-which says what they are and how many of them are safe on disk.
+While `table.csv` is being written there are `table.csv.part`, its rows so far, and `table.csv.json`,
+which describes them and says how many have been flushed to disk.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from histo.screen import Screen
 from histo.shards.parts import Part, blocks, csv_bytes
 
 SAVE_SECONDS = 5.0
-"""How often rows are made safe: what a kill costs, beside the batch it falls in."""
+"""How often rows are flushed: at most this much work is lost to a kill, and the current batch."""
 
 
 class PartWriter:
-    """A part on its way: `rows` are there, `add` adds the next."""
+    """A part being written: `rows` rows are there, `add` adds the next."""
 
     def __init__(self, part: Part, files: Sequence[Path]) -> None:
         self.part, self._files = part, files
         self._digest, self._saved = hashlib.sha256(), -SAVE_SECONDS
         self._file: IO[bytes] | None = None
-        self._take_up()
+        self._resume()
         self.rows, self._size = self.part.rows, self.part.size
 
-    def _take_up(self) -> None:
-        """What an earlier process of the same work left, where all of it can be believed."""
+    def _resume(self) -> None:
+        """Continue from the rows of an earlier process, if they are of the same work and unchanged."""
         with suppress(HistoError, OSError):
             left = Part.read(self.part.path)
             if (left.facts, left.shard) != (self.part.facts, self.part.shard) or not left.rows:
@@ -51,7 +51,7 @@ class PartWriter:
                 self.part, self._digest = replace(left, settings=self.part.settings), digest
 
     def open(self, file: IO[bytes]) -> None:
-        """Go on in `file` after the rows that are safe; what came after them goes."""
+        """Continue in `file` after the rows that were flushed; later bytes are cut off."""
         self._file = file
         file.truncate(self._size)
         file.seek(self._size)
@@ -72,7 +72,7 @@ class PartWriter:
         self._size += len(data)
 
     def save(self) -> None:
-        """Make the rows so far safe: first they, then the word that they are there."""
+        """Flush the rows so far, then record them in the JSON."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -85,17 +85,17 @@ class PartWriter:
 
 @contextmanager
 def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[PartWriter]:
-    """The table of `part`, a row for each of `files`; it gets its name when its last row is there.
+    """The table of `part`, a row for each of `files`; it gets its name after its last row.
 
-    An error or a kill leaves the rows so far to be taken up, and nothing where there is no row yet.
+    After an error or a kill the rows so far stay, and the next call continues from them.
     """
-    with _alone(part.path):
+    with _lock_table(part.path):
         table = PartWriter(part, files)
         if table.rows:
             done = f"{table.rows:,} of {len(files):,} patches of {part.path} are done already"
-            screen.say(done + (": going on after them" if table.rows < len(files) else ""))
+            screen.say(done + (": continuing" if table.rows < len(files) else ""))
         elif part.json.is_file():
-            screen.say(f"what {part.json} tells of is not to be gone on with: starting anew")
+            screen.say(f"{part.json} belongs to another prediction: starting over")
         if table.rows and table.part.finished:
             yield table
             return
@@ -115,8 +115,8 @@ def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[Pa
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep a second process, started by mistake, from writing the same rows."""
+def _lock_table(path: Path) -> Iterator[None]:
+    """Hold the lock of a table: only one process may write it."""
     lock = path.with_name(f"{path.name}.lock")
     with locked(lock, f"another process is writing {path}"):
         try:

@@ -11,6 +11,7 @@ from histo.run.folder import RunFolder
 from histo.screen import Screen
 from histo.training.prepare import prepare
 from histo.training.resume import load_again, read_settings
+from histo.training.single import as_fastai_made_it
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -31,4 +32,5 @@ def load_learner(run: RunFolder, screen: Screen) -> Learner:
     data = load_again(run, config, read_label_table(config, screen), screen)
     learn = prepare(config, data, screen, resumed=True).learn
     load_best(run.checkpoint, learn.model)
+    as_fastai_made_it(learn)
     return learn

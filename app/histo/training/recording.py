@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from histo.model.checkpoint import Checkpoint
     from histo.training.callbacks import Epoch, Watch
+    from histo.training.tracking import Tracking
 
 HISTORY = (
     "epoch",
@@ -56,9 +57,10 @@ class Recording:
         screen: Screen,
         minutes: float,
         stop: Callable[[], bool],
+        tracking: Tracking,
         begin: Checkpoint | None = None,
     ) -> None:
-        self.run, self.data, self.screen = run, data, screen
+        self.run, self.data, self.screen, self.tracking = run, data, screen, tracking
         self.seconds, self.stop = 60 * minutes, stop
         self.rows: list[dict[str, float]] = list(begin.facts["rows"]) if begin else []
         self.best = float(begin.facts["best"]) if begin else -math.inf
@@ -121,6 +123,7 @@ class Recording:
         self._keep(checkpoint)
         self._conclude(checkpoint.part("model."), seen.logits if best else None)
         self._say(row)
+        self.tracking.follow(self.rows)
 
     def _keep(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, unless weights in it are not finite: the last good one stays."""
@@ -190,6 +193,7 @@ class Recording:
         key = "roc_auc" if len(self.data.vocab) == 2 else "valid_loss"
         pick = max if key == "roc_auc" else min
         best = pick(self.rows, key=lambda row: row[key])
+        self.tracking.results("kept", best, run_folder=str(self.run.path.resolve()))
         self.screen.say(
             f"kept epoch {best['epoch']:g}: AUC {best['roc_auc']:.4f}, "
             f"accuracy {best['accuracy']:.4f} on {int(self.data.valid.sum()):,} patches"

@@ -20,6 +20,7 @@ from histo.screen import Screen
 from histo.training.prepare import Job, prepare
 from histo.training.recording import Recording, record_resumed, write_start
 from histo.training.stopping import stop_asked
+from histo.training.tracking import Tracking, tracked
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -62,20 +63,43 @@ def train_in(
     run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen, callbacks: Callbacks
 ) -> None:
     """Train in a run folder that this process holds."""
-    from histo.model.device import out_of_memory
     from histo.model.gradcam import save_gradcam
+
+    learn, places = job.learn, np.flatnonzero(job.data.valid)
+    with tracked(run, job.config.tracker, screen) as tracking:
+        recording = fit(run, job, begin, screen, callbacks, tracking)
+        as_fastai_made_it(learn)
+        if ranks.rank() > 0:
+            return
+        take, batch_size = job.data.store.take, learn.dls.train.bs
+        save_gradcam(run, learn.model, job.card, take, places, batch_size, screen)
+        recording.finish()
+
+
+def fit(
+    run: RunFolder,
+    job: Job,
+    begin: Checkpoint | None,
+    screen: Screen,
+    callbacks: Callbacks,
+    tracking: Tracking,
+) -> Recording:
+    """Both phases of a training, recorded in its run folder."""
+    from histo.model.device import out_of_memory
     from histo.training import recipe
 
-    config, learn = job.config, job.learn
+    config, learn, minutes = job.config, job.learn, job.config.checkpoint_minutes
     steps = len(learn.dls.train) + len(learn.dls.valid)
     epochs = job.freeze_epochs + config.epochs
     with stop_asked() as stop, screen.bar("training", epochs * steps) as advance:
-        recording = Recording(run, job.data, screen, config.checkpoint_minutes, stop, begin)
+        recording = Recording(run, job.data, screen, minutes, stop, tracking, begin)
+        learn.recorder.earlier = list(recording.rows)
         watch = follow(job, recording, begin, advance)
         lr = start(run, job, screen) if begin is None else float(config.lr or 0)
         if begin:
             resume(run, job, begin, screen)
             advance(watch.at.epoch * steps + watch.at.batch)
+        tracking.begin(recording.rows)
         try:
             with with_callbacks(learn, callbacks):
                 recipe.fit(learn, job.plan(lr), watch.at)
@@ -83,13 +107,7 @@ def train_in(
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
             raise out_of_memory(error, learn.dls.train.bs) or error from None
-    as_fastai_made_it(learn)
-    if ranks.rank() > 0:
-        return
-    places = np.flatnonzero(job.data.valid)
-    take, batch_size = job.data.store.take, learn.dls.train.bs
-    save_gradcam(run, learn.model, job.card, take, places, batch_size, screen)
-    recording.finish()
+    return recording
 
 
 def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: Any) -> Any:
@@ -113,11 +131,16 @@ def with_callbacks(learn: Learner, callbacks: Callbacks) -> Any:
 
 
 def as_fastai_made_it(learn: Learner) -> None:
-    """Leave the learner to its user: histo's callbacks off, fastai's log and device handling on."""
+    """Leave the learner to its user: histo's callbacks off, fastai's recorder, bar and log on."""
+    from fastai.callback.progress import ProgressCallback
+
     from histo.training.callbacks import Watch
     from histo.training.data_parallel import DataParallel
+    from histo.training.recorder import give_recorder
 
     learn.remove_cbs([each for each in learn.cbs if isinstance(each, Watch | DataParallel)])
+    give_recorder(learn)
+    learn.add_cb(ProgressCallback())
     learn.logger = print
     vars(learn).pop("_set_device", None)
 

@@ -1,4 +1,4 @@
-"""The colours of a set: as they are, beside those of the reference set, and what looks mixed up."""
+"""The colours of a set beside those of the reference set, and signs of mixed-up channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PINK = 0.02
 haematoxylin and eosin make it whichever way round: 0.15 in PatchCamelyon. Brown stains and
 photographs are not."""
 FEW_DARK = 0.001
-"""With a smaller share of dark pixels nothing is said about the order of channels."""
+"""With a smaller share of dark pixels the order of channels is not judged."""
 APART = 0.3
 """Channels of pictures correlate; low bytes of 16-bit samples do not (0.05, pictures 0.9)."""
 ROUGH = 12.0
@@ -36,7 +36,7 @@ class Colours:
     sd: NDArray[np.float64]
     correlation: NDArray[np.float64]
     notes: list[str]
-    """what looks mixed up, in words"""
+    """signs of mixed-up channels or bits, in words"""
 
     @property
     def distance(self) -> float:

@@ -1,4 +1,4 @@
-"""Which patches are the same: in every pixel, or but for turning, flipping and re-saving."""
+"""Duplicates: patches equal in every pixel, and those that differ by turning, flipping, re-saving."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEAR = 0.1
 """Two patches whose hashes are nearer (of at most 2) are compared. Re-saved, turned and resized
 patches of PatchCamelyon lie at 0.02 (median) and 97 to 100 of 100 within 0.1 (see `near_pairs`)."""
 NEIGHBOURS = 9
-"""Each patch, itself counted, is compared with its nearest: enough to join a set, however large."""
+"""Each patch is compared with so many nearest ones, itself included: enough to join large sets."""
 ALIKE = 0.85
 """Two patches are near-duplicates where the detail of their thumbnails correlates at least so. The
 best of 8 million pairs of different patches, in all eight views, comes to 0.69."""
@@ -42,9 +42,9 @@ def equal_sets(sha1: NDArray[np.bytes_]) -> list[NDArray[np.int64]]:
 def near_sets(
     thumbs: NDArray[np.uint8], sha1: NDArray[np.bytes_], shown: NDArray[np.bool_]
 ) -> list[NDArray[np.int64]]:
-    """The rows of each set of near-duplicates, with those equal to one of them.
+    """The rows of each set of near-duplicates, and of patches equal to one of them.
 
-    `shown` says which patches show anything: blank ones are all alike.
+    `shown` [N] is False for blank patches, which are all alike.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -1,4 +1,4 @@
-"""One kind of thing that `histo check` finds: what, how many, which, and what to do about it."""
+"""One kind of problem that `histo check` finds: what, how many, which, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
     advice: str = ""
     """what it means and what to do, for the page"""
     number: int | None = None
-    """how many, where rows are not what is counted"""
+    """how many, where it is not the number of rows"""
     examples: Sequence[str] = ()
     """some, for the terminal; the first value of each row where none are given"""
     pictures: Sequence[Sequence[tuple[str, str]]] = ()
@@ -45,7 +45,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The same, with how grave it is."""
+        """The same, with its severity."""
         return f"{'error' if self.fatal else 'note'}: {self.said}"
 
     def some(self, most: int) -> list[str]:

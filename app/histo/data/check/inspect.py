@@ -1,4 +1,4 @@
-"""Every patch of a folder decoded once: what is kept of each, and what the tables say of it."""
+"""Every patch of a folder decoded once and measured, and the label and group listed for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from histo.data.check.duplicates import SIDE, thumbnail
 from histo.data.check.quality import STATISTICS, measure
 from histo.data.decode import SHA1, pixel_sha1, read_patch
+from histo.data.decode_ahead import AHEAD
 from histo.data.labels import Row
 from histo.data.patch_files import PatchFiles, PatchIndex, stem_of
-from histo.data.store import AHEAD
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
@@ -24,8 +24,8 @@ from histo.screen import Screen
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is kept of each file: some 800 bytes, one entry a file in every array."""
+class InspectedFiles:
+    """Measurements of each file, some 800 bytes: one entry a file in every array."""
 
     paths: PatchFiles
     sha1: NDArray[np.bytes_]
@@ -50,8 +50,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the tables say: of each file, in the files' order, empty where nothing; and the rest."""
+class FileLabels:
+    """What the tables list for each file, in the files' order (empty where nothing), and what is missing."""
 
     id: list[str]
     label: list[str]
@@ -69,8 +69,8 @@ class Known:
     """ids that the table of groups does not name"""
 
 
-def look_at(paths: PatchFiles, screen: Screen) -> Seen:
-    """Decode every file, on every core, and keep what tells of it."""
+def inspect_files(paths: PatchFiles, screen: Screen) -> InspectedFiles:
+    """Decode and measure every file, on all cores."""
 
     def look(path: Path) -> tuple[bytes, tuple[int, int], tuple[Any, ...], NDArray[np.uint8]] | str:
         try:
@@ -90,13 +90,13 @@ def look_at(paths: PatchFiles, screen: Screen) -> Seen:
             unreadable[row] = found
         else:
             sha1[row], sizes[row], statistics[row], thumbs[row] = found
-    return Seen(paths, sha1, sizes, statistics, thumbs, unreadable)
+    return InspectedFiles(paths, sha1, sizes, statistics, thumbs, unreadable)
 
 
-def know(
+def match_labels(
     index: PatchIndex, rows: Sequence[Row], groups: dict[str, str] | None = None, unit: str = ""
-) -> Known:
-    """What label rows and a table of groups say of each file of a folder."""
+) -> FileLabels:
+    """Match label rows and a table of groups to the files of a folder."""
     place = {name: i for i, name in enumerate(index.paths.names)}
     ids, labels, splits, units = ([""] * len(place) for _ in range(4))
     lines = [0] * len(place)
@@ -115,4 +115,4 @@ def know(
         elif not ids[i := place[path.name]]:
             ids[i], labels[i], splits[i], units[i] = row.id, row.label, row.split, group
             lines[i] = row.line
-    return Known(ids, labels, splits, units, lines, unit, missing, several, ungrouped)
+    return FileLabels(ids, labels, splits, units, lines, unit, missing, several, ungrouped)

@@ -1,4 +1,4 @@
-"""What a patch is like, in a dozen numbers, and where a number says that something is wrong.
+"""A dozen statistics of a patch, and the thresholds at which one of them shows a fault.
 
 The thresholds are measured on 4,000 patches drawn from PatchCamelyon; each says how.
 """

@@ -1,4 +1,4 @@
-"""What is doubtful about patches, as findings: the same ones twice, empty or blurred ones, leaks."""
+"""Findings about doubtful patches: duplicates, empty or blurred ones, leaks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.check.finding import Finding
-from histo.data.check.inspect import Known
+from histo.data.check.inspect import FileLabels
 from histo.data.check.quality import faults
 from histo.data.check.tables import SHOWN, CheckedFiles
 
 
-def of_sets(files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool) -> list[Finding]:
+def duplicate_findings(
+    files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool
+) -> list[Finding]:
     """Sets of equal patches or of near-duplicates; which disagree, which are on both sides."""
-    label, split = files.known.label, files.known.split
+    label, split = files.listed.label, files.listed.split
     differ = [rows for rows in sets if len({label[r] for r in rows} - {""}) > 1]
     both = [rows for rows in sets if len({split[r] for r in rows} - {""}) > 1]
     name, what = ("near_duplicates", "near-duplicates") if near else ("duplicates", "equal patches")
@@ -33,7 +35,7 @@ def of_sets(files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool) -> l
         "The exclusions leave all of them out.",
         "_split": "The model is judged on what it was trained on: figures are too good.",
     }
-    left_out = _excluded_of_sets(files, sets, near)
+    excluded = duplicate_exclusions(files, sets, near)
 
     def finding(ending: str, what: str, sets: list[NDArray[np.int64]], fatal: bool) -> Finding:
         lines = [[str(n + 1), *files.line(r)] for n, rows in enumerate(sets) for r in rows]
@@ -53,7 +55,7 @@ def of_sets(files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool) -> l
                 [files.caption(r, f"label {label[r] or 'none'} {split[r]}") for r in rows[:4]]
                 for rows in sets[:SHOWN]
             ],
-            excluded={} if ending else left_out,
+            excluded={} if ending else excluded,
         )
 
     return [
@@ -63,25 +65,25 @@ def of_sets(files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool) -> l
     ]
 
 
-def _excluded_of_sets(
+def duplicate_exclusions(
     files: CheckedFiles, sets: list[NDArray[np.int64]], near: bool
 ) -> dict[str, str]:
     """All but the first of each set in the label CSV; all of them where labels disagree."""
-    known = files.known
-    left_out: dict[str, str] = {}
+    listed = files.listed
+    excluded: dict[str, str] = {}
     what = "near-duplicate of" if near else "same pixels as"
     for rows in sets:
-        ours = sorted((int(r) for r in rows if known.id[r]), key=lambda r: known.line[r])
+        ours = sorted((int(r) for r in rows if listed.id[r]), key=lambda r: listed.line[r])
         if not ours:
             continue
-        first = known.id[ours[0]]
-        if len({known.label[r] for r in ours}) == 1:
-            left_out |= files.left_out(ours[1:], f"{what} {first}")
+        first = listed.id[ours[0]]
+        if len({listed.label[r] for r in ours}) == 1:
+            excluded |= files.exclusions(ours[1:], f"{what} {first}")
         else:
-            other = known.id[ours[1]]
-            left_out |= {first: f"{what} {other}, labels disagree"}
-            left_out |= files.left_out(ours[1:], f"{what} {first}, labels disagree")
-    return left_out
+            other = listed.id[ours[1]]
+            excluded |= {first: f"{what} {other}, labels disagree"}
+            excluded |= files.exclusions(ours[1:], f"{what} {first}, labels disagree")
+    return excluded
 
 
 QUALITY = {
@@ -104,13 +106,13 @@ QUALITY = {
         "their table to train as exclusions.",
     ),
 }
-"""By fault: what it is called, the statistic that tells, whether it is left out, what it means."""
+"""By fault: noun, rest of the line, its statistic, whether it is excluded, advice."""
 
 
-def of_quality(files: CheckedFiles) -> list[Finding]:
+def quality_findings(files: CheckedFiles) -> list[Finding]:
     """Black, blank, blurred and tissue-poor patches, the worst first."""
-    readable, label, found = files.seen.readable, files.known.label, []
-    table = files.seen.statistics[readable]
+    readable, label, found = files.inspected.readable, files.listed.label, []
+    table = files.inspected.statistics[readable]
     for name, those in faults(table).items():
         noun, what, statistic, out, advice = QUALITY[name]
         values = table[statistic][those]
@@ -132,21 +134,21 @@ def of_quality(files: CheckedFiles) -> list[Finding]:
                     [files.caption(row, f"{statistic} {value}, label {label[row] or 'none'}")]
                     for row, value in worst[:SHOWN]
                 ],
-                excluded=files.left_out([row for row, _ in worst], name) if out else {},
+                excluded=files.exclusions([row for row, _ in worst], name) if out else {},
             )
         )
     return found
 
 
-def of_groups(files: CheckedFiles) -> list[Finding]:
+def group_findings(files: CheckedFiles) -> list[Finding]:
     """Groups on both sides of a given split."""
-    known = files.known
+    listed = files.listed
     sides: dict[str, Counter[str]] = defaultdict(Counter)
-    for group, split in zip(known.group, known.split, strict=True):
+    for group, split in zip(listed.group, listed.split, strict=True):
         if group and split:
             sides[group][split] += 1
     both = {group: count for group, count in sides.items() if len(count) > 1}
-    unit = known.unit or "group"
+    unit = listed.unit or "group"
     return [
         Finding(
             "groups_split",
@@ -161,14 +163,14 @@ def of_groups(files: CheckedFiles) -> list[Finding]:
     ]
 
 
-def balance(known: Known, vocab: Sequence[str]) -> list[list[str]]:
-    """Patches of each class by group, the largest first; a head of names."""
+def balance(listed: FileLabels, vocab: Sequence[str]) -> list[list[str]]:
+    """Patches of each class by group, the largest first; the first row holds names."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for group, label in zip(known.group, known.label, strict=True):
+    for group, label in zip(listed.group, listed.label, strict=True):
         if group and label:
             counts[group][label] += 1
     order = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
-    head = [known.unit, "patches", *vocab]
+    head = [listed.unit, "patches", *vocab]
     return [head] + [
         [group, str(count.total()), *(str(count[name]) for name in vocab)] for group, count in order
     ]

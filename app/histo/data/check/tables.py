@@ -1,4 +1,4 @@
-"""What is wrong with labels and files, as findings: all that training would stumble over."""
+"""Findings about labels and files: whatever would make training fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 
 from histo.config import CheckConfig
 from histo.data.check.finding import Finding
-from histo.data.check.inspect import Known, Seen
+from histo.data.check.inspect import FileLabels, InspectedFiles
 from histo.data.labels import Row
 from histo.data.patch_files import stem_of
 
@@ -21,48 +21,48 @@ SHOWN = 24
 class CheckedFiles:
     """The files of a set by row, as findings show them."""
 
-    seen: Seen
-    known: Known
+    inspected: InspectedFiles
+    listed: FileLabels
     config: CheckConfig
 
     @property
     def columns(self) -> list[str]:
         """The columns of `line`: the id's is called as in the label CSV, so that train reads it."""
-        extra = [self.config.split_column, self.known.unit]
+        extra = [self.config.split_column, self.listed.unit]
         return [self.config.id_column, "file", self.config.label_column, *filter(None, extra)]
 
     def line(self, row: int) -> list[str]:
-        """What is known of one file."""
-        known = self.known
-        extra = [known.split[row]] * bool(self.config.split_column)
-        extra += [known.group[row]] * bool(known.unit)
-        return [known.id[row], self.name(row), known.label[row], *extra]
+        """Id, name, label, split and group of one file."""
+        listed = self.listed
+        extra = [listed.split[row]] * bool(self.config.split_column)
+        extra += [listed.group[row]] * bool(listed.unit)
+        return [listed.id[row], self.name(row), listed.label[row], *extra]
 
     def name(self, row: int) -> str:
         """The file's name."""
-        return self.seen.paths.names[row]
+        return self.inspected.paths.names[row]
 
     @cached_property
     def usual_size(self) -> tuple[int, int]:
         """Width and height in px that most labelled patches have."""
         sizes = Counter(
-            (int(self.seen.sizes[row, 0]), int(self.seen.sizes[row, 1]))
-            for row in self.seen.readable.tolist()
-            if self.known.id[row]
+            (int(self.inspected.sizes[row, 0]), int(self.inspected.sizes[row, 1]))
+            for row in self.inspected.readable.tolist()
+            if self.listed.id[row]
         )
         return sizes.most_common(1)[0][0] if sizes else (0, 0)
 
     def caption(self, row: int, value: str) -> tuple[str, str]:
-        """A file for a sheet, with the start of its name and what there is to say."""
+        """A file for a sheet of pictures, and its caption: the start of its name, and `value`."""
         name = self.name(row)
         return name, f"{name if len(name) <= 16 else name[:12] + '…'} {value}"
 
-    def left_out(self, rows: Iterable[int], why: str) -> dict[str, str]:
+    def exclusions(self, rows: Iterable[int], why: str) -> dict[str, str]:
         """Exclusions of the files that have a label."""
-        return {self.known.id[row]: why for row in rows if self.known.id[row]}
+        return {self.listed.id[row]: why for row in rows if self.listed.id[row]}
 
 
-def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
+def label_findings(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
     """Ids that come twice, and tables that cannot be split."""
     by_id: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -114,29 +114,29 @@ def of_labels(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
     ]
 
 
-def of_files(files: CheckedFiles) -> list[Finding]:
+def file_findings(files: CheckedFiles) -> list[Finding]:
     """Labels and files that do not meet, files that cannot be read."""
-    known, seen = files.known, files.seen
+    listed, inspected = files.listed, files.inspected
     column = [files.config.id_column]
-    bad = [(row, said) for row, said in seen.unreadable.items() if known.id[row]]
-    rest = [(row, said) for row, said in seen.unreadable.items() if not known.id[row]]
+    bad = [(row, said) for row, said in inspected.unreadable.items() if listed.id[row]]
+    rest = [(row, said) for row, said in inspected.unreadable.items() if not listed.id[row]]
 
-    def of_table(name: str, noun: str, what: str, ids: list[str], why: str) -> Finding:
-        rows, left_out = [[id_] for id_ in ids], dict.fromkeys(ids, why)
-        return Finding(name, noun, what, column, rows, fatal=True, excluded=left_out)
+    def id_finding(name: str, noun: str, what: str, ids: list[str], why: str) -> Finding:
+        rows, excluded = [[id_] for id_ in ids], dict.fromkeys(ids, why)
+        return Finding(name, noun, what, column, rows, fatal=True, excluded=excluded)
 
     several = "of which there are several files (give the suffix)"
-    ungrouped = f"of which no {known.unit or 'group'} is named"
+    ungrouped = f"of which no {listed.unit or 'group'} is named"
     return [
-        of_table("missing", "label", "without a patch", known.missing, "no such patch"),
-        of_table("several_files", "id", several, known.several, "fits several files"),
-        of_table("ungrouped", "patch", ungrouped, known.ungrouped, f"no {known.unit} is named"),
+        id_finding("missing", "label", "without a patch", listed.missing, "no such patch"),
+        id_finding("several_files", "id", several, listed.several, "fits several files"),
+        id_finding("ungrouped", "patch", ungrouped, listed.ungrouped, f"no {listed.unit} is named"),
         Finding(
             "unlabelled",
             "patch",
             "without a label",
             ["file"],
-            [[files.name(row)] for row, name in enumerate(known.id) if not name],
+            [[files.name(row)] for row, name in enumerate(listed.id) if not name],
         ),
         Finding(
             "unreadable",
@@ -146,7 +146,7 @@ def of_files(files: CheckedFiles) -> list[Finding]:
             [[*files.line(row), said] for row, said in bad],
             fatal=True,
             examples=[said for _, said in bad[:9]],
-            excluded=files.left_out([row for row, _ in bad], "cannot be read"),
+            excluded=files.exclusions([row for row, _ in bad], "cannot be read"),
         ),
         Finding(
             "unreadable_unlabelled",
@@ -159,12 +159,12 @@ def of_files(files: CheckedFiles) -> list[Finding]:
     ]
 
 
-def of_sizes(files: CheckedFiles) -> list[Finding]:
+def size_findings(files: CheckedFiles) -> list[Finding]:
     """Patches of another size than most, and a size that is not square."""
-    seen, config = files.seen, files.config
+    inspected, config = files.inspected, files.config
     common, fits = files.usual_size, config.size is not None or config.crop is not None
-    odd = [int(row) for row in seen.readable if tuple(seen.sizes[row]) != common]
-    shown = ["{}x{} px".format(*seen.sizes[row]) for row in odd]
+    odd = [int(row) for row in inspected.readable if tuple(inspected.sizes[row]) != common]
+    shown = ["{}x{} px".format(*inspected.sizes[row]) for row in odd]
     square = common[0] == common[1] or fits
     return [
         Finding(
@@ -188,10 +188,10 @@ def of_sizes(files: CheckedFiles) -> list[Finding]:
     ]
 
 
-def of_ids(files: CheckedFiles) -> list[Finding]:
+def sha1_findings(files: CheckedFiles) -> list[Finding]:
     """Files whose name is a SHA-1, but not that of their pixels."""
-    named = files.seen.named_by_sha1
-    sha1 = {row: files.seen.sha1[row].decode() for row in named}
+    named = files.inspected.named_by_sha1
+    sha1 = {row: files.inspected.sha1[row].decode() for row in named}
     changed = [row for row in named if sha1[row] != stem_of(files.name(row))]
     return [
         Finding(

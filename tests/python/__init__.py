@@ -1,0 +1,1 @@
+"""histo from Python: the functions, the learner, trackers, the README's lines and the notebook."""
