@@ -7,9 +7,9 @@ RUN apt-get update \
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
-# For a machine without GPUs: --build-arg TORCH=https://download.pytorch.org/whl/cpu
-ARG TORCH=https://pypi.org/simple
-RUN pip install --no-cache-dir --index-url "$TORCH" torch torchvision \
+# For a machine without GPUs: --build-arg INDEX="--index-url https://download.pytorch.org/whl/cpu"
+ARG INDEX=""
+RUN pip install --no-cache-dir $INDEX torch torchvision \
     && pip install --no-cache-dir .
 # A user of any number may run it (docker run -u): caches go where everyone can write.
 ENV HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib

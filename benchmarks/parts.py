@@ -17,6 +17,7 @@ import rivals
 from common import CPU, QUIET, Bench, Data, Tables, Values, card_of, one_core, rate
 from histo.commands.predict import write_predictions_table
 from histo.data.decode import read_patch
+from histo.data.inputs import Inputs
 from histo.model.bundle import write_bundle
 from histo.model.bundle_files import BundleFiles
 from histo.model.checkpoint import Checkpoint, capture
@@ -152,9 +153,10 @@ def prediction(bench: Bench, arch: str, most: int) -> Tables:
     def warm() -> float:
         out = bench.folder / "p.csv"
         device = str(bench.device)
+        inputs = Inputs(data.paths, [path.stem for path in data.paths])
 
         def run() -> int:
-            return write_predictions_table(folder, list(data.paths), out, QUIET, device=device)
+            return write_predictions_table(folder, inputs, out, QUIET, device=device)
 
         return rate(run)
 

@@ -26,7 +26,8 @@ from PIL import Image
 
 from histo.data.decode import cv2, decode_patch
 from histo.data.groups import read_groups
-from histo.data.labels import Row, check_id, make_vocab, read_labels
+from histo.data.ids import check_id
+from histo.data.labels import Row, make_vocab, read_labels
 from histo.data.patch_files import PatchIndex
 from histo.data.tiff_tags import first_directory
 from histo.errors import HistoError

@@ -30,13 +30,21 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
-    **{
-        name: name
-        for name in ("check", "compare", "demo", "doctor", "evaluate", "export", "import_pcam")
-    },
-    **{name: name for name in ("draw_patches", "interpret", "load", "merge", "predict")},
-    **{name: name for name in ("review", "train")},
     "Run": "runs",
+    "check": "check",
+    "compare": "compare",
+    "demo": "demo",
+    "doctor": "doctor",
+    "draw_patches": "draw_patches",
+    "evaluate": "evaluate",
+    "export": "export",
+    "import_pcam": "import_pcam",
+    "interpret": "interpret",
+    "load": "load",
+    "merge": "merge",
+    "predict": "predict",
+    "review": "review",
+    "train": "train",
 }
 """The module of histo.commands that holds each name."""
 

@@ -23,7 +23,8 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
-from histo.errors import HistoError, Spell, Stopped
+from histo.errors import HistoError, LeftOut, Spell, Stopped
+from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
 from histo.shards.shard import Shard
 
@@ -34,7 +35,7 @@ class Group(TyperGroup):
     """Turns an expected problem into one line on stderr and its exit status."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; a bug still is a traceback."""
+        """Run a command; a bug still prints a traceback."""
         try:
             return super().invoke(ctx)
         except HistoError as error:
@@ -71,9 +72,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `histo` program."""
-    # fastai calls what torch means to drop one day: nothing that histo's users can mend
+    # fastai calls functions that torch deprecates, which histo's users cannot change
     warnings.simplefilter("ignore", FutureWarning)
-    if ranks.world_size() > 1:  # PyTorch reports a lost socket by pages of frames; histo by a line
+    if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 
@@ -85,12 +86,12 @@ def number(setting: str, help: str | None = None, *names: str) -> Any:
 
 
 def screen_for(ctx: typer.Context) -> Screen:
-    """The screen of a command: the first process of a launch speaks, and spells settings as options."""
+    """The screen of a command: only the first process of a launch prints."""
     return Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
 
 
 def no_options(_setting: str) -> None:
-    """No setting is spelled: the group itself was called."""
+    """Spell no setting, as no command was called."""
 
 
 def options_of(command: Any) -> Spell:
@@ -100,7 +101,7 @@ def options_of(command: Any) -> Spell:
 
 
 def given(ctx: typer.Context, *left_out: str) -> dict[str, Any]:
-    """The settings that stand on the command line."""
+    """The settings given on the command line."""
     return {
         name: value
         for name, value in ctx.params.items()
@@ -109,19 +110,30 @@ def given(ctx: typer.Context, *left_out: str) -> dict[str, Any]:
     }
 
 
-Data = Annotated[Path, typer.Argument(help="Folder with train_labels.csv and train/*.tif.")]
+DATA_HELP = "Folder with train_labels.csv and train/*.tif, or with a folder for each class."
+Data = Annotated[Path, typer.Argument(help=DATA_HELP)]
 Bundle = Annotated[Path, typer.Argument(help="A bundle by histo export.")]
 LabelsFile = Annotated[
     Optional[Path], typer.Option(help="The label CSV.  [default: DATA/train_labels.csv]")
 ]
-Images = Annotated[Optional[Path], typer.Option(help="The patches.  [default: DATA/train]")]
+LabelFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Labels from folders: level 1, 2 … or a regular expression over the path."),
+]
+GroupFrom = Annotated[
+    Optional[str],
+    typer.Option(help="Groups from folders or file names, as --label-from; none: no groups."),
+]
+Images = Annotated[
+    Optional[Path], typer.Option(help="The patches.  [default: DATA/train, or DATA]")
+]
 IdColumn = Annotated[str, typer.Option(help="Column of file names, with or without suffix.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of labels: numbers or names.")]
-Crop = Annotated[Optional[int], number("crop", "Cut the centre N px first.")]
+Crop = Annotated[Optional[int], number("crop", "Crop the centre N px first.")]
 Size = Annotated[Optional[int], number("size", "Then resize to N px.")]
 StoreFolder = Annotated[
     Optional[Path],
-    typer.Option(help="Keeps decoded patches.  [default: DATA/.histo or the user's cache]"),
+    typer.Option(help="Folder for decoded patches.  [default: DATA/.histo or the user's cache]"),
 ]
 Groups = Annotated[
     Optional[str], typer.Option(help="CSV[:COLUMN] that names each patch's slide or patient.")
@@ -139,20 +151,24 @@ Specificity = Annotated[
 ]
 ShardOption = Annotated[
     Optional[str],
-    typer.Option(
-        "--shard", metavar="I/N", help="Only share I of N, counted from 1; then histo merge."
-    ),
+    typer.Option("--shard", metavar="I/N", help="Only share I of N, from 1; then histo merge."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Tta = Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")]
 Submission = Annotated[
     Optional[Path], typer.Option(help="Also write Kaggle's id,label to this file.")
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad", help="Leave out patches that cannot be used, and list them: exit status 3."
+    ),
+]
 PredictBatch = Annotated[int, number("batch_size", "Patches predicted at once.")]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"histo {__version__}")
         raise typer.Exit
 
@@ -163,23 +179,27 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What holds for every command."""
+    """Options of every command."""
 
 
 @app.command()
 def check(
     ctx: typer.Context,
     data: Data,
-    out: Annotated[Path, typer.Option(help="The report and its CSVs.")] = CheckConfig.out,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the report and its CSVs.")
+    ] = CheckConfig.out,
     labels: LabelsFile = None,
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Groups = None,
     corrections: Corrections = None,
     write_exclusions: Annotated[
-        Optional[Path], typer.Option(help="Write ids to leave out: for train --exclude.")
+        Optional[Path], typer.Option(help="Write the ids to leave out, for train --exclude.")
     ] = None,
     crop: Crop = None,
     size: Size = None,
@@ -198,11 +218,9 @@ def check(
 @app.command()
 def train(
     ctx: typer.Context,
-    data: Annotated[
-        Optional[Path], typer.Argument(help="Folder with train_labels.csv and train/*.tif.")
-    ] = None,
+    data: Annotated[Optional[Path], typer.Argument(help=DATA_HELP)] = None,
     resume: Annotated[
-        Optional[Path], typer.Option(help="Go on with this run instead of starting one.")
+        Optional[Path], typer.Option(help="Resume this run instead of starting a new one.")
     ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="The run folder.  [default: runs/ARCH-N]")
@@ -211,37 +229,40 @@ def train(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Annotated[
         Optional[str],
-        typer.Option(help="CSV[:COLUMN] of slides or patients: none is on both sides."),
+        typer.Option(help="CSV[:COLUMN] of slides or patients, each kept on one side."),
     ] = None,
     allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Train on a given split though it leaks.")
+        bool, typer.Option("--allow-leak", help="Train even if the given split leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    skip_bad: SkipBad = False,
     corrections: Corrections = None,
     valid_pct: Annotated[
-        float, number("valid_pct", "Per cent of the patches that validate.")
+        float, number("valid_pct", "Per cent of the patches kept for validation.")
     ] = TrainConfig.valid_pct,
-    folds: Annotated[
-        Optional[int], number("folds", "Train N models, each validated on another part.")
-    ] = None,
+    folds: Annotated[Optional[int], number("folds", "Cross-validate: train N models.")] = None,
     crop: Crop = None,
     size: Size = None,
     augment: Annotated[
-        Augment, typer.Option(help="d4: flips and quarter turns; stain: and colour.")
+        Augment, typer.Option(help="d4: flips and quarter turns; stain: also colour.")
     ] = TrainConfig.augment,
     arch: Annotated[
-        str, typer.Option(help="A torchvision classifier, or a timm name where timm is.")
+        str, typer.Option(help="A torchvision classifier, or a timm model if timm is installed.")
     ] = TrainConfig.arch,
     weights: Annotated[
-        str, typer.Option(help="imagenet (a download), none, or a .safetensors or .pth file.")
+        str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
     ] = TrainConfig.weights,
     epochs: Annotated[int, number("epochs", "Epochs of the whole model.")] = TrainConfig.epochs,
     freeze_epochs: Annotated[
         Optional[int],
-        number("freeze_epochs", "Epochs of the head before.  [default: 1, without weights 0]"),
+        number(
+            "freeze_epochs", "Epochs of the head alone, first.  [default: 1, without weights 0]"
+        ),
     ] = None,
     lr: Annotated[
         Optional[str],
@@ -260,13 +281,13 @@ def train(
     ] = False,
     store: StoreFolder = None,
     no_store: Annotated[
-        bool, typer.Option("--no-store", help="Decode into memory, keep nothing.")
+        bool, typer.Option("--no-store", help="Keep decoded patches in memory only.")
     ] = False,
     checkpoint_minutes: Annotated[
         float, number("checkpoint_minutes", "Minutes between checkpoints within an epoch.")
     ] = TrainConfig.checkpoint_minutes,
     tracker: Annotated[
-        Optional[Tracker], typer.Option(help="Log settings, epochs and results there too.")
+        Optional[Tracker], typer.Option(help="Also log settings, epochs and results there.")
     ] = None,
     devices: Annotated[
         Optional[int],
@@ -283,7 +304,8 @@ def train(
 
     from histo.commands.train import train as run
 
-    run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    done = run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    say_left_out(done.path / SKIPPED)
 
 
 @app.command()
@@ -300,14 +322,14 @@ def interpret(
         number(
             "centre",
             "Side in px of the centre that decides a label, 0 for none. "
-            "[default: 32 for patches of 64 to 96 px as they are]",
+            "[default: 32 for patches of 64 to 96 px that were not resized]",
         ),
     ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as report
 
-    one_rate(sensitivity, specificity)
+    refuse_both(sensitivity, specificity)
     report(**ctx.params, progress=screen_for(ctx))
 
 
@@ -327,8 +349,8 @@ def review(
     write(**ctx.params, progress=screen_for(ctx))
 
 
-def one_rate(sensitivity: float | None, specificity: float | None) -> None:
-    """Refuse two rates at once: one threshold reaches one of them."""
+def refuse_both(sensitivity: float | None, specificity: float | None) -> None:
+    """Refuse both rates at once: one threshold reaches only one of them."""
     if sensitivity is not None and specificity is not None:
         raise typer.BadParameter("give --sensitivity or --specificity, not both")
 
@@ -341,13 +363,13 @@ def export(
     sensitivity: Sensitivity = None,
     specificity: Specificity = None,
     no_pickle: Annotated[
-        bool, typer.Option("--no-pickle", help="Leave learner.pkl, fastai's own, out.")
+        bool, typer.Option("--no-pickle", help="Do not write learner.pkl, fastai's own format.")
     ] = False,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
 
-    one_rate(sensitivity, specificity)
+    refuse_both(sensitivity, specificity)
     write(**ctx.params, progress=screen_for(ctx))
 
 
@@ -355,7 +377,7 @@ def export(
 def predict(
     ctx: typer.Context,
     bundle: Bundle,
-    patches: Annotated[Path, typer.Argument(help="A patch, a folder, or a CSV of names.")],
+    patches: Annotated[list[Path], typer.Argument(help="Patches, folders, or a CSV of names.")],
     out: Annotated[Path, typer.Option(help="The table.")] = Path("predictions.csv"),
     submission: Submission = None,
     images: Annotated[
@@ -365,13 +387,14 @@ def predict(
     tta: Tta = False,
     trust_pickle: Annotated[
         bool,
-        typer.Option("--trust-pickle", help="Load a learner.pkl: runs any code it holds."),
+        typer.Option("--trust-pickle", help="Load a learner.pkl, which runs any code in it."),
     ] = False,
     raw: Annotated[
         bool, typer.Option("--raw", help="Probabilities as trained, without the temperature.")
     ] = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
@@ -379,10 +402,11 @@ def predict(
 
     share = share_of(shard)
     if share and submission:
-        raise typer.BadParameter("one share makes no submission: give --submission to histo merge")
+        raise typer.BadParameter("a share has no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx))
+    if predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+        say_left_out(skipped_path(out))
 
 
 @app.command()
@@ -395,10 +419,13 @@ def evaluate(
     images: Images = None,
     id_column: IdColumn = DataConfig.id_column,
     label_column: LabelColumn = DataConfig.label_column,
+    label_from: LabelFrom = None,
+    group_from: GroupFrom = None,
     groups: Groups = None,
     tta: Tta = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
     """Evaluate a bundle on labelled patches it never saw."""
@@ -409,14 +436,21 @@ def evaluate(
     done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
     if done is not None:
         report(done.path, progress=screen)
+        say_left_out(done.path / SKIPPED)
+
+
+def say_left_out(listed: Path) -> None:
+    """Exit status 3 where patches were left out."""
+    if listed.is_file():
+        raise LeftOut(f"done, but without the patches in {listed}")
 
 
 def share_of(given: str | None) -> Shard | None:
-    """The share of `--shard I/N`, where one was asked for."""
+    """The share of `--shard I/N`, if given."""
     if given is None:
         return None
     if ranks.world_size() > 1:
-        raise typer.BadParameter("a launcher's processes divide the work: leave --shard out")
+        raise typer.BadParameter("the processes of a launcher share the work: leave --shard out")
     try:
         return Shard.parse(given)
     except ValueError as error:
@@ -440,13 +474,14 @@ def merge(
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
+    say_left_out(skipped_path(done) if isinstance(done, Path) else done.path / SKIPPED)
 
 
 @app.command()
 def compare(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(help="A run folder or a predictions CSV: A.")],
-    second: Annotated[Path, typer.Argument(help="Another of the same patches: B.")],
+    second: Annotated[Path, typer.Argument(help="Another one, of the same patches: B.")],
     groups: Groups = None,
     out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
@@ -466,7 +501,7 @@ def import_pcam(
     ] = False,
     groups_only: Annotated[
         bool,
-        typer.Option("--groups-only", help="Only write DATA/groups.csv, into Kaggle's folder say."),
+        typer.Option("--groups-only", help="Only write DATA/groups.csv, as for Kaggle's folder."),
     ] = False,
 ) -> None:
     """Turn PatchCamelyon's HDF5 files into a folder in Kaggle's layout, with slide names."""
@@ -490,7 +525,7 @@ def demo(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:
-    """Do all of the above on synthetic patches: no data, no network needed."""
+    """Run all of the above on synthetic patches: needs no data and no network."""
     from histo.commands.demo import demo as run
 
     run(folder, progress=screen_for(ctx))

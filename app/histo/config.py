@@ -1,4 +1,4 @@
-"""Every setting, its default and its bounds, once."""
+"""Every setting, its default and its range."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Rate = Literal["sensitivity", "specificity"]
 
 CNN_LR = 1.5e-3
-"""Peak learning rate of convolutional nets; found by measurement (docs/measurements)."""
+"""Peak learning rate of convolutional nets; found by measurement (benchmarks/README.md)."""
 TRANSFORMER_LR = 1e-4
 """Peak learning rate of transformers and ConvNeXt, which diverge at that of a convolutional net."""
 BODY_LR_DIVISOR = 3.0
@@ -28,7 +28,7 @@ HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5
 CPU_BATCH = 32
-"""Training batch on a CPU, where more steps do more than larger ones."""
+"""Training batch on a CPU, where many small steps learn more than few large ones."""
 GPU_BATCH = 256
 """Training batch on a GPU: large enough to keep it busy."""
 PREDICT_BATCH = 64
@@ -70,7 +70,7 @@ def check_setting(name: str, value: Any) -> None:
 
 
 def parse_lr(given: object) -> float:
-    """A learning rate as a number; HistoError where it is none."""
+    """A learning rate as a number; HistoError if it is not a positive one."""
     try:
         lr = float(str(given))
     except ValueError:
@@ -101,9 +101,9 @@ class DataConfig(Settings):
 
     data: Path
     labels: Path | None = None
-    """the label CSV; DATA/train_labels.csv where none is given"""
+    """the label CSV; DATA/train_labels.csv by default"""
     images: Path | None = None
-    """the folder of patches; DATA/train where none is given"""
+    """the folder of patches; DATA/train by default"""
     id_column: str = "id"
     label_column: str = "label"
     corrections: Path | None = None
@@ -114,21 +114,37 @@ class DataConfig(Settings):
     """side in px the patch is resized to"""
     store: Path | None = None
     """where decoded patches are kept; found where none is given"""
+    label_from: str | None = None
+    """labels from folder names: a level, counted from 1, or a regular expression over the path"""
+    group_from: str | None = None
+    """groups from paths, in the same way; `none` where folders name no groups"""
 
     @property
     def labels_csv(self) -> Path:
-        """The label CSV: the one given, else Kaggle's name for it."""
+        """The label CSV, whether it exists or not: the one given, else Kaggle's name for it."""
         return self.labels or self.data / "train_labels.csv"
 
     @property
+    def label_table(self) -> Path | None:
+        """The label CSV; None where the names of folders are the labels."""
+        if self.labels or not (self.images or self.data).is_dir():
+            return self.labels_csv
+        folders = self.label_from is not None or not self.labels_csv.exists()
+        return None if folders else self.labels_csv
+
+    @property
     def images_folder(self) -> Path:
-        """The folder of patches: the one given, else Kaggle's name for it."""
-        return self.images or self.data / "train"
+        """The folder of patches: the one given, else Kaggle's name for it, else `data` itself."""
+        if self.images:
+            return self.images
+        train = self.data / "train"
+        whole = self.label_table is None or (self.labels and not train.is_dir())
+        return self.data if whole and self.data.is_dir() else train
 
 
 @dataclass(frozen=True)
 class CheckConfig(DataConfig):
-    """What is checked beside labels and patches, and where the report goes."""
+    """Settings of a check: what it reads, and where its report goes."""
 
     out: Path = Path("check")
     """the folder of the report and the CSVs; an earlier check's is replaced"""
@@ -140,29 +156,31 @@ class CheckConfig(DataConfig):
 
 @dataclass(frozen=True)
 class TrainConfig(DataConfig):
-    """All that decides a training run, beside the patches themselves."""
+    """Every setting of a training run."""
 
     out: Path | None = None
-    """the run folder; runs/ARCH-N where none is given"""
+    """the run folder; runs/ARCH-N by default"""
     split_column: str | None = None
     """a column of the label CSV that says train or valid"""
     groups: str | None = None
     """`CSV[:column]` that names each patch's slide, patient or hospital"""
     allow_leak: bool = False
-    """train though a given split has equal patches or a group on both sides"""
+    """train even if the given split has duplicates or a group on both sides"""
     exclude: Path | None = None
     """a CSV of ids to leave out"""
+    skip_bad: bool = False
+    """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
     """per cent of the patches kept for validation"""
     folds: int | None = None
-    """train so many models, each validated on another part"""
+    """number of models for cross-validation, each validated on a different part"""
     augment: Augment = "stain"
     arch: str = "resnet50"
     weights: str = "imagenet"
     """imagenet, none, or a file"""
     epochs: int = 8
     freeze_epochs: int | None = None
-    """epochs of the head alone before `epochs` of everything; found from `weights`"""
+    """epochs of the head alone, before `epochs` of the whole model; found from `weights`"""
     lr: float | Literal["find"] | None = None
     """the peak learning rate, or `find`; found from `arch`"""
     batch_size: int | None = None
@@ -173,16 +191,16 @@ class TrainConfig(DataConfig):
     compile: bool = False
     """compile the model with torch.compile"""
     no_store: bool = False
-    """decode into memory, keep nothing on disk"""
+    """keep decoded patches in memory, not on disk"""
     checkpoint_minutes: float = 5.0
     """minutes between checkpoints within an epoch; each epoch ends with one"""
     tracker: Tracker | None = None
-    """an experiment tracker that is told of settings, epochs and results"""
+    """an experiment tracker that records settings, epochs and results"""
     given: frozenset[str] = field(default=frozenset(), repr=False)
     """the names of the settings the user gave"""
 
     def __post_init__(self) -> None:
-        """A learning rate given as text becomes a number."""
+        """Convert a learning rate given as text to a number."""
         super().__post_init__()
         if self.lr is not None and self.lr != "find":
             object.__setattr__(self, "lr", parse_lr(self.lr))
@@ -211,7 +229,7 @@ class TrainConfig(DataConfig):
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What must be known to rebuild a trained model and feed it: the heart of model.json."""
+    """What is needed to rebuild a trained model and prepare its input: the core of model.json."""
 
     arch: str
     vocab: list[str]
@@ -221,15 +239,15 @@ class ModelCard:
     size: int | None
     mean: list[float]
     std: list[float]
-    """of RGB in 0..1"""
+    """mean and standard deviation of RGB in 0..1"""
     head: int = HEAD_UNITS
     """units of the hidden layer between features and classes"""
     temperature: float = 1.0
-    """what logits are divided by, so that probabilities come true as often as they say"""
+    """divides the logits, so that the probabilities are calibrated"""
     threshold: float = 0.5
-    """for two classes: class 1 is called at or above this probability, before the temperature"""
+    """for two classes: class 1 is called at or above this probability before temperature scaling"""
     models: int = 1
-    """how many trained models' probabilities are averaged"""
+    """how many trained models are averaged, by their probabilities"""
 
     def as_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""
@@ -238,7 +256,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A sensitivity or specificity (0 to 1) that the operating point shall have."""
+    """The sensitivity or specificity (0 to 1) that the operating point must reach."""
 
     rate: Rate
     value: float
@@ -248,12 +266,13 @@ class Wanted:
 
     @classmethod
     def of(cls, sensitivity: float | None, specificity: float | None) -> Wanted | None:
-        """The one of the two that was given; None where neither was."""
+        """The given one of the two; None if neither is given."""
         check_setting("sensitivity", sensitivity)
         check_setting("specificity", specificity)
         if sensitivity is not None and specificity is not None:
             raise HistoError(
-                "a threshold cannot be chosen for both", "give {sensitivity} or {specificity}"
+                "a threshold cannot be chosen for both sensitivity and specificity",
+                "give {sensitivity} or {specificity}",
             )
         if sensitivity is not None:
             return cls("sensitivity", sensitivity)
@@ -263,8 +282,8 @@ class Wanted:
 def takes(kind: type[Settings]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Spell out `**settings` in a function's signature: the fields of a class of settings.
 
-    So each setting and its default stands in one place, is shown by `help`, and a name that is
-    none of them is Python's own TypeError.
+    Each setting and its default is thus defined once and shown by `help`, and an unknown name is
+    Python's own TypeError.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

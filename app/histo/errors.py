@@ -1,19 +1,20 @@
-"""What can go wrong and is not a bug: one line for the user, no traceback."""
+"""Errors that are not bugs: one line for the user, no traceback."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 MAX_LENGTH = 1000
-"""Characters of a message: text from a file is quoted in it, not copied into it whole."""
+"""Maximum characters of a message, so that text quoted from a file cannot fill the screen."""
 Spell = Callable[[str], str | None]
 """How the caller writes a setting: `images` as `--images`, say; None where it has no such setting."""
 
 
 def plain(text: str) -> str:
-    """The text as one line that a terminal shows and does not obey: control characters escaped."""
+    """The text as one line, with control characters escaped so that a terminal does not obey them."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -26,7 +27,7 @@ def spell_in_python(setting: str) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """A histo command as a way out, and what it is for: `to go on: histo train --resume RUN`."""
+    """A histo command as a way out, and what it is for: `to resume: histo train --resume RUN`."""
 
     purpose: str
     command: str
@@ -37,14 +38,18 @@ class Call:
         if spell is spell_in_python:
             given = ", ".join(f"{name}={str(value)!r}" for name, value in self.settings.items())
             return f"{self.purpose}: histo.{self.command}({given})"
-        given = "".join(f" --{name} {value}" for name, value in self.settings.items())
-        return f"{self.purpose}: histo {self.command}{given}"
+        words = [
+            word
+            for name, value in self.settings.items()
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        return f"{self.purpose}: histo {shlex.join([self.command, *words])}"
 
 
 Way = str | Call
 """A way out: a command, or a phrase in which settings stand in braces, `give {images}`."""
-LOWER_RATE: tuple[Way, ...] = ("train anew with a lower {lr}", "with {precision} fp32")
-"""The ways out where a training has diverged."""
+LOWER_RATE: tuple[Way, ...] = ("start again with a lower {lr}", "with {precision} fp32")
+"""The ways out if a training has diverged."""
 
 
 def with_ways(message: str, ways: tuple[Way, ...], spell: Spell) -> str:
@@ -63,7 +68,7 @@ def _spelled(way: Way, spell: Spell) -> str:
 
 
 class HistoError(Exception):
-    """An expected problem: the message names what is wrong and where, `ways` are the ways out.
+    """An expected problem: the message says what is wrong and where, `ways` are the ways out.
 
     `str(error)` spells settings as Python does; the command line has its own spelling (`line`).
     """
@@ -80,7 +85,7 @@ class HistoError(Exception):
         self.message, self.ways = message, ways
 
     def __str__(self) -> str:
-        """Not from `args`, which fastai rewrites in what a callback raises."""
+        """Not from `args`, which fastai changes in exceptions from callbacks."""
         return self.line(spell_in_python)
 
     def line(self, spell: Spell) -> str:
@@ -92,3 +97,9 @@ class Stopped(HistoError):  # noqa: N818  (not an error: the user wanted it)
     """The user pressed Ctrl-C; the status is the shell's own for it, 128 + SIGINT."""
 
     exit_status = 130
+
+
+class LeftOut(HistoError):  # noqa: N818  (not an error: the work is done, without some patches)
+    """The work is done, but patches were left out that could not be used."""
+
+    exit_status = 3

@@ -16,11 +16,11 @@ from histo.errors import Spell, Way, plain, spell_in_python, with_ways
 T = TypeVar("T")
 Advance = Callable[..., None]
 PLAIN_SECONDS = 30.0
-"""Without a terminal, a line this often says that long work goes on."""
+"""Seconds between two lines of progress if output is not a terminal."""
 
 
 class Screen:
-    """Standard output as a person or a log reads it; `quiet=True` shows nothing.
+    """Prints lines, tables and progress to standard output; `quiet=True` prints nothing.
 
     `spell` is how the caller writes settings, for the ways out that a note names.
     """
@@ -30,9 +30,9 @@ class Screen:
         self.terminal = sys.stdout.isatty() and not self.quiet
 
     def say(self, line: str = "", *ways: Way) -> None:
-        """A line, or several, above the bar where one runs; `ways` as in HistoError.
+        """Print one or more lines, above the progress bar if there is one; `ways` as in HistoError.
 
-        Text from files is escaped where a terminal would obey it.
+        Control characters are escaped, so that a terminal does not obey text from files.
         """
         if self.quiet:
             return
@@ -46,7 +46,7 @@ class Screen:
             print(line, flush=True)
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of equal length in aligned columns: the first to the left, the others to the right."""
+        """Print rows of equal length in aligned columns: the first flush left, the others flush right."""
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         for row in rows:
             cells = [
@@ -100,16 +100,16 @@ class Screen:
 
 
 Progress = bool | Screen
-"""Whether a command shows what it does: yes, no, or on this screen."""
+"""Whether a command prints its progress: yes, no, or on this screen."""
 
 
 def screen_of(progress: Progress) -> Screen:
-    """The screen that a command speaks to."""
+    """The screen that a command prints to."""
     return progress if isinstance(progress, Screen) else Screen(quiet=not progress)
 
 
 def plural(word: str, count: int) -> str:
-    """The word for a count of things."""
+    """The word, in the plural unless the count is 1."""
     if count == 1:
         return word
     return f"{word}es" if word.endswith(("ch", "s", "x")) else f"{word}s"

@@ -104,7 +104,11 @@ BROKEN = {
     "h5py": ("import os; os._exit(7)", "it ends with status 7", "--force-reinstall h5py"),
     "onnx": ("import h6py", "No module named 'h6py'", "pip install h6py"),
     "pandas": ("import sklearn.no", "No module named 'sklearn.no'", "pip install scikit-learn"),
-    "safetensors": ("import os; os._exit(0)", "no answer", "--force-reinstall safetensors"),
+    "safetensors": (
+        "import os; os._exit(0)",
+        "no readable answer",
+        "--force-reinstall safetensors",
+    ),
     "PIL.Image": ("syntax error", "SyntaxError", "--force-reinstall pillow"),
 }
 """What a package does when it is imported, what is said of that, and the fix."""

@@ -94,7 +94,7 @@ def test_a_label_the_bundle_does_not_know_is_one_line(tiny_run, elsewhere, tmp_p
     (tmp_path / "l.csv").write_text(text)
     words = ("--labels", tmp_path / "l.csv", "--out", tmp_path / "run")
     result = run_histo("evaluate", tiny_run / "export", elsewhere, *words)
-    assert_one_line_error(result, "l.csv, line", "'tumour' is no class of the bundle (0, 1)")
+    assert_one_line_error(result, "l.csv, line", "'tumour' is not a class of the bundle (0, 1)")
     assert not (tmp_path / "run").exists()
 
 
@@ -176,7 +176,7 @@ def test_a_better_table_is_seen_to_be_better_though_rows_and_classes_are_in_anot
     write_predictions(tmp_path / "b.csv", *words)
     out = tmp_path / "c.json"
     result = run_histo("compare", tmp_path / "a.csv", tmp_path / "b.csv", "--out", out)
-    assert "480 patches in both; 20 that only one has are left out" in result.stdout
+    assert "480 patches in both; 20 in only one of them are left out" in result.stdout
     assert "the AUCs differ" in result.stdout
     difference = json.loads(out.read_text())["difference"]["roc_auc"]
     assert 0 < difference["interval"][0] < difference["value"] < difference["interval"][1]

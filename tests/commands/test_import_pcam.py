@@ -20,8 +20,9 @@ import pytest
 from filelock import FileLock
 
 from histo.config import TrainConfig
-from histo.data.dataset import load_dataset, read_label_table
+from histo.data.dataset import load_dataset
 from histo.data.decode import pixel_sha1, read_patch
+from histo.data.label_table import read_label_table
 from histo.data.labels import read_labels
 from histo.data.patch_files import PatchFiles, list_patches
 from histo.data.pcam import hash_patches, unpack

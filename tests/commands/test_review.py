@@ -157,6 +157,20 @@ def test_check_takes_corrections_too(data, tmp_path):
     assert "3  75.0 %" in result.stdout
 
 
+def test_patches_labelled_by_folders_are_corrected_by_path(tmp_path):
+    """With or without suffix; another patch of the same name stays as it is."""
+    for folder in ("benign", "tumour"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), "u1")
+            write_image(tmp_path / "data" / folder / f"{number}.png", pixels)
+    (tmp_path / "fix.csv").write_text("id,label\nbenign/0,tumour\nbenign/1.png,tumour\n")
+    words = ("--corrections", tmp_path / "fix.csv", "--out", tmp_path / "check")
+    result = run_histo("check", tmp_path / "data", *words)
+    assert "2 labels changed, as fix.csv says: 2 benign -> tumour" in result.stdout
+    assert "5  83.3 %" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -164,7 +178,7 @@ def test_check_takes_corrections_too(data, tmp_path):
         ("id,label\na,7\n", "line 2: the label 7 is no class of train_labels.csv (0, 1)"),
         ("id,label\na,1\nb,1\na,0\n", "line 4: a is 0, but 1 in an earlier line"),
         ("id,label\na,\n", "line 2: the label of a is blank"),
-        ("id,target\na,1\n", "no column 'label'"),
+        ("id,colour\na,1\n", "no column 'label'"),
         ("id,label,corrected\na,0,\n", "no row has its right label in the column corrected yet"),
         ("id,label,corrected\na,1,0\nc,0,0\n", "line 3: c was 0 there, but is 1 in train_labels"),
     ],

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from histo.config import TrainConfig
-from histo.data.dataset import Dataset, load_dataset, read_label_table
+from histo.data.dataset import Dataset, load_dataset
+from histo.data.label_table import read_label_table
 from histo.errors import HistoError
 from histo.run.split import Leak
 from histo.screen import Screen

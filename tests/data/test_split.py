@@ -34,9 +34,21 @@ def test_a_class_of_one_patch_is_refused_by_name():
         random_split([*LABELS, "rare"], 20, 0)
 
 
-def test_a_split_too_small_for_its_classes_is_refused():
-    with pytest.raises(HistoError, match="another valid_pct="):
-        random_split(["a", "a", "b", "b", "c", "c"], 20, 0)
+@pytest.mark.parametrize("seed", range(5))
+def test_of_a_class_of_two_patches_one_trains_and_one_validates(seed):
+    """Though two of 202 are too few for a fifth of them to be one."""
+    valid = random_split(["0"] * 200 + ["1"] * 2, 20, seed)
+    assert valid[200:].sum() == 1
+    assert random_split(["a", "a", "b", "b", "c", "c"], 20, seed).sum() == 3
+
+
+def test_groups_validate_so_that_every_class_does_where_that_can_be():
+    """A class of two groups, of which a split balanced by numbers alone would take none."""
+    groups = [f"s{n // 10}" for n in range(400)]
+    labels = ["1" if n in (5, 205) else "0" for n in range(400)]
+    for seed in range(5):
+        valid = grouped_split(labels, groups, 20, seed)
+        assert valid[5] != valid[205]
 
 
 @pytest.mark.parametrize(("zeros", "side"), [(60, "train"), (0, "valid")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def test_two_patches_renamed_to_each_others_names_are_decoded_anew(images, tmp_p
         os.utime(path, (1, 1))
     assert paths[0].stat().st_size == paths[1].stat().st_size
     open_store(paths, tmp_path / "store", Fit(), QUIET)
+    time.sleep(0.1)  # longer than a tick of the file system's clock
     paths[0].rename(images / "t")
     paths[1].rename(paths[0])
     (images / "t").rename(paths[1])
@@ -139,10 +141,12 @@ def test_a_store_of_an_earlier_histo_is_read(images, tmp_path, decoded):
     (index,) = folder.glob("*.npz")
     with np.load(index) as members:
         old = {**members, "stamps": members["stamps"][:, :2], "format": 3}
+    time.sleep(0.1)  # longer than a tick of the file system's clock
     np.savez(index, **old)
     decoded.clear()
     open_store(paths, folder, Fit(), QUIET)
     assert decoded == set()
+    time.sleep(0.1)
     paths[5].rename(images / "t")
     (images / "t").rename(paths[5])
     open_store(paths, folder, Fit(), QUIET)

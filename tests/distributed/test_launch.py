@@ -48,7 +48,7 @@ def test_batch_norm_is_over_the_patches_of_all_processes(found: Found):
     one, two = found["normed-1"], found["normed-2"]
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
     assert two["p"] == pytest.approx(one["p"], abs=1e-6)
-    assert "batch norm over all of them" in two["logs"][0]
+    assert "batch norm over all processes" in two["logs"][0]
 
 
 @pytest.mark.parametrize("name", ["plain-2", "plain-4", "normed-2"])
@@ -59,7 +59,7 @@ def test_the_table_has_every_validation_patch_once(found: Found, name: str):
 
 def test_the_first_process_speaks_for_all(found: Found):
     logs = found["plain-4"]["logs"]
-    assert "4 processes, 4 patches of each batch to each" in logs[0]
+    assert "4 processes, 4 patches per batch and process" in logs[0]
     assert logs[1:] == ["", "", ""]
 
 
@@ -84,7 +84,7 @@ def test_processes_that_seldom_agree_on_a_pause_stop_at_the_end_of_an_epoch(foun
     """As on GPUs: SIGTERM, a checkpoint, and one line of the first process."""
     stopped = found["stopped"]
     assert stopped["statuses"][0] == stopped["statuses"][1] != 0
-    assert "to go on: histo train --resume" in stopped["logs"][0]
+    assert "to resume: histo train --resume" in stopped["logs"][0]
 
 
 def test_there_is_a_patch_to_judge_for_each_process(monkeypatch):
@@ -108,7 +108,7 @@ def test_devices_is_all_it_takes_on_one_machine(tmp_path: Path):
     words = [str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--weights", "none"]
     done = train(*words, "--arch", "squeezenet1_1", "--epochs", "1")
     assert done.returncode == 0, done.stderr
-    assert "2 processes, 16 patches of each batch to each" in done.stdout
+    assert "2 processes, 16 patches per batch and process" in done.stdout
     assert done.stdout.count("run: ") == 1
     assert (tmp_path / "run" / "predictions.csv").is_file()
 

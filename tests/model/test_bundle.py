@@ -183,7 +183,7 @@ def test_an_onnx_model_that_fails_at_work_is_one_line(sound, tmp_path):
     model = open_bundle(tmp_path / "b", "cpu")
     with pytest.raises(HistoError, match="does not fit its card"):
         model.predict(np.zeros((3, 48, 48, 3), np.uint8))
-    with pytest.raises(HistoError, match="fails at work"):
+    with pytest.raises(HistoError, match="fails in prediction"):
         model.predict(np.zeros((2, 47, 48, 3), np.uint8))
 
 

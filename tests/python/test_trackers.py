@@ -196,7 +196,7 @@ def test_a_tracker_that_fails_is_said_once_and_ends_nothing(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     short = {**TINY, "epochs": 1}
     run = histo.train(dataset, out=tmp_path / "a", tracker="mlflow", progress=True, **short)
-    assert capsys.readouterr().out.count("note: the run goes on without mlflow") == 1
+    assert capsys.readouterr().out.count("note: the run continues without mlflow") == 1
     assert run.folder.finished
     run.interpret()
 
@@ -211,5 +211,5 @@ def test_a_tracker_that_fails_is_said_once_and_ends_nothing(
 
     how = {"tracker": "tensorboard", "progress": True, "callbacks": [Block()], **short}
     run = histo.train(dataset, out=tmp_path / "b", **how)
-    assert capsys.readouterr().out.count("note: the run goes on without tensorboard") == 1
+    assert capsys.readouterr().out.count("note: the run continues without tensorboard") == 1
     assert run.folder.finished

@@ -153,7 +153,7 @@ def test_the_page_needs_nothing_but_itself(tiny_run):
 def test_the_page_says_that_the_patches_judged_also_chose_the_epoch(tiny_run):
     """The best of many epochs on these patches looks a little better than it is."""
     page = page_of(tiny_run / "report")
-    assert "kept apart, which also chose the epoch kept" in page
+    assert "which also selected the best epoch" in page
 
 
 def test_names_in_the_page_are_text_not_markup(tmp_path):

@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_p
     shutil.rmtree(run / "fold-3" / "checkpoint")  # as if killed before its first checkpoint
     result = run_histo("train", "--resume", run)
     assert result.exit_code == 0, result.output
-    assert result.stdout.count("done before") == 1
+    assert result.stdout.count("already finished") == 1
     again, before = (read_predictions(place / "predictions.csv") for place in (run, folds))
     assert again.ids == before.ids
     assert np.array_equal(again.probabilities, before.probabilities)

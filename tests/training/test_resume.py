@@ -84,7 +84,7 @@ def test_of_two_processes_on_one_run_the_second_is_told(cut):
 def test_ctrl_c_checkpoints_and_says_how_to_go_on(cut):
     run, said = cut
     assert said.read_text().startswith("130 error: stopped in epoch ")
-    assert said.read_text().endswith(f"(to go on: histo train --resume {run})\n")
+    assert said.read_text().endswith(f"(to resume: histo train --resume {run})\n")
     assert len(said.read_text().splitlines()) == 1
     checkpoint = Checkpoint.read(run / "checkpoint")
     assert checkpoint
@@ -103,7 +103,7 @@ def test_a_run_goes_on_and_ctrl_c_twice_stops_it_at_once(cut, tmp_path):
     words = [sys.executable, "-W", "ignore", "-m", "histo", "train", "--resume", str(run)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
-    assert any("going on in epoch" in line for line in process.stdout)
+    assert any("resuming in epoch" in line for line in process.stdout)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.005)
@@ -129,7 +129,7 @@ def test_a_scheduler_asks_once_and_a_second_time_interrupts(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--epochs", 300), "epochs 200, not 300: its schedule is planned for that"),
+        (("--epochs", 300), "epochs 200, not 300: the learning rate schedule depends on it"),
         (("--seed", 1), "seed 0, not 1"),
         (("--batch-size", 8), "batch_size 16, not 8"),
         (("--augment", "none"), "augment stain, not none"),
@@ -202,7 +202,8 @@ def test_other_versions_than_the_run_began_with_are_said(tmp_path, capsys):
     record_resumed(RunFolder(tmp_path), torch.device("cpu"), Screen())
     said = capsys.readouterr().out
     assert said == (
-        f"note: the run may end a little differently: torch 1.0 then, {version('torch')} now\n"
+        f"note: results may differ slightly from an uninterrupted run: "
+        f"torch 1.0 at the start, {version('torch')} now\n"
     )
 
 

@@ -1,1 +1,1 @@
-"""A verb a module: each calls the layers below, then says what came of it."""
+"""One module per command: each calls the layers below and prints the result."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,14 @@ from histo.data.check import quality
 from histo.data.check.colour import MEAN, SD, Colours, judge_colours
 from histo.data.check.duplicates import ALIKE, equal_sets, near_sets
 from histo.data.check.finding import Finding
-from histo.data.check.inspect import inspect_files, match_labels
-from histo.data.check.suspects import balance, duplicate_findings, group_findings, quality_findings
+from histo.data.check.inspect import files_of_rows, inspect_files, match_labels
+from histo.data.check.suspects import (
+    balance,
+    duplicate_findings,
+    group_findings,
+    quality_findings,
+    split_findings,
+)
 from histo.data.check.tables import (
     CheckedFiles,
     file_findings,
@@ -25,7 +31,10 @@ from histo.data.check.tables import (
 )
 from histo.data.corrections import correct_labels
 from histo.data.decode import read_patch, thumbnail_jpeg
+from histo.data.folders import NO_GROUPS, Rule, without_test
 from histo.data.groups import read_groups
+from histo.data.ids import IdLookup
+from histo.data.label_table import read_labelled_folders
 from histo.data.labels import Row, make_vocab, read_labels
 from histo.data.patch_files import PatchIndex
 from histo.data.store import store_bytes, store_folder
@@ -71,18 +80,14 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     """
     screen = screen_of(progress)
     config = CheckConfig(data=Path(data), **settings)
-    rows = read_labels(
-        config.labels_csv, config.id_column, config.label_column, config.split_column
-    )
-    rows, _ = correct_labels(rows, config, screen)
-    unit, groups = read_groups(config.groups, config.id_column) if config.groups else ("", None)
-    index = PatchIndex(config.images_folder)
+    read = read_listed(config, screen)
+    rows, index = read.rows, read.index
     open_folder(config.out)
     check_folders(config.write_exclusions)
-    listed = match_labels(index, rows, groups, unit)
+    listed = match_labels(index, rows, read.files, read.groups, read.unit)
     files = CheckedFiles(inspect_files(index.paths, screen), listed, config)
     tables = [
-        *label_findings(rows, config),
+        *label_findings(rows, read.files, config),
         *file_findings(files),
         *size_findings(files),
         *sha1_findings(files),
@@ -90,16 +95,16 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     found = [finding for finding in [*tables, *suspects(files, screen)] if finding.count]
     found.sort(key=lambda finding: not finding.fatal)
     colours = judge_colours(files.inspected.statistics[files.inspected.readable])
-    classes = class_rows(rows)
+    classes = class_rows(rows, read.files)
     checked = describe(files, rows, classes, colours, found)
     for finding in found:
         say(finding, screen)
     say_rest(checked, classes, screen)
 
-    def read(name: str) -> bytes:
+    def picture(name: str) -> bytes:
         return thumbnail_jpeg(read_patch(index.folder / name))
 
-    page = write_findings(config.out, found, checked, read)
+    page = write_findings(config.out, found, checked, picture)
     if config.write_exclusions:
         write_exclusions(config.write_exclusions, config.id_column, found, screen)
     fatal = sum(finding.fatal for finding in found)
@@ -108,6 +113,42 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     if not fatal:
         screen.say(f"{data} is ready to train on" + (f" ({counted(notes, 'note')})" * bool(notes)))
     return CheckResult(page, found, notes)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The labelled rows, the file of each, and the files and groups they are matched to."""
+
+    rows: list[Row]
+    files: list[str | None]
+    index: PatchIndex
+    unit: str
+    """what a group is"""
+    groups: IdLookup | None
+
+
+def read_listed(config: CheckConfig, screen: Screen) -> Listed:
+    """What the label CSV, or the folders, list; the table of groups too where one is given."""
+    if config.label_table is None:
+        found = read_labelled_folders(config, screen)
+        found = without_test(found, config.images_folder, screen)
+        rows, index, unit = found.rows, PatchIndex(config.images_folder, found.paths), found.unit
+    else:
+        columns = (config.id_column, config.label_column, config.split_column)
+        rows = read_labels(config.label_table, *columns, screen.say)
+        index, unit = PatchIndex(config.images_folder), ""
+    source = config.label_table or config.images_folder
+    rows, _ = correct_labels(rows, config, source, screen)
+    files = files_of_rows(index, rows)
+    groups = None
+    if config.groups:
+        unit, groups = read_groups(config.groups, config.id_column)
+    elif config.label_table is not None and config.group_from not in (None, NO_GROUPS):
+        rule = Rule.parse(config.group_from, "group_from")
+        unit = rule.unit
+        named = zip(rows, files, strict=True)
+        rows = [replace(row, group=rule.read(file or "") or "") for row, file in named]
+    return Listed(rows, files, index, unit, groups)
 
 
 def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
@@ -124,6 +165,7 @@ def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
         *duplicate_findings(files, [readable[rows] for rows in near], near=True),
         *quality_findings(files),
         *group_findings(files),
+        *split_findings(files),
     ]
 
 
@@ -184,9 +226,11 @@ def say_rest(checked: Checked, classes: Sequence[Sequence[str]], screen: Screen)
     screen.say(f"store: {checked.facts['store']}")
 
 
-def class_rows(rows: Sequence[Row]) -> list[list[str]]:
+def class_rows(rows: Sequence[Row], files: Sequence[str | None]) -> list[list[str]]:
     """Patches of each class, forty classes at most."""
-    counts = Counter({row.id: row.label for row in rows}.values())
+    counts = Counter(
+        {file or row.id: row.label for row, file in zip(rows, files, strict=True)}.values()
+    )
     return [["label", "patches", "share"]] + [
         [name, f"{counts[name]:,}", f"{100 * counts[name] / counts.total():.1f} %"]
         for name in make_vocab(list(counts))[:40]

@@ -16,36 +16,36 @@ from histo.run.predictions import Predictions
 from histo.screen import Progress, Screen, counted, screen_of
 
 Value = float | None
-"""A metric; None where the patches do not define it."""
+"""A metric; None if it is undefined for the patches."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of B less that of A, and its paired 95 % interval."""
+    """A metric of B minus that of A, and its paired 95 % interval."""
 
     value: Value
     interval: tuple[float, float] | None
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Whether the interval excludes zero."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Metrics by name of A and of B on the patches both have, and their differences."""
+    """Metrics of A and of B by name, on the patches that both have, and their differences."""
 
     patches: int
     unit: str
-    """what the bootstrap draws"""
+    """what the bootstrap resamples"""
     units: int
     a: dict[str, Value]
     b: dict[str, Value]
     difference: dict[str, Difference]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The comparison as plain JSON values."""
         return {
             "patches": self.patches,
             "unit": self.unit,
@@ -69,8 +69,8 @@ def compare(
 ) -> Comparison:
     """Compare two run folders or predictions tables, A and B, on the patches that both have.
 
-    `groups` is `CSV[:column]`, over which the bootstrap draws; `out` gets the figures as JSON.
-    Raises HistoError where the tables have no patch or not the same classes in common.
+    `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON.
+    Raises HistoError if the tables have no common patch, or different classes.
     """
     screen, places = screen_of(progress), (Path(first), Path(second))
     one, two = (read_table(place) for place in places)
@@ -79,7 +79,7 @@ def compare(
     result = difference_of(a, b, unit, names, screen)
     screen.say(f"A: {first}\nB: {second}")
     left = len(one.ids) + len(two.ids) - 2 * len(a.ids)
-    apart = f"; {left:,} that only one has are left out" if left else ""
+    apart = f"; {left:,} in only one of them are left out" if left else ""
     screen.say(
         f"{counted(result.patches, 'patch')} in both{apart}. 95 % interval of the difference, paired, "
         f"bootstrap over {counted(result.units, unit)}"
@@ -116,7 +116,7 @@ def difference_of(
 
 
 def defined(value: Any) -> Value:
-    """A metric, None where the patches do not define it."""
+    """A metric; None if it is undefined for the patches."""
     return None if np.isnan(value) else float(value)
 
 
@@ -168,7 +168,7 @@ def pair(
 def groups_for(
     given: str | None, ids: list[str], places: tuple[Path, Path]
 ) -> tuple[str, list[str] | None]:
-    """What a group is called, and the group of each id: as given, or as either run knows them."""
+    """The name of the groups, and the group of each id: as given, or from either run."""
     if given:
         from histo.data.groups import groups_of
 

@@ -23,7 +23,7 @@ from histo.errors import HistoError
 from histo.screen import Progress, Screen, screen_of
 
 PATCHES, EPOCHS, CROP, SEED = 1500, 5, 64, 20
-"""Trained from nothing, on the centre 64x64 px: what two cores learn in two minutes."""
+"""Trained without pretrained weights on the centre 64x64 px: two minutes on two cores."""
 
 
 def demo(
@@ -36,7 +36,7 @@ def demo(
 ) -> Path:
     """Draw patches into `folder`, then check, train, interpret, export and predict them.
 
-    Returns the folder. Raises HistoError where something is in it already.
+    Returns the folder. Raises HistoError if it is not empty.
     """
     folder, screen = Path(folder), screen_of(progress)
     if folder.exists() and any(folder.iterdir()):
@@ -55,7 +55,7 @@ def demo(
 
 
 def draw_patches(folder: Path, count: int, test: int, screen: Screen) -> None:
-    """The synthetic patches to train on and to test, and how far mean colour goes on them."""
+    """Draw the patches to train and to test on, and print what mean colour alone achieves."""
     try:
         write_dataset(folder / "data", count, SEED, screen)
         write_dataset(folder / "data", test, SEED + 1, screen, labels=False)
@@ -63,12 +63,14 @@ def draw_patches(folder: Path, count: int, test: int, screen: Screen) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     colour = mean_colour_auc(max(40, test))
-    screen.say(f"{count:,} synthetic patches in {folder / 'data'}, drawn by histo, of no patient")
+    screen.say(
+        f"{count:,} synthetic patches in {folder / 'data'}, drawn by histo, not from patients"
+    )
     screen.say(f"by mean colour alone, a logistic regression reaches AUC {colour:.3f} on them")
 
 
 def run_commands(folder: Path, training: dict[str, Any], screen: Screen) -> None:
-    """The way from patches to predictions, each step said as a user would type it."""
+    """Run each step from patches to predictions, printed as the command that a user would type."""
     data, run, table = folder / "data", folder / "run", folder / "predictions.csv"
     options = "".join(
         f" --{name.replace('_', '-')}" + ("" if value is True else f" {value}")
@@ -83,7 +85,7 @@ def run_commands(folder: Path, training: dict[str, Any], screen: Screen) -> None
     screen.say(f"\n$ histo export {run}")
     bundle = export(run, progress=screen)
     screen.say(f"\n$ histo predict {bundle} {data / 'test'} --out {table}")
-    predict_to(bundle, data / "test", table, screen)
+    predict_to(bundle, [data / "test"], table, screen)
 
 
 def unseen_auc(folder: Path) -> float:
@@ -98,7 +100,7 @@ def unseen_auc(folder: Path) -> float:
 
 
 def mean_colour_auc(count: int) -> float:
-    """How far mean colour goes: the AUC of a logistic regression on other synthetic patches."""
+    """The AUC of a logistic regression on mean colour, on other synthetic patches."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

@@ -1,7 +1,7 @@
 """`histo doctor`: what this machine has for histo, and the fix for each thing that is wrong.
 
-Nothing here is imported that may be broken: a process of its own tries each package. The output is
-what a bug report pastes: it names no user, no host and no folder.
+Packages that may be broken are each imported in a separate process. The output is meant for bug
+reports: it names no user, host or folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from histo.screen import Progress, screen_of
 
 HOST = "download.pytorch.org"
 SECONDS = 300
-"""After this long a package that is still loading counts as broken."""
+"""Seconds after which a package that is still loading counts as broken."""
 LITTLE_MEMORY = 4e9
 LITTLE_DISK = 2e9
 BOTH = "install the two together, from one index: pip install --force-reinstall torch torchvision"
@@ -49,7 +49,7 @@ PACKAGES = {
     "PIL.Image": "pillow",
     "h5py": "h5py",
 }
-"""What histo imports, and how pip calls it."""
+"""Packages that histo imports, and their names for pip."""
 LOADS = (
     "import json, sys, {0}\nfacts = {{'version': sys.modules['{0}'.split('.')[0]].__version__}}\n"
 )
@@ -72,7 +72,7 @@ facts["cached"] = os.path.isfile(os.path.join(torch.hub.get_dir(), "checkpoints"
 
 @dataclass(frozen=True)
 class Probe:
-    """One line of the output, the fix where it tells of a fault, and whether training fails by it."""
+    """One line of the output, the fix if it reports a fault, and whether training then fails."""
 
     name: str
     found: str
@@ -81,11 +81,11 @@ class Probe:
 
 
 PackageFacts = dict[str, Any]
-"""What a package says of itself: `version` and more, or `error` where it does not load."""
+"""Facts about a package: `version` and more, or `error` if it does not load."""
 
 
 def doctor(*, progress: Progress = False) -> list[Probe]:
-    """Look at what this machine has for histo, say it, and return it."""
+    """Examine this machine, print what it has for histo, and return it."""
     screen = screen_of(progress)
     tried = prefetch(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
     seen = screen.track(zip(PACKAGES, tried, strict=True), "loading packages", len(PACKAGES))
@@ -106,7 +106,7 @@ def doctor(*, progress: Progress = False) -> list[Probe]:
 
 
 def try_package(module: str) -> PackageFacts:
-    """What a package says of itself when a process of its own imports it."""
+    """Facts about a package, imported in a separate process."""
     code = LOADS.format(module) + MORE.get(module, "") + "print(json.dumps(facts))"
     try:
         done = subprocess.run(
@@ -120,7 +120,7 @@ def try_package(module: str) -> PackageFacts:
         )
         facts = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return {"error": f"no answer in {SECONDS} s, or none that can be read"}
+        return {"error": f"no readable answer within {SECONDS} s"}
     if facts is None:
         lines = done.stderr.strip().splitlines() or [f"it ends with status {done.returncode}"]
         return {"error": public(lines[-1])}
@@ -136,7 +136,7 @@ def public(text: str) -> str:
 
 
 def machine() -> Iterator[Probe]:
-    """Python, memory, disk, and whether a run folder could be made here."""
+    """Python, memory, disk, and whether a run folder can be created here."""
     yield Probe("histo", __version__)
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     yield Probe("Python", f"{platform.python_version()}, {system}, {ranks.cores()} cores")
@@ -148,7 +148,7 @@ def machine() -> Iterator[Probe]:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of memory in all and free, the container's bound observed; zeros where it isn't told."""
+    """Total and free bytes of memory, within the container's limit; zeros if unknown."""
     found = {}
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -163,7 +163,7 @@ def memory() -> tuple[int, int]:
 
 
 def writable() -> Probe:
-    """Whether the current folder takes a file, and how much more."""
+    """Whether the current folder can be written to, and its free space."""
     try:
         with tempfile.TemporaryFile(dir=Path()):
             free = shutil.disk_usage(Path()).free
@@ -192,7 +192,7 @@ def package(module: str, facts: PackageFacts) -> Probe:
 
 
 def match(packages: dict[str, PackageFacts]) -> Iterator[Probe]:
-    """Whether torch and torchvision are of one make, by their versions."""
+    """Whether torch and torchvision belong together, by their versions."""
     torch, vision = (packages[name].get("version", "") for name in ("torch", "torchvision"))
     wanted = ""
     with suppress(metadata.PackageNotFoundError):
@@ -208,7 +208,7 @@ def match(packages: dict[str, PackageFacts]) -> Iterator[Probe]:
 
 
 def device(torch: PackageFacts) -> Probe:
-    """What training would run on, and whether a GPU lies idle beside it."""
+    """The device that training would use, and whether there is a GPU that it cannot use."""
     if "error" in torch:
         return Probe("device", "unknown without torch")
     drivers = nvidia()
@@ -228,7 +228,7 @@ def device(torch: PackageFacts) -> Probe:
 
 
 def nvidia() -> str:
-    """The NVIDIA driver's version, as its own tool says; nothing where there is none."""
+    """The NVIDIA driver's version, as nvidia-smi reports it; empty if there is none."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
@@ -248,11 +248,11 @@ def weights(torchvision: PackageFacts) -> Probe:
 
 
 def reachable() -> bool:
-    """Whether the host of the weights answers, be it with an error page."""
+    """Whether the host of the weights answers, even with an error page."""
     try:
         with urlopen(Request(f"https://{HOST}/", method="HEAD"), timeout=5):
             return True
     except HTTPError:
         return True
-    except Exception:  # no name, no route, a proxy that says no: all one here
+    except Exception:  # no name, no route, a proxy that refuses
         return False

@@ -1,4 +1,4 @@
-"""`histo.draw_patches`: synthetic patches, to try histo on where there are no others."""
+"""`histo.draw_patches`: synthetic patches, to try histo without data."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def draw_patches(
     """Draw synthetic patches into a new folder, laid out as Kaggle's; returns the folder.
 
     `patches` in train/ with train_labels.csv, `test` others in test/ with test_labels.csv, half of
-    each with label 1; of `side` px. They look like stained tissue and are of no patient. Raises
-    HistoError where the folder is not empty.
+    each with label 1; of `side` px. They look like stained tissue and are not from patients.
+    Raises HistoError if the folder is not empty.
     """
     folder, screen = Path(folder), screen_of(progress)
     if folder.exists() and any(folder.iterdir()):

@@ -20,8 +20,9 @@ from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
 from histo.data.decode_ahead import decode_batches
 from histo.data.groups import groups_of
-from histo.data.labels import Row, read_labels, without_repeats
-from histo.data.patch_files import PatchIndex
+from histo.data.label_table import LabelTable, find_groups, read_labelled
+from histo.data.labels import Row
+from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
@@ -29,7 +30,13 @@ from histo.model.card import short_digests
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder, write_split
-from histo.run.predictions import PROBABILITY, prediction_columns, write_predictions
+from histo.run.predictions import (
+    PROBABILITY,
+    SKIPPED,
+    prediction_columns,
+    write_predictions,
+    write_skipped,
+)
 from histo.run.split import Leak, Split
 from histo.screen import Advance, Progress, Screen, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
@@ -37,16 +44,16 @@ from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 
 COLUMNS = ("id", "label", "group", "sha1", "seen")
-"""Of a part, before the probabilities; `seen` is 1 where the model was trained or chosen on it."""
+"""Columns of a part before the probabilities; `seen` is 1 if the model was trained or chosen on it."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The patches to evaluate on, a row each; `groups` are blank where none are known."""
+    """The patches to evaluate on, one row each; `groups` are blank if unknown."""
 
     rows: list[Row]
     groups: list[str]
-    paths: Sequence[Path]
+    paths: PatchFiles
     unit: str
     """what a group is"""
 
@@ -60,16 +67,21 @@ def evaluate(
     images: str | Path | None = None,
     id_column: str = DataConfig.id_column,
     label_column: str = DataConfig.label_column,
+    label_from: str | None = None,
+    group_from: str | None = None,
     groups: str | Path | None = None,
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     progress: Progress = False,
 ) -> Run:
     """Predict the labelled patches in `data` and return the run that holds the table.
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
-    `groups` is `CSV[:column]`; `tta` averages the eight D4 views. Raises HistoError.
+    `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `skip_bad`
+    leaves patches out that cannot be read or have another size, and lists them in the run's
+    skipped.csv. Raises HistoError.
     """
     done = evaluate_to(
         Path(bundle),
@@ -80,10 +92,13 @@ def evaluate(
         images=Path(images) if images else None,
         id_column=id_column,
         label_column=label_column,
+        label_from=label_from,
+        group_from=group_from,
         groups=str(groups) if groups else None,
         tta=tta,
         device=device,
         batch_size=batch_size,
+        skip_bad=skip_bad,
     )
     if done is None:
         raise HistoError("only the first process of a launch has the run")
@@ -100,11 +115,21 @@ def evaluate_to(
     images: Path | None = None,
     id_column: str = DataConfig.id_column,
     label_column: str = DataConfig.label_column,
+    label_from: str | None = None,
+    group_from: str | None = None,
     shard: Shard | None = None,
     **how: Any,
 ) -> RunFolder | None:
     """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes."""
-    config = DataConfig(data, labels, images, id_column, label_column)
+    config = DataConfig(
+        data,
+        labels,
+        images,
+        id_column,
+        label_column,
+        label_from=label_from,
+        group_from=group_from,
+    )
     done = evaluate_share(bundle, config, out, screen, shard=shard, **how)
     if isinstance(done, Part):
         screen.say(part_line(done.shard, whole_path(done.path), done.expected))
@@ -122,6 +147,7 @@ def evaluate_share(
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
@@ -133,11 +159,11 @@ def evaluate_share(
         check_new(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
-    patches = read_labelled(config, predictor.card, groups)
+    patches = read_patches(config, predictor.card, groups, screen)
     trained = predictor.files.trained_on()
     if trained is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
-    facts = facts_of(predictor, patches, tta, batch_size)
+    facts = facts_of(predictor, patches, tta, batch_size, skip_bad)
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
@@ -157,48 +183,52 @@ def evaluate_share(
 
 
 def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """The run of parts that are all there, which are then removed."""
+    """Write the run from its complete parts, and remove those."""
     run = write_run(parts, out)
     for one in parts:
         one.remove()
     return run
 
 
-def facts_of(predictor: Predictor, patches: Labelled, tta: bool, batch_size: int) -> TableFacts:
+def facts_of(
+    predictor: Predictor, patches: Labelled, tta: bool, batch_size: int, skip_bad: bool
+) -> TableFacts:
     """What the rows of this evaluation have in common."""
-    rows = zip(patches.paths, patches.rows, patches.groups, strict=True)
+    rows = zip(patches.paths.names, patches.rows, patches.groups, strict=True)
     return TableFacts(
         command="evaluate",
         bundle=predictor.files.fingerprint(),
         patches=len(patches.rows),
-        names=fingerprint(f"{path.name}\0{row.label}\0{group}" for path, row, group in rows),
+        names=fingerprint(f"{name}\0{row.label}\0{group}" for name, row, group in rows),
         columns=[*COLUMNS, *prediction_columns(predictor.vocab)],
         batch_size=batch_size,
         tta=tta,
         raw=False,
         engine=predictor.engine.name,
+        skip_bad=skip_bad,
     )
 
 
-def read_labelled(config: DataConfig, card: ModelCard, groups: str | None) -> Labelled:
+def read_patches(
+    config: DataConfig, card: ModelCard, groups: str | None, screen: Screen
+) -> Labelled:
     """The labelled patches, their labels checked against the bundle's classes."""
-    rows, _ = without_repeats(
-        read_labels(config.labels_csv, config.id_column, config.label_column), config.labels_csv
-    )
-    check_labels(rows, card.vocab, config.labels_csv)
-    unit, names = "", [""] * len(rows)
+    table = read_labelled(config, screen, training=False)
+    check_labels(table, card.vocab)
     if groups:
-        unit, names = groups_of(groups, (row.id for row in rows), config.id_column)
-    paths = PatchIndex(config.images_folder).locate(rows, config.labels_csv)
-    return Labelled(rows, names, paths, unit)
+        unit, names = groups_of(groups, (row.id for row in table.rows), config.id_column)
+    else:
+        unit, found = find_groups(config, table)
+        names = found or [""] * len(table.rows)
+    return Labelled(table.rows, names, table.paths, unit)
 
 
-def check_labels(rows: list[Row], vocab: list[str], table: Path) -> None:
+def check_labels(table: LabelTable, vocab: list[str]) -> None:
     """Every label must be a class of the model."""
-    for row in rows:
+    for row in table.rows:
         if row.label not in vocab:
             raise HistoError(
-                f"{table.name}, line {row.line}: label {row.label!r} is no class of the bundle "
+                f"{table.place(row)}: label {row.label!r} is not a class of the bundle "
                 f"({', '.join(vocab[:8])})"
             )
 
@@ -206,14 +236,14 @@ def check_labels(rows: list[Row], vocab: list[str], table: Path) -> None:
 def settings_of(
     bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, known: bool
 ) -> dict[str, Any]:
-    """What the run's config.json will say; `known`: whether the bundle says its training set."""
+    """The content of the run's config.json; `known`: whether the bundle records its training set."""
     at = np.array([[1 - card.threshold, card.threshold]])
     threshold = float(apply_temperature(at, card.temperature)[0, 1])
     return {
         "bundle": str(bundle),
         "arch": card.arch,
         "data": str(config.data),
-        "labels": str(config.labels_csv),
+        "labels": str(config.label_table or ""),
         "images": str(config.images_folder),
         "crop": card.crop,
         "size": card.size,
@@ -234,32 +264,40 @@ def write_rows(
     """Predict the patches whose rows are not in the table yet."""
     at, end = table.part.block.start + table.rows, table.part.block.stop
     facts = table.part.facts
-    batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size)
-    for files, pixels, sha1 in batches:
-        probabilities = predictor.predict(pixels, facts.tta).probabilities
-        seen = np.isin(short_digests(sha1), [] if trained is None else trained).astype(int)
-        table.add(
-            [
-                [
-                    patches.rows[at + i].id,
-                    patches.rows[at + i].label,
-                    patches.groups[at + i],
-                    sha1[i],
-                    str(seen[i]),
-                    *(f"{value:.9g}" for value in probabilities[i]),
-                ]
-                for i in range(len(files))
-            ]
-        )
-        at += len(files)
-        advance(len(files))
+    batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size, facts.skip_bad)
+    known = np.empty(0, np.uint64) if trained is None else trained
+    for batch in batches:
+        probabilities = None
+        if batch.sha1:
+            probabilities = predictor.predict(batch.pixels, facts.tta).probabilities
+        seen = np.isin(short_digests(batch.sha1), known).astype(int)
+        places, rows = batch.places(), []
+        for place in range(len(batch.paths)):
+            row, group = patches.rows[at + place], patches.groups[at + place]
+            if probabilities is None or place in batch.bad:
+                values = ["", batch.bad[place], *[""] * len(predictor.vocab)]
+            else:
+                n = places[place]
+                values = [batch.sha1[n], str(seen[n]), *(f"{p:.9g}" for p in probabilities[n])]
+            rows.append([row.id, row.label, group, *values])
+        table.add(rows)
+        at += len(batch.paths)
+        advance(len(batch.paths))
 
 
 def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """The run folder of an evaluation of which all parts are there."""
+    """Write the run folder of an evaluation whose parts are complete."""
     facts, settings = parts[0].facts, dict(parts[0].settings)
     text = b"".join(joined_bytes(parts)).decode()
-    _, *rows = csv.reader(io.StringIO(text, newline=""))
+    _, *every = csv.reader(io.StringIO(text, newline=""))
+    rows = [row for row in every if row[COLUMNS.index("sha1")]]
+    skipped = {
+        row[0]: row[COLUMNS.index("seen")] for row in every if not row[COLUMNS.index("sha1")]
+    }
+    if not rows:
+        raise HistoError(
+            f"none of {len(every):,} patches can be used: {next(iter(skipped.values()))}"
+        )
     seen = sum(row[COLUMNS.index("seen")] == "1" for row in rows)
     split = Split.read(settings["split"])
     if seen:
@@ -284,5 +322,6 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
     vocab = [name.removeprefix(PROBABILITY) for name in facts.columns[len(COLUMNS) :]]
     table = zip(*([float(value) for value in column] for column in columns), strict=True)
     write_predictions(run.predictions, ids, labels, table, vocab)
+    write_skipped(run.path / SKIPPED, skipped)
     run.mark_finished()
     return run

@@ -14,7 +14,7 @@ from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Progress, Screen, screen_of
 
 NOT_IN_CARD = ("confusion_matrix", "calibration", "split", "unit", "units")
-"""Metrics that a card leaves out; of many classes the matrix would be most of it."""
+"""Metrics that a card leaves out; the confusion matrix of many classes would dominate it."""
 
 
 def export(
@@ -57,7 +57,7 @@ def export(
 
 
 def new_folder(out: Path) -> Path:
-    """The folder of a bundle; HistoError where something else is in it."""
+    """The folder for a bundle; HistoError if it has other content."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise HistoError(f"{out} exists and is not empty", "give another {out}")
     return out
@@ -76,7 +76,7 @@ def load_model(run: RunFolder, card: ModelCard) -> Any:
 
 
 def facts_of(run: RunFolder, table: Predictions) -> dict[str, Any]:
-    """What the card says beside what is needed to use the model."""
+    """Facts of the card that are not needed to use the model."""
     from histo.report.compute import compute_metrics
 
     environment = read_json(run.environment)

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from histo.run.gradcam import GradCam
 
 TO_REPEAT = (
-    *("data", "labels", "images", "split_column", "groups", "exclude", "corrections"),
+    *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
     *(
-        "valid_pct",
-        "crop",
+        "corrections",
         "size",
+        "id_column",
+        "label_column",
+        "allow_leak",
+        "folds",
+        "compile",
         "augment",
         "arch",
         "weights",
@@ -76,7 +80,7 @@ def interpret(
 ) -> Report:
     """Write the report of a run folder, or of any predictions table, and return it.
 
-    `out` is the report's folder, RUN/report by default; `images` is where the patches are, if they
+    `out` is the report's folder, RUN/report or `report` beside a table by default; `images` is where the patches are, if they
     have moved; `groups` is `CSV[:column]`, the slide or patient of each patch; `sensitivity` or
     `specificity` (0 to 1) asks for the threshold that reaches it; `centre` is the side in px of the
     part of a patch that decides its label, 0 for none. Raises HistoError.
@@ -125,7 +129,7 @@ def metrics_of(run: RunFolder) -> Metrics:
 
 
 def gradcam_of(run: RunFolder) -> GradCam | None:
-    """Where the model of a run looked, or those of its folds; None where that was not kept."""
+    """The Grad-CAM maps of a run, or of its folds; None if it has none."""
     from histo.run.gradcam import concatenate, read_gradcam
 
     folds = run.settings().get("folds") or 0
@@ -135,9 +139,9 @@ def gradcam_of(run: RunFolder) -> GradCam | None:
 
 
 def choose_centre(given: int | None, gradcam: GradCam, resized: bool) -> int:
-    """The centre as given, else as such patches have it; 0 where none is known or maps are too coarse.
+    """The given centre, or the default for such patches; 0 if there is none or maps are too coarse.
 
-    A map of 2x2 cells has a quarter of each cell in the centre, whatever it shows.
+    In a map of 2x2 cells, the centre always covers a quarter of each cell.
     """
     from histo.report.gradcam import centre_of
 
@@ -156,7 +160,7 @@ def choose_centre(given: int | None, gradcam: GradCam, resized: bool) -> int:
 
 
 def describe_run(run: RunFolder, table: Predictions) -> Subject:
-    """What a run folder says about its table."""
+    """The subject of a report, from a run folder."""
     from histo.report.subject import Subject
 
     settings, environment = run.settings(), read_json(run.environment)
@@ -178,24 +182,24 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
 def facts_of(
     run: RunFolder, settings: dict[str, Any], environment: dict[str, Any], count: int
 ) -> dict[str, str]:
-    """Which model was judged on what, trained on what, and when."""
+    """The model, the patches it was trained and evaluated on, and when."""
     sides = [row["split"] for row in run.read_split()]
     data = Path(settings["data"]).name
     if "bundle" in settings:
         facts = {
             "model": f"the bundle {settings['bundle']}, {settings['arch']}",
-            "judged on": f"{count:,} patches of {data}",
+            "evaluated on": f"{count:,} patches of {data}",
         }
     else:
         facts = {
             "model": f"{settings['arch']}, starting weights: {Path(settings['weights']).name}",
             "trained on": f"{sides.count('train'):,} patches of {data}",
-            "judged on": f"{count:,} patches kept apart, which also chose the epoch kept",
+            "evaluated on": f"{count:,} validation patches, which also selected the best epoch",
         }
         if settings.get("folds"):
             facts["trained on"] = f"{len(sides):,} patches of {data}, in {settings['folds']} folds"
-            facts["judged on"] = (
-                "the same patches, each by the model not trained on it, whose epoch it helped choose"
+            facts["evaluated on"] = (
+                "the same patches, each by the model not trained on it, whose epoch it helped select"
             )
     facts["when and where"] = f"{environment['started'][:10]}, on {environment['device']}"
     return facts
@@ -212,7 +216,7 @@ def with_groups(subject: Subject, table: Predictions, given: str) -> Subject:
 def patch_reader(
     run: RunFolder | None, images: Path | None
 ) -> Callable[[Sequence[str]], list[Any]] | None:
-    """What reads the patches of a table by id; None where it is not known where they are."""
+    """A function that reads patches by id; None if their folder is unknown."""
     settings = run.settings() if run else {}
     folder = images or (Path(settings["images"]) if settings.get("images") else None)
     if folder is None:

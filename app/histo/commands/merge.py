@@ -9,7 +9,7 @@ from histo.commands.evaluate import write_run
 from histo.commands.runs import Run
 from histo.errors import HistoError
 from histo.files.writing import check_folders
-from histo.run.predictions import write_submission
+from histo.run.predictions import move_skipped, write_submission
 from histo.screen import Progress, counted, screen_of
 from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
@@ -24,7 +24,7 @@ def merge(
 ) -> Path | Run:
     """Join the parts of a prediction, files or a folder of them, once all are there.
 
-    Returns the path of the table, or the run of an evaluation. The bytes are those that one
+    Returns the path of the table, or the run of an evaluation. The files equal those that one
     process would have written. `submission` also gets Kaggle's `id,label`. Raises HistoError.
     """
     given = [parts] if isinstance(parts, str | Path) else parts
@@ -36,7 +36,7 @@ def merge(
         screen_of(progress).say(f"predictions: {table} ({rows})")
         return table
     if submission:
-        raise HistoError("an evaluation makes no submission", "leave {submission} out")
+        raise HistoError("an evaluation has no submission", "leave {submission} out")
     whole = whole_path(found[0].path).with_suffix("")
     return Run(write_run(found, place or whole).path)
 
@@ -48,6 +48,8 @@ def join_table(parts: Sequence[Part], out: Path | None, submission: Path | None)
     if submission is not None and len(parts[0].facts.columns) != 4:
         raise HistoError("a submission needs two classes; these parts have another number")
     join(parts, out)
+    if parts[0].facts.skip_bad:
+        move_skipped(out)
     if submission is not None:
         write_submission(out, submission)
     return out

@@ -7,15 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from histo.config import PREDICT_BATCH, check_setting
-from histo.data.labels import Row, check_id, read_rows
-from histo.data.patch_files import PatchIndex, list_patches
+from histo.data.decode_ahead import DecodedBatch, decode_batches
+from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.writing import check_folders
-from histo.run.predictions import prediction_columns, write_submission
+from histo.run.predictions import (
+    move_skipped,
+    prediction_columns,
+    skipped_path,
+    skipped_row,
+    write_submission,
+)
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, join, open_parts, part_line
 from histo.shards.shard import Shard
@@ -26,12 +34,13 @@ if TYPE_CHECKING:
 
     from histo.model.predictor import Calls
 
-Predicted = Iterator[tuple[Sequence[Path], "Calls"]]
+Predicted = Iterator[tuple[DecodedBatch, "Calls | None"]]
+"""Batches of files, and the calls of those that can be used; None where none can."""
 
 
 def predict(
     bundle: str | Path,
-    patches: str | Path,
+    patches: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "predictions.csv",
     submission: str | Path | None = None,
@@ -42,20 +51,22 @@ def predict(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
-    """Predict a patch, a folder of them, or the names in a CSV; returns the table.
+    """Predict patches, folders of them, or the names in a CSV, one or several; returns the table.
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
-    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out. Raises
-    HistoError.
+    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out;
+    `skip_bad` leaves patches out that cannot be read or have another size, and lists them in
+    `OUT.skipped.csv`. Raises HistoError.
     """
     import pandas as pd
 
     predict_to(
         Path(bundle),
-        Path(patches),
+        [Path(one) for one in ([patches] if isinstance(patches, str | Path) else patches)],
         Path(out),
         screen_of(progress),
         submission=Path(submission) if submission else None,
@@ -66,13 +77,15 @@ def predict(
         raw=raw,
         device=device,
         batch_size=batch_size,
+        skip_bad=skip_bad,
     )
+    ranks.barrier()  # the first process of a launch joins the parts of all
     return pd.read_csv(out, dtype={"id": str, "predicted": str}, keep_default_na=False)
 
 
 def predict_to(
     bundle: Path,
-    patches: Path,
+    patches: Sequence[Path],
     out: Path,
     screen: Screen,
     *,
@@ -80,36 +93,26 @@ def predict_to(
     id_column: str = "id",
     shard: Shard | None = None,
     **how: Any,
-) -> None:
-    """`predict`, without reading the table again; `shard` makes a part of it for `histo merge`."""
-    paths = find_patches(patches, images, id_column)
-    count = write_predictions_table(bundle, paths, out, screen, shard=shard, **how)
+) -> int:
+    """`predict`, without reading the table again; returns how many patches were left out.
+
+    `shard` makes a part of the table for `histo merge`.
+    """
+    inputs = find_inputs(patches, images, id_column, screen)
+    count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
     if shard:
         screen.say(part_line(shard, out, count))
-    else:
-        screen.say(f"predictions: {out} ({counted(count, 'patch')})")
-
-
-def find_patches(patches: Path, images: Path | None, id_column: str) -> Sequence[Path]:
-    """The files meant: one, all of a folder, or the names in a CSV."""
-    if patches.is_dir():
-        paths = list_patches(patches)
-        if not paths:
-            raise HistoError(f"{patches} holds no TIF, PNG or JPEG")
-        return paths
-    if patches.suffix.lower() != ".csv":
-        if not patches.exists():
-            raise HistoError(f"no image, folder or CSV {patches}")
-        return [patches]
-    rows = [Row(name, "", line) for line, (name,) in read_rows(patches, [id_column])]
-    for row in rows:
-        check_id(row.id, f"{patches.name}, line {row.line}")
-    return PatchIndex(images or patches.parent).locate(rows, patches)
+        return 0
+    left_out = len(inputs) - count
+    screen.say(f"predictions: {out} ({counted(count, 'patch')})")
+    if left_out:
+        screen.say(f"left out: {skipped_path(out)} ({counted(left_out, 'patch')})")
+    return left_out
 
 
 def write_predictions_table(
     bundle: Path,
-    paths: Sequence[Path],
+    inputs: Inputs,
     out: Path,
     screen: Screen,
     *,
@@ -119,69 +122,99 @@ def write_predictions_table(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> int:
-    """Write `id, predicted, p_CLASS…` for each patch to `out`; returns how many.
+    """Write `id, predicted, p_CLASS…` for each patch to `out`; returns for how many.
 
     Memory does not grow with the number of patches. `shard` predicts its share alone, into a part
     for `histo merge`. The processes of a launcher take a share each, and the first joins them.
     """
     check_folders(out, submission)
     check_setting("batch_size", batch_size)
-    opened = open_model(bundle, trust_pickle, device, batch_size, tta, raw)
+    how = Settings(trust_pickle, device, batch_size, tta, raw, skip_bad)
+    opened = open_model(bundle, how)
     if submission is not None and len(opened.vocab) != 2:
         raise HistoError(f"a submission needs two classes; this model has {len(opened.vocab)}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     facts = TableFacts(
         command="predict",
         bundle=opened.fingerprint,
-        patches=len(paths),
-        names=fingerprint(path.name for path in paths),
+        patches=len(inputs),
+        names=fingerprint(inputs.ids),
         columns=["id", "predicted", *prediction_columns(opened.vocab)],
         batch_size=batch_size,
         tta=tta,
         raw=raw,
         engine=opened.engine,
+        skip_bad=skip_bad,
     )
     part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine)
-    write_part(part, opened, paths[part.block], screen)
-    if shard is None:
-        finish(part, out, submission)
-    return part.expected if shard else len(paths)
+    write_part(part, opened, inputs, screen)
+    if shard is not None:
+        return part.expected
+    return len(inputs) - finish(part, out, submission)
 
 
-def write_part(part: Part, opened: Opened, paths: Sequence[Path], screen: Screen) -> None:
+def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> None:
     """Write the rows of a part that are not there yet."""
+    paths, ids = inputs.paths[part.block], inputs.ids[part.block]
     with (
         open_table(part, paths, screen) as table,
         screen.bar("predicting", len(paths)) as advance,
     ):
         advance(table.rows)
-        for files, calls in opened.predict(paths[table.rows :]):
-            called = [opened.vocab[code] for code in calls.called.tolist()]
-            table.add(
-                [
-                    [file.stem, name, *(f"{p:.9g}" for p in row)]
-                    for file, name, row in zip(files, called, calls.probabilities, strict=True)
-                ]
-            )
-            advance(len(files))
+        for batch, calls in opened.predict(paths[table.rows :]):
+            mine = ids[table.rows : table.rows + len(batch.paths)]
+            table.add(rows_of(batch, mine, calls, opened.vocab))
+            advance(len(batch.paths))
 
 
-def finish(part: Part, out: Path, submission: Path | None) -> None:
-    """Make the parts of all processes, when they are there, the table."""
+def rows_of(
+    batch: DecodedBatch, ids: Sequence[str], calls: Calls | None, vocab: list[str]
+) -> list[list[str]]:
+    """The table's rows of a batch; those of patches that cannot be used hold the reason."""
+    places, rows = batch.places(), []
+    for place, name in enumerate(ids):
+        if calls is None or place in batch.bad:
+            rows.append(skipped_row(name, batch.bad[place], 2 + len(vocab)))
+        else:
+            n = places[place]
+            values = (f"{p:.9g}" for p in calls.probabilities[n])
+            rows.append([name, vocab[int(calls.called[n])], *values])
+    return rows
+
+
+def finish(part: Part, out: Path, submission: Path | None) -> int:
+    """Make the parts of all processes, when they are there, the table; returns how many are left out."""
     ranks.barrier()
     if ranks.rank() > 0:
-        return
+        return 0
+    left_out = 0
     if part.shard.of == 1:
+        left_out = move_skipped(out) if part.facts.skip_bad else 0
         part.json.unlink()
     else:
         parts = open_parts(part.shard.paths(out))
         join(parts, out)
+        left_out = move_skipped(out) if part.facts.skip_bad else 0
         for one in parts:
             one.remove()
     if submission is not None:
         write_submission(out, submission)
+    return left_out
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is opened and asked."""
+
+    trust_pickle: bool = False
+    device: str = "auto"
+    batch_size: int = PREDICT_BATCH
+    tta: bool = False
+    raw: bool = False
+    skip_bad: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,47 +228,51 @@ class Opened:
     predict: Callable[[Sequence[Path]], Predicted]
 
 
-def open_model(
-    bundle: Path, trust_pickle: bool, device: str, batch_size: int, tta: bool, raw: bool
-) -> Opened:
+def open_model(bundle: Path, how: Settings) -> Opened:
     """A bundle, or a trusted pickle."""
     if bundle.suffix == ".pkl":
-        return open_pickle(bundle, trust_pickle, device, batch_size, tta)
+        return open_pickle(bundle, how)
 
-    from histo.data.decode_ahead import decode_batches
     from histo.model.predictor import open_bundle
 
-    predictor = open_bundle(bundle, device)
+    predictor = open_bundle(bundle, how.device)
+
+    def predict_batch(batch: DecodedBatch) -> tuple[DecodedBatch, Calls | None]:
+        if not batch.sha1:
+            return batch, None
+        return batch, predictor.predict(batch.pixels, how.tta, how.raw)
 
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        batches = decode_batches(paths, predictor.fit, batch_size)
-        return prefetch(lambda part: (part[0], predictor.predict(part[1], tta, raw)), batches)
+        batches = decode_batches(paths, predictor.fit, how.batch_size, how.skip_bad)
+        return prefetch(predict_batch, batches)
 
     name, vocab = predictor.engine.name, predictor.vocab
     return Opened(vocab, name, predictor.files.fingerprint(), predict_files)
 
 
-def open_pickle(path: Path, trusted: bool, device: str, batch_size: int, tta: bool) -> Opened:
+def open_pickle(path: Path, how: Settings) -> Opened:
     """fastai's own learner, where the user trusts it."""
-    if not trusted:
+    if not how.trust_pickle:
         raise HistoError(
             f"{path} is a pickle, and loading one runs whatever code it holds",
             "give the bundle's folder instead",
             "{trust_pickle} if you made the file yourself",
         )
-    if tta:
+    if how.tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
-    if (
-        ranks.world_size() > 1
-    ):  # fastai would open_parts by itself, over processes that have not met
+    if how.skip_bad:
+        raise HistoError("leaving patches out needs a bundle, not a pickle", "leave {skip_bad} out")
+    if ranks.world_size() > 1:  # fastai's get_preds would gather over processes by itself
         raise HistoError("several processes need a bundle, not a pickle")
 
     from histo.model.pickled import PickledLearner
 
-    learner = PickledLearner.open(path, device)
+    learner = PickledLearner.open(path, how.device)
 
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        parts = (paths[i : i + batch_size] for i in range(0, len(paths), batch_size))
-        return ((part, learner.predict(part)) for part in parts)
+        nothing = np.empty((0, 0, 0, 3), np.uint8)  # fastai reads the files itself
+        for i in range(0, len(paths), how.batch_size):
+            part = paths[i : i + how.batch_size]
+            yield DecodedBatch(list(part), nothing, [], {}), learner.predict(part)
 
     return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files)

@@ -1,4 +1,4 @@
-"""What `histo.train` and `histo.evaluate` give in Python: a run, its tables, figures and learner."""
+"""The result of `histo.train` and `histo.evaluate`: a run, its tables, metrics and learner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Run:
     """A run folder: `Run("runs/resnet50-1")`, or what `train` and `evaluate` return.
 
-    Raises HistoError where the path is no run folder.
+    Raises HistoError if the path is not a run folder.
     """
 
     def __init__(self, path: str | Path, learner: Learner | None = None) -> None:
@@ -35,12 +35,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting by name, as config.json has it."""
+        """Every setting of config.json, by name."""
         return self.folder.settings()
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch: losses, accuracy, AUC, seconds, patches a second."""
+        """One row per epoch: losses, accuracy, AUC, seconds, patches a second."""
         import pandas as pd
 
         if not self.folder.history.is_file():
@@ -49,7 +49,7 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """One row a patch that was judged: id, label, p_CLASS…."""
+        """One row per evaluated patch: id, label, p_CLASS…."""
         import pandas as pd
 
         if not self.folder.predictions.is_file():
@@ -59,14 +59,14 @@ class Run:
 
     @property
     def metrics(self) -> Metrics:
-        """What the report finds: `run.metrics.roc_auc`, its intervals, the operating points."""
+        """The metrics of the report: `run.metrics.roc_auc`, its intervals, the operating points."""
         from histo.commands.interpret import metrics_of
 
         return metrics_of(self.folder)
 
     @property
     def learner(self) -> Learner:
-        """fastai's learner with the kept weights; of an earlier run it is built from its data."""
+        """fastai's learner with the best weights; for an earlier run it is rebuilt from its data."""
         if self._learner is None:
             from histo.training.again import load_learner
 
@@ -92,14 +92,14 @@ class Run:
         return export(self.path, **settings)
 
     def __fspath__(self) -> str:
-        """Its folder: a function that takes a run's path also takes the run."""
+        """Its folder, so that functions that take a path also take the run."""
         return str(self.path)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the path, and the last rows of the history."""
+        """HTML for a notebook: the path, and the last rows of the history."""
         from html import escape
 
         head = f"<p><b>{escape(str(self.path))}</b></p>"

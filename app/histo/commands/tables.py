@@ -1,4 +1,4 @@
-"""The predictions table of a run folder, or of a file, as several commands take it."""
+"""Read the predictions table of a run folder or of a file, for several commands."""
 
 from __future__ import annotations
 

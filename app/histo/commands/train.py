@@ -1,4 +1,4 @@
-"""`histo train`: from labels and patches to a run folder, or on with one that was cut."""
+"""`histo train`: train a model in a run folder, or resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from histo.commands.runs import Run
 from histo.config import TrainConfig, takes
-from histo.data.dataset import Dataset, LabelTable, read_label_table
+from histo.data.dataset import Dataset
+from histo.data.label_table import LabelTable, read_label_table
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
+from histo.run.predictions import SKIPPED, write_skipped
 from histo.screen import Progress, Screen, screen_of
 from histo.training.trackers import check_tracker
 
@@ -29,11 +31,11 @@ def train(
     progress: Progress = False,
     **settings: Any,
 ) -> Run:
-    """Train a classifier on the patches in `data`, or go on with the run `resume`.
+    """Train a classifier on the patches in `data`, or resume the run `resume`.
 
     Returns the run: its folder, tables, figures, and the live fastai learner. Each setting is a
-    field of histo.config.TrainConfig; `callbacks` are fastai callbacks. Nothing is written before
-    labels, patches, weights and device have proved good. Raises HistoError.
+    field of histo.config.TrainConfig; `callbacks` are fastai callbacks. No run folder is
+    made before labels, patches, weights and device have proved good. Raises HistoError.
     """
     screen = screen_of(progress)
     given = settings if data is None else {"data": data, **settings}
@@ -41,8 +43,8 @@ def train(
     if data is None and resume is None:
         raise HistoError("there is nothing to train on (give a folder of data, or a run to resume)")
     run = (
-        go_on(Path(resume), config, screen, callbacks)
-        if resume
+        resume_run(Path(resume), config, screen, callbacks)
+        if resume is not None
         else begin(config, screen, callbacks)
     )
     screen.say(f"run: {run.path} (next: histo interpret {run.path})")
@@ -52,7 +54,7 @@ def train(
 def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     """Train in a new run folder."""
     if config.folds and config.split_column:
-        raise HistoError("folds make the split themselves", "leave {split_column} out")
+        raise HistoError("folds define the split themselves", "leave {split_column} out")
     check_tracker(config.tracker)
     table = read_label_table(config, screen)
     check_model(config)
@@ -67,13 +69,16 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         data = load_dataset(config, table, screen)
         check_same(data)
         if config.folds:
-            return Run(train_folds(config, data, screen, callbacks).path)
+            run = train_folds(config, data, screen, callbacks)
+            write_skipped(run.path / SKIPPED, data.skipped)
+            return Run(run.path)
         run, learn = train_new(config, data, screen, callbacks)
+        write_skipped(run.path / SKIPPED, data.skipped)
     return Run(run.path, learn)
 
 
 def check_model(config: TrainConfig) -> None:
-    """HistoError for an architecture that is none, and weights that are not there: without torch."""
+    """HistoError for an unknown architecture or missing weights file, found without torch."""
     check_arch(config.arch)
     if config.weights not in ("imagenet", "none") and not Path(config.weights).exists():
         raise HistoError(
@@ -82,19 +87,19 @@ def check_model(config: TrainConfig) -> None:
 
 
 def check_same(data: Dataset) -> None:
-    """HistoError where the machines of a launch do not have the same data."""
+    """HistoError if the machines of a launch do not have the same data."""
     if ranks.world_size() == 1:
         return
     mine = data.fingerprints()
     if ranks.broadcast(lambda: mine) != mine:
-        raise HistoError("labels or pixels here are not those of the first process's machine")
+        raise HistoError("labels or pixels on this machine differ from those of the first process")
 
 
-def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
-    """Go on with a run that was cut, to the same end as if it had not been.
+def resume_run(path: Path, now: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
+    """Resume an interrupted run, with the same result as without the interruption.
 
-    `asked` holds what the user gives now: only where the data lie, device and checkpoints may
-    differ from what the run was started with.
+    `now` are the settings given now: only the data folder, device and checkpoints may differ from
+    those that the run was started with.
     """
     unfinished(path)
 
@@ -105,7 +110,7 @@ def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[An
     with ranks.process_group():
         run = ranks.broadcast(lambda: unfinished(path))
         with run.lock():
-            config = read_settings(run, asked)
+            config = read_settings(run, now)
             data = data_of(run, config, read_label_table(config, screen), screen)
             if config.folds:
                 train_folds_on(run, config, data, screen, callbacks)
@@ -115,17 +120,17 @@ def go_on(path: Path, asked: TrainConfig, screen: Screen, callbacks: Sequence[An
 
 
 def data_of(run: RunFolder, config: TrainConfig, table: LabelTable, screen: Screen) -> Dataset:
-    """The data of a run that goes on, split as before."""
+    """The data of a resumed run, split as before."""
     from histo.data.dataset import load_dataset
     from histo.training.resume import load_again
 
     if ranks.broadcast(lambda: not run.split.is_file() or not run.environment.is_file()):
-        return load_dataset(config, table, screen)  # it was cut before its first batch
+        return load_dataset(config, table, screen)  # stopped before its first batch
     return load_again(run, config, table, screen)
 
 
 def unfinished(path: Path) -> RunFolder:
-    """The run at `path`; HistoError where it has come to its end."""
+    """The run at `path`; HistoError if it has finished."""
     run = RunFolder.open(path)
     if run.finished:
         raise HistoError(f"{path} is finished (next: histo interpret {path})")

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
-from histo.data.corrections import correct_labels
 from histo.data.decode import SHA1
-from histo.data.groups import groups_of
-from histo.data.labels import Row, make_vocab, read_labels, read_rows, without_repeats
-from histo.data.patch_files import PatchFiles, PatchIndex
+from histo.data.ids import stem_of
+from histo.data.label_table import LabelTable, find_groups
 from histo.data.split import (
     check_split,
     fold_of,
     grouped_split,
     on_both_sides,
     random_split,
+    with_every_class,
     with_first,
 )
 from histo.data.store import Store, open_store, store_folder
@@ -44,6 +43,8 @@ class Dataset:
     groups: list[str] | None = None
     unit: str = ""
     """what a group is: slide, patient, hospital"""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """ids of patches that were left out, and why"""
     corrected: Mapping[str, int] = field(default_factory=dict)
     """how many labels were changed, by `from -> to`"""
 
@@ -68,37 +69,6 @@ class KnownSplit:
     unit: str
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """The rows of the label CSV that are used, and the file of each; nothing is decoded yet."""
-
-    rows: list[Row]
-    paths: PatchFiles
-    vocab: list[str]
-    corrected: Mapping[str, int] = field(default_factory=dict)
-    """how many labels were changed, by `from -> to`"""
-
-    @property
-    def labels(self) -> list[str]:
-        """The label of each row."""
-        return [row.label for row in self.rows]
-
-
-def read_label_table(config: TrainConfig, screen: Screen) -> LabelTable:
-    """Labels and their files, checked; fast, and without torch."""
-    table = config.labels_csv
-    rows = read_labels(table, config.id_column, config.label_column, config.split_column)
-    rows, corrected = correct_labels(rows, config, screen)
-    rows = without_excluded(rows, config, screen)
-    rows, repeats = without_repeats(rows, table)
-    if repeats:
-        screen.say(f"{repeats} repeated rows of {table.name} are left out")
-    vocab = make_vocab([row.label for row in rows])
-    if len(vocab) < 2:
-        raise HistoError(f"{table} has one class only ({vocab[0]!r}): there is nothing to learn")
-    return LabelTable(rows, PatchIndex(config.images_folder).locate(rows, table), vocab, corrected)
-
-
 def load_dataset(
     config: TrainConfig, table: LabelTable, screen: Screen, known: KnownSplit | None = None
 ) -> Dataset:
@@ -106,29 +76,41 @@ def load_dataset(
 
     A `known` split is used as it is: it was checked when it was made.
     """
-    labels = table.labels
-    sides = read_split(known, config, table.rows) if known else choose_split(config, table.rows)
+    if known and config.skip_bad:  # those left out when the run was started
+        table = table.pick([n for n, row in enumerate(table.rows) if row.id in known.sides])
+    sides = read_split(known, config, table) if known else choose_split(config, table)
     if not known:
-        check_split(labels, sides.valid)
+        check_split(table.labels, sides.valid)
     folder = None if config.no_store else store_folder(config.data, config.store)
-    store = open_store(table.paths, folder, Fit(config.crop, config.size), screen)
-    ids = [row.id for row in table.rows]
+    store = open_store(table.paths, folder, Fit(config.crop, config.size), screen, config.skip_bad)
+    skipped = {table.rows[place].id: why for place, why in store.unusable.items()}
+    if skipped:
+        good = [n for n in range(len(table.rows)) if n not in store.unusable]
+        table, store, sides = table.pick(good), store.pick(good), sides.pick(good)
+        check_split(table.labels, sides.valid)
+        why = next(iter(skipped.values()))
+        screen.say(f"{counted(len(skipped), 'patch')} left out that cannot be used, as {why}")
+    labels, ids = table.labels, [row.id for row in table.rows]
     say_changed_ids(ids, store, screen)
     if sides.split.kind == "random" and not known:
-        sides = replace(sides, valid=with_first(sides.valid, store.sha1))
+        valid = with_first(sides.valid, store.sha1)
+        valid = with_every_class(valid, labels, store.sha1, config.seed)
+        sides = replace(sides, valid=valid)
         check_split(labels, sides.valid)
-    leak = check_leak(config, find_leak(ids, sides, store), known is not None, screen)
+    given = sides.split.kind in ("column", "folders") and not known
+    leak = check_leak(config, find_leak(ids, sides, store), given, screen)
     say_classes(table, store.side, screen)
     split = replace(sides.split, leak=leak)
     return Dataset(
         *(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit),
+        skipped=skipped,
         corrected=table.corrected,
     )
 
 
-def check_leak(config: TrainConfig, leak: Leak, known: bool, screen: Screen) -> Leak:
+def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> Leak:
     """Refuse the leak of a given split, unless it is allowed; note any other."""
-    if leak and config.split_column and not config.allow_leak and not known:
+    if leak and given and not config.allow_leak:
         raise HistoError(
             f"the given split leaks: {leak}", "mend it", "{allow_leak} trains all the same"
         )
@@ -171,51 +153,38 @@ class Sides:
     """what a group is: the name of its column"""
     groups: list[str] | None = None
 
+    def pick(self, places: Sequence[int]) -> Sides:
+        """The sides of the patches in these places."""
+        groups = self.groups and [self.groups[place] for place in places]
+        return replace(self, valid=self.valid[list(places)], groups=groups)
 
-def choose_split(config: TrainConfig, rows: list[Row]) -> Sides:
-    """The split given in a column, else one by group, else a random one."""
-    unit, groups = find_groups(config, rows)
-    if config.split_column:
-        valid = np.array([row.split == "valid" for row in rows])
-        return Sides(valid, Split("column", config.split_column), unit, groups)
-    labels = [row.label for row in rows]
+
+def choose_split(config: TrainConfig, table: LabelTable) -> Sides:
+    """The split given in a column or by folders, else one by group, else a random one."""
+    unit, groups = find_groups(config, table)
+    sides = [row.split for row in table.rows]
+    if any(sides):
+        valid = np.array([side == "valid" for side in sides])
+        column = config.split_column or ""
+        return Sides(valid, Split("column" if column else "folders", column), unit, groups)
     if groups is None:
-        return Sides(random_split(labels, config.valid_pct, config.seed), Split("random"))
-    valid = grouped_split(labels, groups, config.valid_pct, config.seed)
+        valid = random_split(table.labels, config.valid_pct, config.seed)
+        return Sides(valid, Split("random"))
+    valid = grouped_split(table.labels, groups, config.valid_pct, config.seed)
     return Sides(valid, Split("grouped", unit, len(set(groups))), unit, groups)
 
 
-def read_split(known: KnownSplit, config: TrainConfig, rows: list[Row]) -> Sides:
+def read_split(known: KnownSplit, config: TrainConfig, table: LabelTable) -> Sides:
     """The split of a run as its split.csv has it (with folds it does not say who validates)."""
-    strange = next((row for row in rows if row.id not in known.sides), None)
+    strange = next((row for row in table.rows if row.id not in known.sides), None)
     if strange is not None:
         raise HistoError(
-            f"{config.labels_csv.name}, line {strange.line}: {strange.id} is not in the run's "
-            "split: the run was started on other labels"
+            f"{table.place(strange)}: {strange.id} is not in the run's split: the run was started "
+            "on other labels"
         )
-    valid = np.array([known.sides[row.id] == "valid" for row in rows])
-    unit, groups = find_groups(config, rows)
+    valid = np.array([known.sides[row.id] == "valid" for row in table.rows])
+    unit, groups = find_groups(config, table)
     return Sides(valid, known.split, unit or known.unit, groups)
-
-
-def find_groups(config: TrainConfig, rows: list[Row]) -> tuple[str, list[str] | None]:
-    """What a group is and the group of each row, from the table of groups; None without a table."""
-    if config.groups is None:
-        return "", None
-    return groups_of(config.groups, (row.id for row in rows), config.id_column)
-
-
-def without_excluded(rows: list[Row], config: TrainConfig, screen: Screen) -> list[Row]:
-    """The rows whose ids are not in the table of exclusions."""
-    if config.exclude is None:
-        return rows
-    listed = {name for _, (name,) in read_rows(config.exclude, [config.id_column], True)}
-    kept = [row for row in rows if row.id not in listed]
-    if not kept:
-        raise HistoError(f"{config.exclude} leaves no patch to train on")
-    left = counted(len(rows) - len(kept), "patch")
-    screen.say(f"{left} left out, as {config.exclude.name} says")
-    return kept
 
 
 def find_leak(ids: list[str], sides: Sides, store: Store) -> Leak:
@@ -234,9 +203,9 @@ def find_leak(ids: list[str], sides: Sides, store: Store) -> Leak:
 
 def say_changed_ids(ids: list[str], store: Store, screen: Screen) -> None:
     """Note ids that look like a SHA-1 but are not that of their pixels; the store has the SHA-1s."""
-    stems = [name.partition(".")[0] for name in ids]
-    known = zip(stems, store.sha1.tolist(), strict=True)
-    changed = [name for name, digest in known if SHA1.fullmatch(name) and name != digest.decode()]
+    stems = [stem_of(name).rpartition("/")[2] for name in ids]
+    pairs = zip(stems, store.sha1.tolist(), strict=True)
+    changed = [name for name, digest in pairs if SHA1.fullmatch(name) and name != digest.decode()]
     if changed:
         screen.say(
             f"note: {counted(len(changed), 'id')} named by a SHA-1 that is not of the pixels, "

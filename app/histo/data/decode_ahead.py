@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -20,37 +21,71 @@ DECODE_CHUNK = 16
 """Patches that a thread decodes at a time: handing over one takes longer than decoding it."""
 
 
-def decode_all(
+def decode_each(
     paths: Iterable[Path], fit: Fit, cores: int | None = None
-) -> Iterator[tuple[Pixels, bytes]]:
-    """Patch and SHA-1 of each file, in order, decoded ahead on this process's cores."""
+) -> Iterator[tuple[Pixels, bytes] | HistoError]:
+    """Patch and SHA-1 of each file, in order, or why it cannot be used; on this process's cores."""
 
-    def decode(part: list[Path]) -> tuple[list[tuple[Pixels, bytes]], HistoError | None]:
-        found: list[tuple[Pixels, bytes]] = []
+    def decode(path: Path) -> tuple[Pixels, bytes] | HistoError:
         try:
-            for path in part:
-                pixels = read_patch(path)
-                found.append((fit(pixels, path), pixel_sha1(pixels).encode()))
-        except HistoError as error:  # raised later, after the patches before it
-            return found, error
-        return found, None
+            pixels = read_patch(path)
+            return fit(pixels, path), pixel_sha1(pixels).encode()
+        except HistoError as error:
+            return error
 
     rest = iter(paths)
     parts = iter(lambda: list(islice(rest, DECODE_CHUNK)), [])
-    for found, error in prefetch(decode, parts, AHEAD // DECODE_CHUNK, cores or ranks.cores()):
+    ahead = AHEAD // DECODE_CHUNK
+    for found in prefetch(lambda part: [*map(decode, part)], parts, ahead, cores or ranks.cores()):
         yield from found
-        if error:
-            raise error
+
+
+def decode_all(
+    paths: Iterable[Path], fit: Fit, cores: int | None = None
+) -> Iterator[tuple[Pixels, bytes]]:
+    """Patch and SHA-1 of each file, in order; HistoError at the first that cannot be used."""
+    for found in decode_each(paths, fit, cores):
+        if isinstance(found, HistoError):
+            raise found
+        yield found
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """B files, of which N could be used: their patches, and why the others could not."""
+
+    paths: list[Path]
+    pixels: Pixels
+    """uint8 [N, S, S, 3], RGB"""
+    sha1: list[str]
+    """of the N"""
+    bad: dict[int, str]
+    """why not, by place among the B files"""
+
+    def places(self) -> dict[int, int]:
+        """The place among the N of each usable file, by its place among the B."""
+        good = [place for place in range(len(self.paths)) if place not in self.bad]
+        return {place: n for n, place in enumerate(good)}
 
 
 def decode_batches(
-    paths: Sequence[Path], fit: Fit, batch_size: int
-) -> Iterator[tuple[list[Path], Pixels, list[str]]]:
-    """Files, their patches uint8 [B, S, S, 3] and SHA-1s, in batches; memory does not grow.
+    paths: Sequence[Path], fit: Fit, batch_size: int, skip_bad: bool = False
+) -> Iterator[DecodedBatch]:
+    """Files and their patches in batches; memory does not grow.
 
-    Raises HistoError, naming the file, where a patch cannot be decoded or does not fit.
+    Raises HistoError, naming the file, where a patch cannot be decoded or does not fit, unless
+    `skip_bad`.
     """
-    rows = zip(paths, decode_all(paths, fit), strict=True)
+    rows = zip(paths, decode_each(paths, fit), strict=True)
     while part := list(islice(rows, batch_size)):
-        pixels = np.stack([pixels for _, (pixels, _) in part])
-        yield [path for path, _ in part], pixels, [sha1.decode() for _, (_, sha1) in part]
+        good, bad = [], {}
+        for place, (_, found) in enumerate(part):
+            if not isinstance(found, HistoError):
+                good.append(found)
+            elif skip_bad:
+                bad[place] = found.message
+            else:
+                raise found
+        pixels = np.stack([patch for patch, _ in good]) if good else np.empty((0, 0, 0, 3), "u1")
+        sha1 = [digest.decode() for _, digest in good]
+        yield DecodedBatch([path for path, _ in part], pixels, sha1, bad)

@@ -22,8 +22,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.data.columns import read_rows
 from histo.data.decode import cv2, pixel_sha1
-from histo.data.labels import read_rows
 from histo.data.split import with_first
 from histo.errors import HistoError
 from histo.files.writing import written

@@ -30,14 +30,31 @@ def random_split(labels: list[str], valid_pct: float, seed: int) -> NDArray[np.b
         _, valid = train_test_split(
             np.arange(len(labels)), test_size=valid_pct / 100, random_state=seed, stratify=labels
         )
-    except ValueError:
-        raise HistoError(
-            f"{len(labels)} patches cannot be split {100 - valid_pct:g}/{valid_pct:g} with every "
-            "class on both sides",
-            "give another {valid_pct}",
-        ) from None
+    except ValueError:  # fewer patches on a side than there are classes
+        valid = np.empty(0, np.int64)
     mask = np.zeros(len(labels), dtype=bool)
     mask[valid] = True
+    return with_every_class(mask, labels, np.arange(len(labels)), seed)
+
+
+def with_every_class(
+    valid: NDArray[np.bool_], labels: Sequence[str], keys: NDArray[Any], seed: int
+) -> NDArray[np.bool_]:
+    """The split with a patch of every class on both sides, where patches of two `keys` [N] have it.
+
+    For a class that one side lacks, one key, with all patches that share it, changes sides. Which
+    one is drawn from the seed.
+    """
+    mask: NDArray[np.bool_] = valid.copy()
+    classes = np.unique(labels, return_inverse=True)[1]
+    places = np.unique(keys, return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    for code in range(int(classes.max(initial=-1)) + 1):
+        mine = classes == code
+        for side in (True, False):
+            found = np.unique(places[mine])
+            if len(found) > 1 and not (mask[mine] == side).any():
+                mask[places == rng.choice(found)] = side
     return mask
 
 
@@ -69,9 +86,10 @@ def grouped_split(
         for first in range(folds)
     ]
 
-    def misfit(side: NDArray[np.int64]) -> float:
+    def misfit(side: NDArray[np.int64]) -> tuple[int, float]:
         counts = np.bincount(classes[side], minlength=len(wanted))
-        return float(np.abs(counts / wanted - 1).sum())
+        absent = (counts == 0) | (counts == np.bincount(classes))
+        return int(absent.sum()), float(np.abs(counts / wanted - 1).sum())
 
     mask = np.zeros(len(labels), dtype=bool)
     mask[min(sides, key=misfit)] = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.decode import read_patch
-from histo.data.decode_ahead import decode_all
+from histo.data.decode_ahead import AHEAD, decode_each
 from histo.data.patch_files import PatchFiles
 from histo.data.store_index import (
     MappedFile,
@@ -48,13 +49,23 @@ class Store:
     path: Path | None = None
     file: MappedFile | None = None
     rows: NDArray[np.int64] | None = None
+    unusable: dict[int, str] = field(default_factory=dict)
+    """why not, by place: patches that could not be decoded or do not fit; their rows are black"""
 
     @classmethod
-    def on_disk(cls, index_path: Path, index: StoreIndex, rows: NDArray[np.int64]) -> Store:
+    def on_disk(
+        cls, path: Path, index: StoreIndex, rows: NDArray[np.int64], unusable: dict[int, str]
+    ) -> Store:
         """The patches in these rows [N] of an index."""
         if np.array_equal(rows, np.arange(len(index.pixels))):
-            return cls(index.pixels, index.sha1, index_path, index.file)
-        return cls(index.pixels, index.sha1[rows], index_path, index.file, rows)
+            return cls(index.pixels, index.sha1, path, index.file, None, unusable)
+        return cls(index.pixels, index.sha1[rows], path, index.file, rows, unusable)
+
+    def pick(self, places: Sequence[int]) -> Store:
+        """The patches at these places alone."""
+        at = np.asarray(places, np.int64)
+        rows = at if self.rows is None else self.rows[at]
+        return replace(self, sha1=self.sha1[at], rows=rows, unusable={})
 
     def __len__(self) -> int:
         return len(self.sha1)
@@ -109,13 +120,16 @@ def store_bytes(folder: Path, images: Path, fit: Fit) -> int:
     return sum(path.stat().st_size for path in found)
 
 
-def open_store(paths: PatchFiles, folder: Path | None, fit: Fit, screen: Screen) -> Store:
+def open_store(
+    paths: PatchFiles, folder: Path | None, fit: Fit, screen: Screen, skip_bad: bool = False
+) -> Store:
     """The patches of `paths`, read from the store in `folder`; those not in it are decoded into it.
 
-    `folder=None` decodes into memory. All patches must come out square and of one size.
+    `folder=None` decodes into memory. All patches must come out square and of one size; with
+    `skip_bad` the others are listed in the store's `unusable`.
     """
     if folder is None:
-        return decode_into_memory(paths, fit, screen)
+        return decode_into_memory(paths, fit, screen, skip_bad)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,8 +142,9 @@ def open_store(paths: PatchFiles, folder: Path | None, fit: Fit, screen: Screen)
     names, stamps = names_and_stamps(paths)
     version = version_of(index_path)
     index, rows = find_rows(index_path, names, stamps, screen)
+    unusable = still_unusable(paths, index, rows, fit, skip_bad)
     if index is not None and rows.min() >= 0:
-        return Store.on_disk(index_path, index, rows)
+        return Store.on_disk(index_path, index, rows, unusable)
 
     def waiting() -> None:
         screen.say(f"waiting for another process that packs the same store: {folder}")
@@ -137,53 +152,101 @@ def open_store(paths: PatchFiles, folder: Path | None, fit: Fit, screen: Screen)
     with locked_when_free(index_path.with_suffix(".lock"), waiting):
         if version_of(index_path) != version:  # another process has written it meanwhile
             index, rows = find_rows(index_path, names, stamps, screen)
+            unusable = still_unusable(paths, index, rows, fit, skip_bad)
         if index is None or rows.min() < 0:
             kept = index is not None and rows.max() >= 0
-            side = index.pixels.shape[1] if index and kept else side_of_first(paths, fit)
-            made = updated_rows(paths, stamps, index, rows, side, fit, screen)
+            side = index.pixels.shape[1] if index and kept else side_of(paths, fit, skip_bad)
+            decoded = decoded_or_black(
+                paths.pick(np.flatnonzero(rows < 0).tolist()), replace(fit, side=side), skip_bad
+            )
+            made = updated_rows(stamps, index, rows, decoded, unusable, screen)
             index, rows = write_rows(index_path, names, side, made), np.arange(len(names))
-    return Store.on_disk(index_path, index, rows)
+    return Store.on_disk(index_path, index, rows, unusable)
 
 
-def decode_into_memory(paths: PatchFiles, fit: Fit, screen: Screen) -> Store:
+def still_unusable(
+    paths: PatchFiles,
+    index: StoreIndex | None,
+    rows: NDArray[np.int64],
+    fit: Fit,
+    skip_bad: bool,
+) -> dict[int, str]:
+    """Why patches that the store has as unusable still are, by place; others are to be decoded (-1)."""
+    found: dict[int, str] = {}
+    if index is None:
+        return found
+    bad = np.flatnonzero((rows >= 0) & (index.sha1[rows] == b"")).tolist()
+    tried = decode_each(paths.pick(bad), replace(fit, side=index.pixels.shape[1]))
+    for place, result in zip(bad, tried, strict=True):
+        if isinstance(result, HistoError) and skip_bad:
+            found[place] = result.message
+        else:
+            rows[place] = -1
+    return found
+
+
+def decode_into_memory(paths: PatchFiles, fit: Fit, screen: Screen, skip_bad: bool) -> Store:
     """All patches in memory, none on disk."""
-    side = side_of_first(paths, fit)
+    side = side_of(paths, fit, skip_bad)
     pixels = np.empty((len(paths), side, side, 3), np.uint8)
-    sha1 = np.empty(len(paths), "S40")
-    fresh = decode_all(paths, replace(fit, side=side))
-    for row, (patch, digest) in enumerate(screen.track(fresh, "reading patches", len(paths))):
-        pixels[row], sha1[row] = patch, digest
-    return Store(pixels, sha1)
+    sha1, unusable = np.empty(len(paths), "S40"), {}
+    fresh = decoded_or_black(paths, replace(fit, side=side), skip_bad)
+    for row, found in enumerate(screen.track(fresh, "reading patches", len(paths))):
+        pixels[row], sha1[row], why = found
+        if why:
+            unusable[row] = why
+    return Store(pixels, sha1, unusable=unusable)
 
 
-def side_of_first(paths: Sequence[Path], fit: Fit) -> int:
-    """Side in px of the first patch: all others must have it."""
-    return len(fit(read_patch(paths[0]), paths[0]))
+def side_of(paths: Sequence[Path], fit: Fit, skip_bad: bool) -> int:
+    """Side in px of the patches: of the first, or with `skip_bad` of most of the first usable ones."""
+    if not skip_bad:
+        return len(fit(read_patch(paths[0]), paths[0]))
+    tried = list(decode_each(paths[:AHEAD], fit))
+    sides = Counter(len(found[0]) for found in tried if not isinstance(found, HistoError))
+    if not sides:
+        raise next(error for error in tried if isinstance(error, HistoError))
+    return sides.most_common(1)[0][0]
+
+
+def decoded_or_black(
+    paths: Sequence[Path], fit: Fit, skip_bad: bool
+) -> Iterator[tuple[Pixels, bytes, str]]:
+    """Patch, SHA-1 and an empty reason; with `skip_bad` unusable ones are black, without a SHA-1."""
+    side = fit.side or 0
+    # one process of a machine decodes for all that share a store, while the others wait for it
+    for found in decode_each(paths, fit, ranks.cores() * ranks.local_world_size()):
+        if not isinstance(found, HistoError):
+            yield (*found, "")
+        elif skip_bad:
+            yield np.zeros((side, side, 3), np.uint8), b"", found.message
+        else:
+            raise found
 
 
 def updated_rows(
-    paths: PatchFiles,
     stamps: NDArray[np.int64],
     index: StoreIndex | None,
     rows: NDArray[np.int64],
-    side: int,
-    fit: Fit,
+    decoded: Iterator[tuple[Pixels, bytes, str]],
+    unusable: dict[int, str],
     screen: Screen,
 ) -> Iterator[StoreRow]:
-    """The rows of a new store: copied from `index` where `rows` [N] has them, else (-1) decoded."""
-    missing = (path for path, row in zip(paths, rows, strict=True) if row < 0)
-    # one process of a machine decodes, while the others wait for it
-    cores = ranks.cores() * ranks.local_world_size()
-    fresh = decode_all(missing, replace(fit, side=side), cores)
+    """The rows of a new store: copied from `index` where `rows` [N] has them, else (-1) decoded.
+
+    Reasons of patches that cannot be used are added to `unusable`.
+    """
     old = Store(index.pixels, index.sha1, file=index.file) if index else None
     with screen.bar("reading patches", int((rows < 0).sum())) as advance:
-        for row, stamp in zip(rows, stamps, strict=True):
+        for place, (row, stamp) in enumerate(zip(rows, stamps, strict=True)):
             if old is not None and row >= 0:
                 yield StoreRow(old.take(np.array([row]))[0], old.sha1[row], stamp)
-            else:
-                patch, digest = next(fresh)
-                advance()
-                yield StoreRow(patch, digest, stamp)
+                continue
+            patch, digest, why = next(decoded)
+            advance()
+            if why:
+                unusable[place] = why
+            yield StoreRow(patch, digest, stamp)
 
 
 def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable[StoreRow]) -> None:

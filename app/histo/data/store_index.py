@@ -178,7 +178,7 @@ def find_rows(
     if found is None:
         return None, np.full(len(names), -1)
     if found.stamps.shape[1] < STAMP:  # an old store: a file whose inode changed since is decoded
-        before = stamps[:, 2] <= version_of(index_path)
+        before = stamps[:, 2] < version_of(index_path)
         return found, np.where(before, found.find(names, stamps[:, :2], screen), -1)
     return found, found.find(names, stamps, screen)
 

@@ -1,1 +1,1 @@
-"""Several processes and threads: who is who, who waits for whom."""
+"""Several processes and threads: ranks, collective operations, launching, prefetching."""

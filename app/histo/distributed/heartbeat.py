@@ -1,7 +1,7 @@
-"""End this process when another is lost: torch's timeouts cannot tell a lost process from a slow one.
+"""Stop when another process is lost: torch's timeouts cannot tell a lost process from a slow one.
 
-A thread adds up a small tensor over all processes every 2 seconds, in a process group of its own
-whose timeout is 30 seconds. The thread goes on while its process reads, packs or writes for hours;
+A thread all-reduces a small tensor every 2 seconds, in a process group of its own
+whose timeout is 30 seconds. The thread keeps beating while its process reads, packs or writes for hours;
 it stops with its process, its machine or the network. In the training's own process group a timeout
 of 30 seconds would end such a slow process, and a long one would hide a loss.
 """
@@ -19,13 +19,13 @@ from typing import Any
 from histo.errors import HistoError
 
 BEAT, SILENCE = 2.0, 30.0
-"""Seconds between two beats, and until a process that does not answer is lost."""
+"""Seconds between two beats, and until a process that does not answer counts as lost."""
 LOST = "another process of the launch is lost"
 WAYS = ("start all of them again: a training with resume, or the same predict or evaluate",)
 
 
 def end(why: str) -> None:
-    """End this process now, whatever it waits for, with one line and status 1."""
+    """Exit this process at once, whatever it waits for, with one line and status 1."""
     with suppress(OSError):
         os.write(sys.stderr.fileno(), f"error: {why}\n".encode())
     os._exit(1)
@@ -33,9 +33,9 @@ def end(why: str) -> None:
 
 @contextmanager
 def watching() -> Iterator[None]:
-    """Watch the other processes; leaving waits until all leave, or tells them of a failure.
+    """Watch the other processes; on exit, wait for all of them, or report a failure to them.
 
-    HistoError in place of the error that torch raises where it reaches a lost process first.
+    Raises HistoError in place of torch's own error for a lost process.
     """
     heartbeat = Heartbeat()
     heartbeat.start()
@@ -46,7 +46,7 @@ def watching() -> Iterator[None]:
             raise HistoError(LOST, *WAYS) from None
         heartbeat.failed = True
         raise
-    except HistoError as error:  # said elsewhere: all processes stop, and this one is done first
+    except HistoError as error:  # already reported by another process: not a failure of this one
         heartbeat.failed = not error.said_elsewhere
         raise
     except BaseException:
@@ -58,7 +58,7 @@ def watching() -> Iterator[None]:
 
 
 class Heartbeat(threading.Thread):
-    """The thread that beats; ends the process where another has failed or does not answer."""
+    """The thread that beats; exits the process if another has failed or does not answer."""
 
     def __init__(self) -> None:
         import torch.distributed as dist
@@ -68,14 +68,14 @@ class Heartbeat(threading.Thread):
         self.left, self.lost, self.failed = threading.Event(), threading.Event(), False
 
     def run(self) -> None:
-        """Beat to the end; after a loss this process has a moment to end with a line of its own."""
+        """Beat until the end; after a loss, give this process a moment to exit with its own message."""
         if not self.all_leave():
             self.lost.set()
             if not self.left.wait(BEAT):
                 end(str(HistoError(LOST, *WAYS)))
 
     def all_leave(self) -> bool:
-        """Beat until every process has left: true. False as soon as one has failed or is lost."""
+        """Beat until every process has left (True), or one has failed or is lost (False)."""
         import torch
         import torch.distributed as dist
 

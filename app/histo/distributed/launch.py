@@ -1,6 +1,6 @@
-"""Start this command in N processes by torch's launcher, whose own program prints a page of errors.
+"""Start this command in N processes by torch's launcher; torchrun itself prints a page per error.
 
-Each process has already said its own line, so the launcher's log and traceback are left out.
+Each process prints its own error line, so the launcher's log and traceback are suppressed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 from histo.errors import HistoError
 
 STOPPING = 600
-"""Seconds in which processes that were asked to stop may end by themselves, a checkpoint written."""
+"""Seconds that processes have to write a checkpoint and exit, after a request to stop."""
 
 
 def launch(processes: int, device: str) -> int:
-    """Run this very command in each process of this machine; the exit status of them all."""
+    """Run this same command in N processes on this machine; returns their common exit status."""
     from torch import cuda
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -28,7 +28,7 @@ def launch(processes: int, device: str) -> int:
     present = cuda.device_count()
     if present and device != "cpu" and processes > present:
         raise HistoError(
-            f"{processes} devices were asked for: {present} GPUs are here",
+            f"{processes} devices were requested: this machine has {present}",
             "give a smaller {devices}",
         )
     older = not hasattr(LaunchConfig, "shutdown_timeout")
@@ -57,7 +57,7 @@ def launch(processes: int, device: str) -> int:
 
 @contextmanager
 def silent(logger: logging.Logger) -> Iterator[None]:
-    """Within, nothing of this logger and of those below it is printed."""
+    """Suppress this logger and its children."""
     before, nowhere = logger.propagate, logging.NullHandler()
     logger.propagate = False
     logger.addHandler(nowhere)

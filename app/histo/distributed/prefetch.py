@@ -1,4 +1,4 @@
-"""Work that goes on in threads while its last result is used."""
+"""Compute the next results in threads while the last one is used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Made = TypeVar("Made")
 def prefetch(
     make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1, workers: int = 1
 ) -> Iterator[Made]:
-    """`map(make, items)` in order, up to `ahead` results made before they are asked for.
+    """`map(make, items)` in order, computing up to `ahead` results in advance.
 
-    Items are taken as results are, so that neither piles up however many there are.
+    An item is read only when a result is taken, so memory is bounded.
     """
     waiting: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""Rank and world size, known without importing torch, which takes seconds; and what ranks exchange.
+"""Rank and world size without importing torch, which takes seconds; and collective operations.
 
 The variables are those that torchrun and `accelerate launch` set. Without a launcher there is one
 process, of rank 0, and every function here returns at once.
@@ -17,9 +17,9 @@ from histo.errors import HistoError
 
 T = TypeVar("T")
 START = timedelta(minutes=10)
-"""Within so long all processes of a training must have started."""
+"""Time within which all processes must start."""
 PATIENCE = timedelta(days=30)
-"""The timeout of collective operations: slow processes are waited for, `heartbeat` notices lost ones."""
+"""Timeout of collective operations: long, for slow processes; `heartbeat` detects lost ones."""
 
 
 def rank() -> int:
@@ -43,7 +43,7 @@ def local_world_size() -> int:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use: its share of those that the machine allows."""
+    """How many CPU cores this process may use: its share of the cores that the machine allows."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
@@ -53,9 +53,9 @@ def cores() -> int:
 
 @contextmanager
 def process_group(start: timedelta = START) -> Iterator[None]:
-    """Connect the processes of the launch, which must all come here within the time `start`.
+    """Connect the processes of the launch, which must all call this within the time `start`.
 
-    From then on, if a process dies or its machine is out of reach, each of the others ends within a
+    If later a process dies or its machine cannot be reached, each of the others exits within a
     minute, with one line and status 1.
     """
     if world_size() == 1:
@@ -81,7 +81,7 @@ def process_group(start: timedelta = START) -> Iterator[None]:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What `make` returns in rank 0, in every process; a HistoError there is raised in each."""
+    """Rank 0's result of `make`, in every process; its HistoError is raised in every process."""
     if world_size() == 1:
         return make()
     import torch.distributed as dist
@@ -112,16 +112,16 @@ def any_rank(flag: bool) -> bool:
 
 
 def barrier() -> None:
-    """Return when every process of the launch has come here, however much slower one is."""
+    """Wait for every process of the launch, however slow."""
     if world_size() == 1:
         return
     import torch.distributed as dist
 
     with nullcontext() if dist.is_initialized() else process_group(PATIENCE):
-        any_rank(False)  # a barrier of torch's would be NCCL's where there are GPUs
+        any_rank(False)  # torch's own barrier would use NCCL if there are GPUs
 
 
 def _number(name: str, alone: int) -> int:
-    """A launcher's variable; some systems set RANK alone, which launches nothing."""
+    """A launcher's variable; RANK alone, which some systems set, does not count."""
     launched = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     return int(os.environ.get(name, alone)) if launched else alone

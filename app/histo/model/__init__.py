@@ -1,1 +1,1 @@
-"""The network and the bundle: built, saved, loaded, and from patches to calls."""
+"""The network and the bundle: building, saving, loading and predicting."""

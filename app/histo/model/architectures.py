@@ -1,4 +1,4 @@
-"""The names of the architectures there are, known without importing torch, which takes seconds."""
+"""The names of all architectures, found without importing torch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def torchvision_classifiers() -> frozenset[str]:
 
 @cache
 def timm_models() -> frozenset[str]:
-    """The models of timm, as its sources register them; none where timm is not installed."""
+    """The models of timm, as its sources register them; none if timm is not installed."""
     if find_spec("timm") is None:
         return frozenset()
     paths = sorted(_folder("timm").glob("*.py"))
@@ -44,10 +44,10 @@ def _text(path: Path) -> str:
 
 
 def check_arch(arch: str) -> None:
-    """HistoError for a name that is none of torchvision's or timm's, with the nearest there are."""
+    """HistoError for a name that neither torchvision nor timm has, with similar names."""
     if arch in torchvision_classifiers() or arch.partition(".")[0] in timm_models():
         return
     known = sorted(torchvision_classifiers() | timm_models())
     near = ", ".join(difflib.get_close_matches(arch, known, n=3, cutoff=0.3)) or "none"
-    more = "" if timm_models() else "; timm's names work where timm is installed"
+    more = "" if timm_models() else "; timm's names need timm to be installed"
     raise HistoError(f"no arch {arch!r}: the nearest are {near}{more}")

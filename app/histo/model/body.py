@@ -1,4 +1,4 @@
-"""Bodies: a torchvision or timm classifier without its classes, and the weights it starts from."""
+"""Bodies: torchvision or timm classifiers without their last layer, and their initial weights."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 def make_body(arch: str, imagenet: bool = False) -> nn.Module:
     """A body: normalised patches [B, 3, S, S] to features [B, F].
 
-    The whole published model, pooling included, with its last layer taken out; so every
-    torchvision classifier works as its authors wrote it, whatever its shape.
+    The whole published model, pooling included, without its last layer; so every torchvision
+    classifier works as its authors wrote it, whatever its structure.
     `imagenet` fetches the weights torchvision or timm publish. Raises HistoError for an unknown
-    name (with the nearest) and for a download that fails (with both ways out).
+    name (with similar ones) and for a download that fails (with both ways out).
     """
     check_arch(arch)
     try:
@@ -34,13 +34,13 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
             if aux:
                 aux["init_weights"] = not imagenet
             if imagenet and aux:
-                aux = {}  # torchvision adds and drops the auxiliary heads by itself
+                aux = {}  # torchvision adds and removes the auxiliary heads itself
             model = torchvision.models.get_model(
                 arch, weights="DEFAULT" if imagenet else None, **aux
             )
             if hasattr(model, "aux_logits"):
                 model.aux_logits = False
-            if hasattr(model, "AuxLogits"):  # Inception's stays with its published weights
+            if hasattr(model, "AuxLogits"):  # Inception keeps its own with published weights
                 model.AuxLogits = None
             return _without_classes(model)
         import timm
@@ -51,7 +51,7 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
             raise
         raise HistoError(
             f"the ImageNet weights of {arch} could not be downloaded: {_short(error)}",
-            "give {weights} a .safetensors or .pth file that you carried over",
+            "give {weights} a .safetensors or .pth file that you copied here",
             "{weights} none starts from random weights",
         ) from None
 
@@ -66,7 +66,7 @@ def _as_module(model: Any) -> nn.Module:
 
 
 def _without_classes(model: Any) -> nn.Module:
-    """Take the last linear layer out of a torchvision model (SqueezeNet has a convolution)."""
+    """Remove the last linear layer of a torchvision model (in SqueezeNet a convolution)."""
     if isinstance(model, torchvision.models.SqueezeNet):
         model.classifier = nn.AdaptiveAvgPool2d(1)
         return _as_module(model)
@@ -76,7 +76,7 @@ def _without_classes(model: Any) -> nn.Module:
 
 
 def features_of(body: nn.Module, side: int, arch: str) -> int:
-    """How many features the body gives for patches of `side` px; HistoError where it can't."""
+    """The number of features for patches of `side` px; HistoError if the body cannot take them."""
     was_training = body.training
     try:
         with torch.no_grad():
@@ -101,7 +101,7 @@ def normalisation(body: nn.Module) -> tuple[list[float], list[float]]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What became of a weights file: names of tensors by fate."""
+    """The result of loading a weights file: names of the tensors matched, new and left over."""
 
     matched: list[str]
     new: list[str]
@@ -119,11 +119,11 @@ def _some(names: list[str]) -> str:
 
 
 def load_weights(body: nn.Module, path: Path) -> Loaded:
-    """Load what fits of a state dict into the body, by name, else by order.
+    """Load the tensors of a state dict that fit the body, by name, else by order.
 
-    Names are torchvision's or timm's, with or without a prefix such as `module.`. Where no name
-    fits, those of a .pth are taken in order if their shapes are the body's own one by one (a timm
-    file for a torchvision arch, or a model saved by fastai). Nothing that fits is a HistoError.
+    Names are torchvision's or timm's, with or without a prefix such as `module.`. If no name
+    fits, the tensors of a .pth are matched in order, if all shapes agree (a timm file for a
+    torchvision arch, or a model saved by fastai). HistoError if no tensor fits.
     """
     given = read_weights(path)
     own = body.state_dict()
@@ -136,7 +136,7 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
         }
         if len(pairs) > len(fits):
             fits = pairs
-    if not fits and path.suffix != ".safetensors":  # that format sorts its tensors
+    if not fits and path.suffix != ".safetensors":  # safetensors sorts its tensors by name
         fits = _by_order(own, given)
     if not fits:
         raise HistoError(
@@ -151,7 +151,7 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
 
 
 def _by_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, str]:
-    """Pairs of names where all shapes agree in order; what follows in the file is its own head."""
+    """Pairs of names if all shapes agree in order; further tensors in the file are its head."""
 
     def real(tensors: Mapping[str, Tensor]) -> list[str]:
         return [name for name in tensors if not name.endswith("num_batches_tracked")]

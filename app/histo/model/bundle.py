@@ -1,4 +1,4 @@
-"""Writing a bundle: a trained model as data, safe to load anywhere, and fastai's learner beside it."""
+"""Write a bundle: a trained model as data that is safe to load, and fastai's learner."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from histo.model.onnx import OnnxEngine
 
 OPSET = 18
 PACKAGES = ("fastai", "torch", "torchvision")
-"""Those whose versions a card names."""
+"""Packages whose versions a card records."""
 
 
 def write_bundle(
@@ -52,9 +52,9 @@ def write_bundle(
     trained_on: Sequence[str] = (),
     pickled: bool = True,
 ) -> bool:
-    """Write weights, learner, ONNX model and, last, the card that vouches for them by SHA-256.
+    """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
-    `trained_on` are the SHA-1s of the patches behind the model, to tell later who is new to it;
+    `trained_on` are the SHA-1s of the patches behind the model, to recognise them later;
     `pickled=False` leaves fastai's learner out.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
@@ -87,7 +87,7 @@ def write_bundle(
 
 
 def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
-    """Write model.onnx, checked against the model itself; None where torch cannot convert it."""
+    """Write model.onnx, checked against the model itself; None if torch cannot convert it."""
     whole = (
         PixelsToProbabilities(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
     )
@@ -109,7 +109,7 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
             assert program is not None
             program.model.graph.metadata_props.clear()
             for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()  # stack traces, with paths of this machine
+                node.metadata_props.clear()  # stack traces with local paths
             with tempfile.TemporaryDirectory() as folder:
                 program.save(str(Path(folder, ONNX)))
                 data = Path(folder, ONNX).read_bytes()
@@ -129,7 +129,7 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
 def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
     """Pickle a plain fastai learner: `load_learner(path).predict("patch.tif")` needs no histo.
 
-    All it holds is torch's, torchvision's (or timm's) and fastai's. It reads 8-bit images.
+    It holds only objects of torch, torchvision (or timm) and fastai. It reads 8-bit images.
     """
     from fastai.data.block import CategoryBlock, DataBlock
     from fastai.data.transforms import Normalize

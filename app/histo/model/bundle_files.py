@@ -1,4 +1,4 @@
-"""The files of a bundle, each hashed once when the bundle is opened, and held against its card."""
+"""The files of a bundle, each hashed once, when the bundle is opened, and checked against its card."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from histo.model.card import CARD, FILES, TRAINED, bundle_path, parse_trained, r
 
 @dataclass(frozen=True)
 class BundleFiles:
-    """A bundle whose files are those that its card names, by size and SHA-256."""
+    """A bundle whose files have the size and SHA-256 that its card names."""
 
     folder: Path
     card: ModelCard
     facts: dict[str, Any]
-    """all that the card says"""
+    """everything in the card"""
     stamps: dict[str, tuple[int, int, int]]
     """of each file that was checked"""
 
     @classmethod
     def open(cls, folder: Path) -> BundleFiles:
-        """Read the card and check every file that is there; HistoError where one is another."""
+        """Read the card and check every file that is there; HistoError if one does not match."""
         card, facts = read_card(folder)
         stamps = {}
         for name in FILES:
@@ -43,7 +43,7 @@ class BundleFiles:
         return name in self.stamps
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file that was checked; HistoError where it has changed since."""
+        """The bytes of a checked file; HistoError if it has changed since."""
         path = bundle_path(self.folder, name)
         if name not in self:
             raise HistoError(f"{self.folder} has no {name}")
@@ -56,7 +56,7 @@ class BundleFiles:
         return data
 
     def trained_on(self) -> NDArray[np.uint64] | None:
-        """Short digests of the patches behind the model; None where the bundle does not say."""
+        """Short digests of the patches behind the model; None if the bundle has none."""
         if TRAINED not in self.facts["files"]:
             return None
         return parse_trained(self.read(TRAINED), bundle_path(self.folder, TRAINED))
@@ -67,7 +67,7 @@ class BundleFiles:
 
 
 def _checked(path: Path, name: str, facts: dict[str, Any]) -> tuple[int, int, int]:
-    """The stamp of a file that is the one its card names."""
+    """The stamp of a file, once it matches its card."""
     kind = path.stat()
     check_regular(kind, path)
     MODEL_BYTES.check(kind.st_size, str(path))
@@ -75,7 +75,7 @@ def _checked(path: Path, name: str, facts: dict[str, Any]) -> tuple[int, int, in
     if kind.st_size != expected:
         raise HistoError(f"{path} has {kind.st_size:,} bytes; its card says {expected:,}")
     if sha256(path) != facts["files"].get(name):
-        raise HistoError(f"{path} is not the file its card vouches for (SHA-256)")
+        raise HistoError(f"{path} is not the file that its card names (SHA-256)")
     return _stamp(kind)
 
 

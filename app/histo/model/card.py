@@ -28,10 +28,10 @@ TRAINED = "trained.npy"
 """The first 8 bytes of the SHA-1 of every patch the model was trained or chosen on, uint64 sorted."""
 
 FILES = (WEIGHTS, ONNX, LEARNER, TRAINED)
-"""Every file that a card vouches for; a learner is hashed, never opened."""
+"""Every file that a card names with its hash; a learner is hashed, never opened."""
 
 SEAL = "sha256"
-"""The card's own, as `seal_of` has it; the first cards had none, nor `bytes`."""
+"""The key of the card's own hash (`seal_of`); the first cards had neither this nor `bytes`."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class Onnx:
 
 
 def bundle_path(folder: Path, name: str) -> Path:
-    """The path of a file of a bundle; HistoError where a link leads out of the bundle."""
+    """The path of a file of a bundle; HistoError if it is a link to outside the bundle."""
     path = folder / name
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a ring of links
+    except (OSError, RuntimeError):  # a loop of links
         inside = False
     if not inside:
-        raise HistoError(f"{path} is a link that leads out of the bundle")
+        raise HistoError(f"{path} is a link to a file outside the bundle")
     return path
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
-    """The card of a bundle and all its facts; HistoError where it is none or of a later format."""
+    """The card of a bundle and all its facts; HistoError if it is not a card or of a later format."""
     if not folder.is_dir():
         raise HistoError(f"no bundle {folder}")
     path = bundle_path(folder, CARD)
@@ -68,7 +68,7 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
         raise HistoError(f"{path} is of format {found}; this histo reads {FORMAT} (update histo)")
     sizes = facts.get("bytes", {})
     if not _is_sealed(facts):
-        raise HistoError(f"{path} has changed since it was written: its own SHA-256 is another")
+        raise HistoError(f"{path} has changed since it was written: its SHA-256 does not match")
     if (
         found != FORMAT
         or not all(_is_plain(name) and _is_sha256(x) for name, x in facts["files"].items())
@@ -80,18 +80,18 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
 
 
 def seal_of(facts: dict[str, Any]) -> str:
-    """SHA-256 of all the other facts of a card, by which a changed one is known."""
+    """SHA-256 of all other facts of a card, to detect changes."""
     others = {name: value for name, value in facts.items() if name != SEAL}
     return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def _is_sealed(facts: dict[str, Any]) -> bool:
-    """Whether a card is as it was written; the first cards, which had no seal, are believed."""
+    """Whether a card is unchanged since it was written; the first cards, without a seal, pass."""
     if not facts.keys() & {SEAL, "bytes"}:
         return True
     try:
         return bool(facts.get(SEAL) == seal_of(facts))
-    except RecursionError:  # nested as deep as could just be read
+    except RecursionError:  # nested as deeply as the reader allows
         return False
 
 
@@ -118,7 +118,7 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
 
 
 def _is_sound(card: ModelCard) -> bool:
-    """Whether each value of a card is of its type and within reason; TypeError also says no."""
+    """Whether each value of a card has its type and is within bounds; TypeError also means no."""
     sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
     return (
         _is_plain(card.arch)
@@ -144,22 +144,22 @@ def _are_three(values: Any, low: float, high: float) -> bool:
 
 
 def _is_between(value: Any, low: float, high: float) -> bool:
-    """Whether a value is a float in the range; nan is not."""
+    """Whether a value is a float in the range; NaN is not."""
     return isinstance(value, float) and low <= value <= high
 
 
 def short_digests(digests: Sequence[str]) -> NDArray[np.uint64]:
-    """The first 8 bytes of SHA-1s in hex: of a million patches, two agree by chance once in 1e7."""
+    """The first 8 bytes of SHA-1s in hex: among a million patches, the chance that two agree is about 1e-7."""
     return np.array([int(digest[:16], 16) for digest in digests], np.uint64)
 
 
 def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
-    """The uint64 [N] of a .npy file, if that is all it holds: its header alone asks for no memory."""
+    """The uint64 [N] of a .npy file; its header is checked before memory is allocated."""
     file = io.BytesIO(data)
     try:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception:  # numpy reads a header as Python would: it can raise anything
+    except Exception:  # numpy evaluates the header as Python: it can raise anything
         raise HistoError(f"{path} is damaged") from None
     rest = data[file.tell() :]
     if dtype != np.uint64 or len(rest) % 8 or shape != (len(rest) // 8,):

@@ -1,4 +1,4 @@
-"""The state of a training run in one file, whole on disk at every moment, and no code in it."""
+"""The state of a training run in one file, replaced atomically, and without code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands: how many epochs are done, and how many batches of the next one."""
+    """The position of a training: epochs done, and batches done of the next one."""
 
     epoch: int = 0
     batch: int = 0
@@ -34,12 +34,13 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on as if there had been no break.
+    """All that is needed to resume with the same result as without an interruption.
 
-    `tensors`: `model.NAME`, the optimizer's `opt.KEY.NAME` (none where a phase has just ended),
+    `tensors`: `model.NAME`, the optimizer's `opt.KEY.NAME` (none if a phase has just ended),
     `losses` float32 [batches of this epoch], and `logits` float32 [N, C] of the validation patches
-    where the epoch that has just ended is the best. What is random follows from the seed and the
-    position (`PatchDL`). `facts` are JSON: the history, the best figure, seconds, gradient scaler.
+    where the epoch that has just ended is the best. Randomness depends only on the seed and the
+    position (`PatchDL`), so no generator state is stored. `facts` are JSON: the history, the best
+    figure, seconds, gradient scaler.
     """
 
     position: Position
@@ -47,7 +48,7 @@ class Checkpoint:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write it beside the last one, flush, and take its place."""
+        """Write it beside the last one, flush, and replace that."""
         folder.mkdir(exist_ok=True)
         at = {"format": FORMAT, "epoch": self.position.epoch, "batch": self.position.batch}
         data = save(self.tensors, {"histo": json.dumps({**at, **self.facts})})
@@ -56,7 +57,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, folder: Path) -> Checkpoint | None:
-        """The last checkpoint of a run; None where it has none yet."""
+        """The last checkpoint of a run; None if it has none yet."""
         path = folder / LAST
         if not path.is_file():
             return None
@@ -66,13 +67,13 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             made_by, at = facts.pop("format"), Position(facts.pop("epoch"), facts.pop("batch"))
         except (SafetensorError, OSError, TypeError, KeyError, ValueError):
-            raise HistoError(f"{path} is damaged: the run cannot go on from it") from None
+            raise HistoError(f"{path} is damaged: the run cannot be resumed") from None
         if made_by != FORMAT:
             raise HistoError(f"{path} is of format {made_by!r}; this histo reads {FORMAT}")
         return cls(at, tensors, facts)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin so, without that beginning."""
+        """The tensors whose names have this prefix, without the prefix."""
         return {
             name.removeprefix(prefix): value
             for name, value in self.tensors.items()
@@ -80,12 +81,14 @@ class Checkpoint:
         }
 
     def restore(self, learn: Learner) -> None:
-        """Put model, optimizer and gradient scaler back; a fit must have begun."""
+        """Restore model, optimizer and gradient scaler; a fit must have started."""
         model = learn.model
         try:
             model.load_state_dict(self.part("model."))
         except RuntimeError:
-            raise HistoError("the checkpoint is of another model: the run cannot go on") from None
+            raise HistoError(
+                "the checkpoint is of another model: the run cannot be resumed"
+            ) from None
         for name, p in model.named_parameters():
             for key in learn.opt.tensors_of(p):
                 if f"opt.{key}.{name}" in self.tensors:
@@ -97,9 +100,9 @@ class Checkpoint:
 def capture(learn: Learner, *, phase_ended: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a learner between two batches, copied to the CPU.
 
-    Where a phase has ended its optimizer and scaler are left out: the next one's begin anew.
+    At the end of a phase, optimizer and scaler are left out: the next phase has new ones.
     """
-    model = get_model(learn.model)  # the one that several processes train is wrapped
+    model = get_model(learn.model)  # DistributedDataParallel wraps it
     found = {f"model.{name}": value for name, value in on_cpu(model.state_dict()).items()}
     if phase_ended:
         return found, {}
@@ -116,7 +119,7 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_best(folder: Path, state: Mapping[str, Tensor]) -> None:
-    """Write the weights beside the last best, then take its place."""
+    """Write the best weights beside the earlier ones, then replace those."""
     folder.mkdir(exist_ok=True)
     with written(folder / BEST) as file:
         file.write(save(dict(state)))

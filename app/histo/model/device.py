@@ -14,7 +14,7 @@ from histo.distributed import ranks
 from histo.errors import HistoError
 
 TRANSFORMERS = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coat", "cait", "xcit")
-"""How the names of architectures begin that need a transformer's learning rate."""
+"""Prefixes of architectures that need a transformer's learning rate."""
 
 
 def default_lr(arch: str) -> float:
@@ -28,9 +28,9 @@ def default_batch_size(device: torch.device) -> int:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one; HistoError where the one asked for is not there.
+    """`auto` is a GPU if there is one; HistoError if the given device is not there.
 
-    Of the processes of a launcher each takes the GPU of its number on the machine.
+    Each process of a launcher takes the GPU of its local rank.
     """
     wanted = name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
     if wanted and ranks.world_size() > 1:
@@ -49,7 +49,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda", int(number or 0))
     there = f"{count} CUDA devices are" if count else "no such device is"
     raise HistoError(
-        f"no device {name!r}: {there} available here", "{device} auto takes what there is"
+        f"no device {name!r}: {there} available here", "{device} auto takes what is available"
     )
 
 
@@ -70,10 +70,10 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def keep_memory() -> None:
-    """Have the C library keep what a batch has freed for the next, instead of giving it back.
+    """Make the C library keep freed memory for the next batch instead of returning it.
 
-    Else each step of a training on a CPU begins with thousands of page faults (`mallopt(3)`:
-    M_MMAP_MAX, M_TRIM_THRESHOLD). Does nothing where the library is not glibc.
+    Otherwise each training step on a CPU causes thousands of page faults (`mallopt(3)`: M_MMAP_MAX,
+    M_TRIM_THRESHOLD). Does nothing if the library is not glibc.
     """
     if sys.platform == "linux":
         with suppress(AttributeError):
@@ -85,7 +85,7 @@ def keep_memory() -> None:
 def seed_everything(seed: int, device: torch.device) -> None:
     """Seed Python, numpy and torch; the same seed on the same CPU gives the same figures.
 
-    On a GPU cuDNN may choose its fastest kernels instead, whose sums vary in the last digits.
+    On a GPU, cuDNN may choose its fastest kernels, whose sums vary in the last digits.
     """
     from fastai.torch_core import set_seed
 
@@ -94,7 +94,7 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 
 def out_of_memory(error: RuntimeError, batch_size: int) -> HistoError | None:
-    """The one line for a device that ran out of memory; None for any other error."""
+    """The error for a device that ran out of memory; None for any other error."""
     if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
         return HistoError(
             f"out of memory at batch size {batch_size}",
@@ -104,7 +104,7 @@ def out_of_memory(error: RuntimeError, batch_size: int) -> HistoError | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device as a person names it."""
+    """The name of the device, with its model or cores."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({os.cpu_count()} cores)" if device.type == "cpu" else str(device)

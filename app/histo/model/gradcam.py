@@ -1,7 +1,7 @@
-"""Grad-CAM: which part of a patch spoke for the class it was called.
+"""Grad-CAM: which part of a patch is evidence for the class it was called.
 
 Selvaraju et al., 2017, arXiv:1610.02391: the channels of the last feature map, each weighted by
-how much it moves the answer. A map is as coarse as that layer (3x3 cells for a ResNet on 96 px).
+its effect on the output. A map is as coarse as that layer (3x3 cells for a ResNet on 96 px).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Screen
 
 SHEET = 6
-"""Mistakes, and hits, to be looked at."""
+"""Mistakes, and hits, to show."""
 SAMPLE = 256
-"""Patches drawn at random, to take means over."""
+"""Patches drawn at random, for means."""
 
 
 def save_gradcam(
@@ -39,9 +39,9 @@ def save_gradcam(
 ) -> None:
     """Write gradcam.npz: maps of a run's worst mistakes, typical hits and a random sample.
 
-    `model` is body and head, and gets the weights that were kept; `take` gives the patches
-    uint8 [B, S, S, 3] at some places, and `places` says where each row of predictions.csv is. A
-    model without a last feature map, as most transformers, leaves no file, and that is said.
+    `model` is body and head, and gets the weights of the best epoch; `take` returns the patches
+    uint8 [B, S, S, 3] at given places, and `places` is the place of each row of predictions.csv.
+    A model without a last feature map, as most transformers, gets no file, only a note.
     """
     load_best(run.checkpoint, model)
     layer = last_map(model.eval()[0], card.patch_size)
@@ -64,9 +64,9 @@ def save_gradcam(
 
 
 def choose(table: Predictions) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Rows of the most confident mistakes, typical hits and a seeded sample; which are the sample.
+    """Rows of the most confident mistakes, typical hits and a seeded sample; which of them are the sample.
 
-    A typical hit is as sure as half the hits of its class; each class has its turn.
+    A typical hit has the median confidence of its class; classes take turns.
     """
     called = table.probabilities.argmax(1)
     sure = table.probabilities.max(1)
@@ -96,15 +96,15 @@ def to_input(patches: NDArray[np.uint8], model: nn.Module, card: ModelCard) -> T
 def grad_cam(model: nn.Sequential, layer: str, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Maps [B, h, w] in 0..1 of normalised patches [B, 3, S, S], and the classes called, [B].
 
-    What is explained is the log-odds of the called class, not its logit: a sum that is added to
-    all logits alike changes no answer, and must change no map.
+    The explained output is the log-odds of the called class, not its logit: adding the same number
+    to all logits changes no probability, and must change no map.
     """
     body, head = model
     kept: list[Tensor] = []
     hook = body.get_submodule(layer).register_forward_hook(lambda *call: kept.append(call[2]))
     try:
         with torch.enable_grad():
-            logits = head(body(batch.requires_grad_()))  # not model(batch): that may be compiled
+            logits = head(body(batch.requires_grad_()))  # not model(batch), which may be compiled
             called = logits.argmax(1, keepdim=True)
             others = logits.scatter(1, called, -torch.inf).logsumexp(1)
             odds = logits.gather(1, called).squeeze(1) - others
@@ -117,10 +117,10 @@ def grad_cam(model: nn.Sequential, layer: str, batch: Tensor) -> tuple[Tensor, T
 
 
 def last_map(body: nn.Module, side: int) -> str | None:
-    """The module that gives the body's last feature map [B, C, h, w]; None where there is none.
+    """The module that outputs the body's last feature map [B, C, h, w]; None if there is none.
 
-    It is the last output with more than one place: where that is a list of tokens [B, T, C] or a
-    map [B, h, w, C], or the patch shrinks to one place within a block, there is none to be had.
+    It is the last output with more than one place. There is none if that is a list of tokens
+    [B, T, C] or a map [B, h, w, C], or if the patch shrinks to one place within a block.
     """
     seen: list[tuple[str, torch.Size]] = []
 
@@ -144,5 +144,5 @@ def last_map(body: nn.Module, side: int) -> str | None:
 
 
 def places_of(shape: torch.Size) -> int:
-    """How many places an output has: tokens of [B, T, C], cells of [B, C, h, w]."""
+    """The number of places of an output: tokens of [B, T, C], cells of [B, C, h, w]."""
     return shape[1] if len(shape) == 3 else shape[2:].numel()

@@ -11,7 +11,7 @@ def make_head(features: int, units: int, classes: int) -> nn.Sequential:
     """A new head: features [B, F] to logits [B, C].
 
     Layer norm, one hidden layer, dropout: of the heads tried the best on real patches, and far
-    better than one with batch norm (docs/measurements).
+    better than one with batch norm (benchmarks/README.md).
     """
     return nn.Sequential(
         nn.LayerNorm(features),

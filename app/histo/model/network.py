@@ -1,4 +1,4 @@
-"""The network of a card: made, and before that known by the shapes of its tensors."""
+"""The network of a card, and the shapes of its tensors before it is built."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mean(nn.Module):
 
 
 def make_model(card: ModelCard) -> nn.Module:
-    """The architecture of a card, untrained: normalised [B, 3, S, S] to logits [B, C]."""
+    """The network of a card, untrained: normalised [B, 3, S, S] to logits [B, C]."""
     return Mean(make_one(card) for _ in range(card.models)) if card.models > 1 else make_one(card)
 
 
@@ -45,7 +45,7 @@ def make_one(card: ModelCard) -> nn.Sequential:
 
 
 class PixelsToProbabilities(nn.Module):
-    """From pixels to probabilities, as model.onnx has it: uint8 [N, S, S, 3] to float32 [N, C]."""
+    """From pixels to probabilities, as in model.onnx: uint8 [N, S, S, 3] to float32 [N, C]."""
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class PixelsToProbabilities(nn.Module):
 
 
 class _RealNumbers(TorchFunctionMode):
-    """torchvision's RegNets reckon their widths with little tensors: those are made for real."""
+    """torchvision's RegNets compute their widths with small tensors: those get real memory."""
 
     def __torch_function__(
         self,
@@ -72,12 +72,12 @@ class _RealNumbers(TorchFunctionMode):
 
 
 def shapes_of(card: ModelCard) -> Shapes:
-    """The tensors of a card's model by name, found without memory for any of them."""
+    """The tensors of a card's model by name, without allocating memory for them."""
     for numbers in (nullcontext(), _RealNumbers()):
         try:
             with torch.device("meta"), numbers:
                 state = make_one(card).state_dict()
-        except NotImplementedError:  # what needs a value of a tensor that has none
+        except NotImplementedError:  # code that needs the value of a tensor without one
             continue
         parts = [f"models.{i}." for i in range(card.models)] if card.models > 1 else [""]
         return {f"{part}{name}": tuple(t.shape) for part in parts for name, t in state.items()}

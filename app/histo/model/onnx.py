@@ -28,14 +28,14 @@ class OnnxEngine:
         check_self_contained(data, place)
         self._classes, self._onnx, self._place = len(card.vocab), onnx, place
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # its warnings are for those who convert models
-        if ranks.local_world_size() > 1:  # else each process would take every core
+        options.log_severity_level = 4  # its warnings concern the conversion of models
+        if ranks.local_world_size() > 1:  # otherwise each process would use every core
             options.intra_op_num_threads = ranks.cores()
         try:
             self._session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own exceptions are all plain ones
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise HistoError(f"{place} does not load ({type(error).__name__})") from None
         ends = [*self._session.get_inputs(), *self._session.get_outputs()]
         found = [(end.name, end.type, end.shape[1:]) for end in ends]
@@ -58,7 +58,7 @@ class OnnxEngine:
         return cls(files.card, files.read(ONNX), onnx, str(files.folder / ONNX))
 
     def put(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The patches themselves."""
+        """The patches, unchanged."""
         return patches
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -67,7 +67,9 @@ class OnnxEngine:
         try:
             found = np.asarray(self._session.run([self._onnx.output], feed)[0])
         except Exception as error:  # likewise
-            raise HistoError(f"{self._place} fails at work ({type(error).__name__})") from None
+            raise HistoError(
+                f"{self._place} fails in prediction ({type(error).__name__})"
+            ) from None
         if found.shape != (len(batch), self._classes):
             raise HistoError(f"{self._place} does not fit its card")
         return found
@@ -78,16 +80,16 @@ class OnnxEngine:
 
 
 def check_self_contained(data: bytes, place: str) -> None:
-    """Refuse a model whose tensors are in other files: ONNX Runtime would open whatever it names.
+    """Refuse a model whose tensors are in other files: ONNX Runtime would open any file it names.
 
-    The name of such a file stands beside the word `location`, nowhere else in a model of histo's.
+    The name of such a file follows the word `location`, which is nowhere else in histo's models.
     """
-    if b"location" in data or data[4:8] == b"ORTM":  # that other format has its own such places
+    if b"location" in data or data[4:8] == b"ORTM":  # the ORT format can name files too
         raise HistoError(f"{place} is refused: it is not all in one file, or not plain ONNX")
 
 
 def gpu_is_there() -> bool:
-    """Whether torch would find a GPU: asks the driver, so that torch need not be loaded."""
+    """Whether torch would find a GPU, according to the driver, without loading torch."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     count = ctypes.c_int(0)

@@ -1,4 +1,4 @@
-"""fastai's own pickled learner at work: only where the user trusts the file."""
+"""Predict with fastai's pickled learner, only if the user trusts the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from histo.run.calls import call
 
 @dataclass(frozen=True)
 class PickledLearner:
-    """A loaded `learner.pkl`; fastai reads, fits and normalises the files by itself."""
+    """A loaded `learner.pkl`; fastai itself reads, resizes and normalises the files."""
 
     learn: Any
     vocab: list[str]
@@ -26,7 +26,7 @@ class PickledLearner:
 
     @classmethod
     def open(cls, path: Path, device: str) -> PickledLearner:
-        """Load a pickle: it runs whatever code the file holds."""
+        """Load a pickle, which runs any code in the file."""
         found = resolve_device(device)
         try:
             learn = load_learner(path, cpu=found.type == "cpu")
@@ -38,7 +38,7 @@ class PickledLearner:
         return cls(learn, vocab, f"fastai, {found.type}")
 
     def predict(self, files: Sequence[Path]) -> Calls:
-        """Probabilities as trained, and the class called at 0.5 or as the most probable."""
+        """Probabilities as trained, and the class called: at 0.5, or the most probable."""
         with self.learn.no_bar():
             loader = self.learn.dls.test_dl(list(files), num_workers=0)
             probabilities, _ = self.learn.get_preds(dl=loader)

@@ -1,6 +1,6 @@
 """From patches to calls: crop and size, views, temperature, threshold and class names, in one place.
 
-Every way to a prediction goes through a Predictor: the command line, Python, slides, the web page.
+The predictions of a bundle, by the command line and in Python, all go through a Predictor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weights of a bundle at work, by PyTorch: on a GPU, or where there is no ONNX model."""
+"""Predict with the weights of a bundle in PyTorch: on a GPU, or if there is no ONNX model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class TorchEngine:
 
     @classmethod
     def open(cls, files: BundleFiles, device: torch.device) -> TorchEngine:
-        """Load the weights of a bundle, once their shapes are those of the model of its card.
+        """Load the weights of a bundle, after a check that their shapes are those of its card's model.
 
-        No pickle is read, and no memory is taken before that.
+        No pickle is read, and no memory is allocated before the check.
         """
         path = bundle_path(files.folder, WEIGHTS)
         check_shapes(path, shapes_of(files.card))

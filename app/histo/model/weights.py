@@ -1,4 +1,4 @@
-"""Weights files of strangers: looked at before they are loaded, and no code in them ever run."""
+"""Untrusted weights files: checked before they are loaded, and their code never run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from histo.errors import HistoError
 from histo.files.limits import MB, MODEL_BYTES, check_regular
 
 HEADER_BYTES = 16 * MB
-"""Of the header of a .safetensors: room for a hundred thousand tensors."""
+"""Maximum bytes of a .safetensors header: enough for a hundred thousand tensors."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         check_zip(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it says what it will refuse in a moment
+            warnings.simplefilter("ignore")  # it warns about what it then refuses
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise HistoError(
@@ -54,7 +54,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_header(path: Path, most: int) -> bytes:
-    """The header of a .safetensors, JSON, if it is of at most so many bytes and within the file."""
+    """The JSON header of a .safetensors; HistoError if it is too large or longer than the file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(most, path.stat().st_size - 8):
@@ -63,7 +63,7 @@ def read_header(path: Path, most: int) -> bytes:
 
 
 def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a .safetensors that does not hold just these tensors, before any is read."""
+    """Refuse a .safetensors that does not hold exactly these tensors, before any is read."""
     header = read_header(path, 10_000 + sum(250 + 6 * len(name) for name in shapes))
     try:
         found: dict[str, Any] = json.loads(header)
@@ -76,7 +76,7 @@ def check_shapes(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def check_zip(path: Path) -> None:
-    """Refuse a .pth that unpacks to more than it is: torch never packs one tighter."""
+    """Refuse a .pth that unpacks to more than its size: torch does not compress."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as members:

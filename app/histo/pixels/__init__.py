@@ -1,1 +1,1 @@
-"""Arithmetic on the pixels of a patch that training and prediction share."""
+"""Pixel operations that training and prediction share."""

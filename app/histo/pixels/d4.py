@@ -1,4 +1,4 @@
-"""The eight symmetries of the square (the dihedral group D4), exact: pixels move, none changes."""
+"""The eight symmetries of the square (the dihedral group D4), exact: pixels move and keep their values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ VIEWS = 8
 def view(patches: Any, k: int) -> Any:
     """View `k` (0..7) of square patches [N, S, S, …]: bit 2 transposes, bits 1 and 0 flip.
 
-    View 0 is the identity. A flip of both axes is the half turn, a transpose with one flip a
-    quarter turn; together the eight are all of D4. A torch tensor gives a tensor, a numpy array an
+    View 0 is the identity. Flipping both axes is a half turn, a transpose and one flip is a
+    quarter turn; the eight views are all of D4. Returns a tensor for a tensor, an array for an
     array.
     """
     if k & 4:

@@ -1,4 +1,4 @@
-"""A decoded image made a patch: cropped, resized, and its size checked."""
+"""From a decoded image to a patch: crop, resize, and check of the size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pixels = NDArray[np.uint8]
 class Fit:
     """How an image becomes a patch: the centre `crop` px, resized to `size` px, `side` px at the end.
 
-    Each None leaves its step out; without a `side` any square is taken.
+    None skips a step; without a `side` any square is accepted.
     """
 
     crop: int | None = None
@@ -25,7 +25,7 @@ class Fit:
     side: int | None = None
 
     def __call__(self, pixels: Pixels, name: Path | str) -> Pixels:
-        """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, where it cannot."""
+        """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, if its size is wrong."""
         pixels = resize(centre_crop(pixels, self.crop, name), self.size)
         check_size(pixels, self.side, name)
         return pixels
@@ -56,14 +56,20 @@ def resize(pixels: Pixels, size: int | None) -> Pixels:
 
 
 def check_size(pixels: Pixels, side: int | None, name: Path | str) -> int:
-    """The side of a square patch; HistoError where it is not square or not `side`."""
+    """The side of a square patch; HistoError if it is not square or its side is not `side`."""
     height, width = pixels.shape[:2]
     if height != width:
-        raise HistoError(f"{name} is {width}x{height} px, not square", "give {crop} or {size}")
+        raise HistoError(
+            f"{name} is {width}x{height} px, not square",
+            "{crop} cuts the centre",
+            "{skip_bad} leaves such patches out",
+            "cut or pad them to squares first",
+        )
     if side is not None and height != side:
         raise HistoError(
             f"{name} is {width}x{height} px where {side}x{side} px are expected",
             f"{{size}} {side} resizes all, {{crop}} cuts the centre",
-            "histo check lists the sizes",
+            "{skip_bad} leaves such patches out",
+            f"cut or resize them to {side}x{side} px first",
         )
     return int(height)

@@ -1,4 +1,4 @@
-"""Pixels to what a model sees: scaled to 0..1, less the mean, over the standard deviation."""
+"""Normalise pixels: scale to 0..1, subtract the mean, divide by the standard deviation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """uint8 patches [B, S, S, 3] to float32 of the same shape: (x / 255 - mean) / std, each channel.
+    """uint8 patches [B, S, S, 3] to float32 of the same shape: (x / 255 - mean) / std per channel.
 
-    One multiplication and one addition a value. `columns` of a row are done at a time: on a CPU
-    three channels alone are too short for vector instructions.
+    One multiplication and one addition per value, over `columns` pixels of a row at a time: on a CPU
+    three channels alone are too few for vector instructions.
     """
 
     scale: Tensor
@@ -30,7 +30,7 @@ class Normalise(nn.Module):
         return torch.addcmul(self.shift, rows, self.scale, out=rows).view(patches.shape)
 
     def undo(self, patches: Tensor) -> Tensor:
-        """Float32 back to 0..1, for a person to see."""
+        """Undo the normalisation: float32 patches in 0..1, for display."""
         shown = (self._rows(patches) - self.shift) / self.scale / 255
         return shown.clamp(0, 1).view(patches.shape)
 

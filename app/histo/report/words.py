@@ -85,6 +85,8 @@ def _kind_line(split: Split) -> tuple[str, bool]:
         return f"The split is by {group}{folds}: {none} is {where}.", False
     if split.kind == "column":
         return f"The split is given by the column {split.column} of the labels{folds}.", False
+    if split.kind == "folders":
+        return f"The split is given by the folders train and valid{folds}.", False
     if split.kind == "unseen":
         return (
             "The patches are new to the model: none of these patches is among those the model was "

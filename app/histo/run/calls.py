@@ -1,4 +1,4 @@
-"""From probabilities to calls: temperature scaling, and the one place where a threshold is applied."""
+"""From probabilities to calls: temperature scaling, and the only place where a threshold is applied."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def call(probabilities: Any, threshold: float = 0.5, positive: int = 1) -> NDArr
 def apply_temperature(probabilities: Any, temperature: float) -> Any:
     """Probabilities [N, C] as if the logits had been divided by the temperature.
 
-    Guo et al., 2017, arXiv:1706.04599. Above 1 they move towards 1/C, below 1 away from it; which
-    class has the largest never changes.
+    Guo et al., 2017, arXiv:1706.04599. A temperature above 1 moves them towards 1/C, one below 1
+    away from it; the most probable class never changes.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The files of a run folder: their names, how they are written, how they are read."""
+"""The files of a run folder: their names, and how they are written and read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_split(
     sha1: Sequence[str],
     groups: Sequence[str] | None,
 ) -> None:
-    """Write `id, label, split, sha1`, and group where there is one, a row a patch."""
+    """Write `id, label, split, sha1`, and group if there is one, one row per patch."""
     group = [groups] if groups else []
     with written(path, "w") as file:
         rows = csv.writer(file, lineterminator="\n")
@@ -35,7 +35,7 @@ def write_split(
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder. Nothing is read or made until asked for."""
+    """A run folder, whose files are read or written only on demand."""
 
     path: Path
 
@@ -50,9 +50,9 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end, as its environment.json says.
+        """Whether the run has finished, according to its environment.json.
 
-        histo 0.1 did not say: there a run is finished that has predictions and nothing to resume.
+        histo 0.1 did not record it: its runs are finished if they have predictions and no checkpoint.
         """
         if not self.environment.is_file():
             return False
@@ -63,13 +63,13 @@ class RunFolder:
         return self.predictions.is_file() and not last.is_file()
 
     def mark_finished(self) -> None:
-        """Write into environment.json that the run came to its end."""
+        """Record in environment.json that the run has finished."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         write_json(self.environment, {**read_json(self.environment), "finished": now})
 
     @property
     def begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return any(self.checkpoint.glob("*.safetensors"))
 
     def fold(self, number: int) -> Path:
@@ -78,9 +78,9 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run alone; HistoError where another process does. A dead one holds nothing.
+        """Lock the run; HistoError if another process has locked it. The lock ends with its process.
 
-        Of the processes of a launch the first holds it for all.
+        The first process of a launch holds the lock for all.
         """
         if ranks.rank() > 0:
             yield
@@ -99,7 +99,7 @@ class RunFolder:
                 raise HistoError(
                     f"{out} exists, and a run is never overwritten",
                     "give another {out}",
-                    Call("go on with it", "train", {"resume": out}),
+                    Call("resume it", "train", {"resume": out}),
                 ) from None
             return cls(out)
         runs = Path("runs")
@@ -110,13 +110,13 @@ class RunFolder:
             number += 1
             try:
                 (runs / f"{arch}-{number}").mkdir()
-            except FileExistsError:  # another process took it first
+            except FileExistsError:  # another process created it first
                 continue
             return cls(runs / f"{arch}-{number}")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """An existing run folder; HistoError where it is none."""
+        """An existing run folder; HistoError if it is not one."""
         run = cls(path)
         if not path.is_dir():
             raise HistoError(f"no run folder {path}")
@@ -133,11 +133,11 @@ class RunFolder:
 
     @staticmethod
     def split_of(settings: dict[str, Any]) -> Split:
-        """How a run's patches were split, by its settings."""
+        """How a run's patches were split, according to its settings."""
         return Split.read(settings.get("split"), settings.get("leak"))
 
     def read_split(self) -> list[dict[str, str]]:
-        """The rows of split.csv: id, label, split, and group where there is one."""
+        """The rows of split.csv: id, label, split, and group if there is one."""
         try:
             with self.split.open(encoding="utf-8", newline="") as file:
                 return list(csv.DictReader(file))
@@ -145,13 +145,13 @@ class RunFolder:
             raise HistoError(f"{self.split} is not readable") from None
 
     def groups_of(self, ids: Sequence[str]) -> list[str] | None:
-        """The group of each id, as split.csv has it; None where it has none."""
+        """The group of each id in split.csv; None if it has no groups."""
         known = {row["id"]: row.get("group", "") for row in self.read_split()}
         groups = [known.get(name, "") for name in ids]
         return groups if all(groups) else None
 
     def read_history(self) -> list[dict[str, float]]:
-        """The rows of history.csv, one an epoch; none where no epoch ended."""
+        """The rows of history.csv, one per epoch; none if no epoch was completed."""
         if not self.history.is_file():
             return []
         with self.history.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""The Grad-CAM maps of a run: written where torch is, read and drawn where it is not."""
+"""The Grad-CAM maps of a run: a file that is written after training, and read without torch."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ BEFORE = "attention.npz"
 
 @dataclass(frozen=True)
 class GradCam:
-    """Grad-CAM maps, one entry a patch: float [N, h, w] in 0..1, 1 at each map's peak.
+    """Grad-CAM maps, one per patch: float [N, h, w] in 0..1, 1 at each map's peak.
 
     A map is as coarse as the model's last feature map, and spans the whole patch. A patch without
-    a trace of evidence has a map of zeros.
+    positive evidence has a map of zeros.
     """
 
     ids: list[str]
     called: list[str]
-    """the class each map speaks for: the one the model called"""
+    """the class that each map explains: the one the model called"""
     drawn: np.ndarray
-    """bool [N]: drawn at random, to take means over; the others were picked to be looked at"""
+    """bool [N]: drawn at random, for means; the others were selected to be shown"""
     maps: np.ndarray
     side: int
-    """of a patch as the model saw it, in px"""
+    """side of a patch as the model sees it, in px"""
 
 
 def write_gradcam(folder: Path, found: GradCam) -> None:
-    """Write the maps into a run folder, whole or not at all; a 256th is as fine as anyone can see."""
+    """Write the maps into a run folder, atomically; 256 levels are enough for the eye."""
     import numpy as np
 
     with written(folder / GRADCAM) as file:
@@ -53,7 +53,7 @@ def write_gradcam(folder: Path, found: GradCam) -> None:
 
 
 def read_gradcam(folder: Path) -> GradCam | None:
-    """The maps of a run folder; None where it has none."""
+    """The maps of a run folder; None if it has none."""
     import numpy as np
 
     path = folder / (GRADCAM if (folder / GRADCAM).exists() else BEFORE)
@@ -68,12 +68,12 @@ def read_gradcam(folder: Path) -> GradCam | None:
     except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         good = False
     if not good:
-        raise HistoError(f"{path} is damaged (delete it, and the report does without)")
+        raise HistoError(f"{path} is damaged (delete it to get a report without it)")
     return GradCam(ids.tolist(), called.tolist(), drawn.astype(bool), maps / 255.0, side)
 
 
 def concatenate(parts: Sequence[GradCam]) -> GradCam:
-    """The maps of several models of one architecture, those of folds, as one."""
+    """The maps of several models of one architecture, such as folds, in one GradCam."""
     import numpy as np
 
     return GradCam(

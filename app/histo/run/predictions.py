@@ -1,4 +1,4 @@
-"""The predictions table: its columns, how it is written, how it is read."""
+"""The predictions table: its columns, and how it is written and read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ PROBABILITY = "p_"
 """The prefix of a probability column, so that a class may be called `id` or `label`."""
 
 
+SKIPPED = "skipped.csv"
+"""In a run folder: ids of patches that were left out, and why."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """A predictions table: from a histo run or from any other system.
@@ -35,7 +39,7 @@ class Predictions:
 
 
 def prediction_columns(vocab: Sequence[str]) -> list[str]:
-    """The probability columns of a table, one a class."""
+    """The probability columns of a table, one per class."""
     return [f"{PROBABILITY}{name}" for name in vocab]
 
 
@@ -62,8 +66,63 @@ def write_submission(table: Path, out: Path) -> None:
         kaggle.writerows((row[0], row[3]) for row in rows)
 
 
+def skipped_row(name: str, reason: str, columns: int) -> list[str]:
+    """The row of a patch that could not be used: no class, and why in place of a probability."""
+    return [name, "", reason, *[""] * (columns - 3)]
+
+
+def skipped_path(table: Path) -> Path:
+    """Where the patches that are left out of a table are listed."""
+    return table.with_name(f"{table.stem}.skipped{table.suffix}")
+
+
+def move_skipped(table: Path) -> int:
+    """Take the rows of patches that could not be used out of a table, into a list of their own."""
+    count, listed = 0, skipped_path(table)
+    listed.unlink(missing_ok=True)
+    with (
+        table.open(encoding="utf-8", newline="") as source,
+        written(table, "w") as kept,
+        written(listed, "w") as left_out,
+    ):
+        rows, skipped = (
+            csv.writer(kept, lineterminator="\n"),
+            csv.writer(left_out, lineterminator="\n"),
+        )
+        skipped.writerow(["id", "reason"])
+        for row in csv.reader(source):
+            if row[1]:
+                rows.writerow(row)
+            else:
+                skipped.writerow([row[0], row[2]])
+                count += 1
+    if not count:
+        listed.unlink()
+    return count
+
+
+def write_skipped(path: Path, reasons: dict[str, str]) -> None:
+    """Write the ids of patches that were left out, and why; no file where there are none."""
+    if not reasons:
+        return
+    with written(path, "w") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["id", "reason"])
+        rows.writerows(reasons.items())
+
+
+def check_distinct(ids: Sequence[str], path: Path) -> None:
+    """Refuse a table that has an id twice: a patch would count twice."""
+    first: dict[str, int] = {}
+    for row, name in enumerate(ids, 1):
+        if first.setdefault(name, row) != row:
+            raise HistoError(
+                f"{path.name}, row {row}: the id {name} is in row {first[name]} already"
+            )
+
+
 def read_predictions(path: Path) -> Predictions:
-    """Read and check a predictions table; HistoError names the line that is wrong."""
+    """Read and check a predictions table; HistoError names the wrong row."""
     import numpy as np
 
     rows = read_table(path)
@@ -99,6 +158,7 @@ def read_predictions(path: Path) -> Predictions:
         table.extend(values)
     if not ids:
         raise HistoError(f"{path} has no rows")
+    check_distinct(ids, path)
     return Predictions(
         ids, np.array(labels, np.int64), np.array(table).reshape(-1, len(vocab)), vocab
     )

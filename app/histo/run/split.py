@@ -1,4 +1,4 @@
-"""How a run's patches were kept apart, as data: what trained, what validated, and what is on both sides."""
+"""How a run's patches were split into train and valid, and what leaks between the two."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from histo.screen import counted
 
-Kind = Literal["random", "grouped", "column", "unseen", "unknown"]
-"""Over patches; by group; as a column of the label CSV says; patches new to the model; not known."""
+Kind = Literal["random", "grouped", "column", "folders", "unseen", "unknown"]
+"""Over patches; by group; as a column of the label CSV says; by folders called train and valid; patches
+new to the model; not known."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What is both trained and judged on: how many groups, how many patches, and the first of each."""
+    """What is in both train and valid: how many groups and patches, and the first of each."""
 
     groups: int = 0
     patches: int = 0
@@ -23,13 +24,13 @@ class Leak:
     first_groups: tuple[str, ...] = ()
     first_patches: tuple[str, ...] = ()
     of: int = 0
-    """patches judged on, where `patches` of them are among those a bundle was trained on"""
+    """patches evaluated on, of which `patches` are among those that the bundle was trained on"""
 
     def __bool__(self) -> bool:
         return bool(self.groups or self.patches)
 
     def __str__(self) -> str:
-        """What leaks, for a person; nothing where nothing does."""
+        """What leaks, as text; empty if nothing does."""
         if self.of:
             return (
                 f"{self.patches:,} of {self.of:,} patches are among those the model was trained or "
@@ -49,16 +50,16 @@ class Leak:
 
 @dataclass(frozen=True)
 class Split:
-    """How validation patches were kept apart from training patches.
+    """How patches were split into train and valid.
 
-    `column` is what a group is called (`grouped`), or the column that says train or valid
-    (`column`). With `folds` every patch validates once, in one of so many models.
+    `column` is the column of the groups (kind `grouped`) or the one that says train or valid (kind
+    `column`). With `folds`, each patch is in valid once, for one of so many models.
     """
 
     kind: Kind
     column: str = ""
     groups: int = 0
-    """how many groups there are, where patches were split by group"""
+    """the number of groups, if patches were split by group"""
     folds: int = 0
     leak: Leak = Leak()
 
@@ -68,7 +69,7 @@ class Split:
 
     @classmethod
     def read(cls, value: Any, leak: Any = "") -> Split:
-        """The split of a run's config.json; runs before 0.2 have sentences there."""
+        """The split of a run's config.json; runs before 0.2 describe it by a sentence."""
         if isinstance(value, dict):
             fields = {**value, "leak": Leak(**_tuples(value.get("leak") or {}))}
             return cls(**fields)
@@ -80,7 +81,7 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_sentence(sentence: str, leak: str) -> Split:
-    """A split as histo 0.1 wrote it, its leak too."""
+    """A split and its leak, from the sentence that histo 0.1 wrote."""
     folds, _, rest = sentence.rpartition(" folds, ")
     starts: dict[str, Kind] = {
         "random": "random",

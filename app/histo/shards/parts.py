@@ -44,6 +44,8 @@ class TableFacts:
     engine: str
     """the inference engine: another one gives other last digits"""
     histo: str = __version__
+    skip_bad: bool = False
+    """whether patches that cannot be used are left out"""
 
     @property
     def key(self) -> str:

@@ -1,1 +1,1 @@
-"""A training run: the recipe, and all that starts, records and resumes it."""
+"""Training: the recipe, and the code that starts, records and resumes a run."""

@@ -1,11 +1,11 @@
-"""The learner of an earlier run, built from its settings, its data and its kept weights."""
+"""The learner of an earlier run, rebuilt from its settings, its data and its best weights."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from histo.config import TrainConfig
-from histo.data.dataset import read_label_table
+from histo.data.label_table import read_label_table
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
 from histo.screen import Screen
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def load_learner(run: RunFolder, screen: Screen) -> Learner:
-    """The learner of a run with the weights of its best epoch; the patches must be as they were."""
+    """The learner of a run with the weights of its best epoch; its patches must be unchanged."""
     from histo.model.checkpoint import load_best
 
     settings = run.settings()
     if settings.get("folds"):
         raise HistoError(
-            f"{run.path} has a model a fold: take the learner of {run.fold(0)} or another"
+            f"{run.path} has one model per fold: use the learner of {run.fold(0)} or of another fold"
         )
     if "bundle" in settings:
         raise HistoError(f"{run.path} is an evaluation: it has no learner")

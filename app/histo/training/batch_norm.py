@@ -1,7 +1,7 @@
-"""Batch norm over all processes, on a CPU as well: torch's SyncBatchNorm refuses tensors of a CPU.
+"""Batch norm over all processes, also on a CPU, where torch's SyncBatchNorm does not work.
 
-One way for both devices, so that the tests, which have no GPU, test what runs on GPUs. torch's
-differentiable all_reduce is deprecated (2.15), and what shall replace it is private.
+CPU and GPU share one implementation, so that tests on a CPU cover what runs on GPUs. torch's
+differentiable all_reduce is deprecated (2.15), and its replacement is private.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from histo.training.data_parallel import all_reduce_sum
 
 SMALL_SHARE = 32
-"""With fewer patches a process, batch norm takes its statistics from the whole batch."""
+"""With fewer patches per process than this, batch norm uses the statistics of the whole batch."""
 
 
 def share_batch_norm(model: nn.Module) -> int:
-    """Have every batch norm use the statistics of the whole batch; returns how many there are."""
+    """Make every batch norm use the statistics of the whole batch; returns how many layers changed."""
     found = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for module in found:
         module.forward = SharedBatchNorm(module)  # type: ignore[method-assign, assignment]
@@ -29,15 +29,15 @@ def share_batch_norm(model: nn.Module) -> int:
 class SharedBatchNorm:
     """The forward pass of a batch norm over the patches [B, C, …] of all processes.
 
-    Mean and variance are summed in two steps: the difference of two large sums would lose the last
-    digits.
+    Mean and variance are summed in two passes: the difference of two large sums would lose
+    precision.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
         self.norm, self.own = norm, norm.forward
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Normalised by this batch in training, by the running statistics otherwise."""
+        """Normalise by the statistics of this batch in training, by the running statistics otherwise."""
         norm: Any = self.norm
         if not norm.training:
             return self.own(x)
@@ -71,10 +71,10 @@ class SumOverAll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Each process's values in; their sum out, in each."""
+        """The sum of all processes' values, in each process."""
         return all_reduce_sum(values.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """A process's values are in the losses of all."""
+        """Sum the gradients: a process's values enter the loss of every process."""
         return all_reduce_sum(gradient.contiguous().clone())

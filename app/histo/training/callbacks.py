@@ -1,4 +1,4 @@
-"""Callbacks of a training: the frozen body, and the position in the run."""
+"""Training callbacks: freeze the body, and follow the position in the run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from histo.model.checkpoint import Checkpoint, Position
 from histo.training.data_parallel import all_reduce_sum, gather_rows
 
 CHECK_ON_GPU, CHECK_ON_CPU = 50, 8
-"""Batches between two checks of the losses: a check makes a GPU wait, and takes a CPU 0.2 ms.
+"""Batches between two checks of the losses: a check stalls a GPU, and takes 0.2 ms on a CPU.
 
-Several processes also agree then on whether to pause; on a CPU, where batches are long, at each.
+At a check, several processes also agree on whether to pause. On a CPU, where batches take long,
+every batch is checked.
 """
 
 
 class FrozenBody(Callback):  # type: ignore[misc]
-    """While frozen, the body only infers: no gradients, batch norm and dropout as in prediction."""
+    """While frozen, the body is in inference mode: no gradients; batch norm, dropout as in prediction."""
 
     def before_fit(self) -> None:
-        """Let the body infer alone; the head gets copies that autograd may keep."""
+        """Run the body in inference mode; the head gets copies that autograd can save."""
         self.body = self.learn.model[0]
         forward = self.body.forward
 
@@ -39,17 +40,17 @@ class FrozenBody(Callback):  # type: ignore[misc]
         self.body.forward = infer
 
     def before_train(self) -> None:
-        """After fastai's own switch to training mode."""
+        """Set the body to eval mode, after fastai has switched the model to training mode."""
         self.body.eval()
 
     def after_fit(self) -> None:
-        """The body's own forward pass again."""
+        """Restore the body's own forward pass."""
         del self.body.forward
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What came of one epoch: logits [N, C] and class indices [N] of the validation patches."""
+    """The result of one epoch: logits [N, C] and class indices [N] of the validation patches."""
 
     number: int
     train_loss: float
@@ -59,14 +60,14 @@ class Epoch:
     train_seconds: float
     patches: int
     phase_ended: bool
-    """whether the head's epochs, or all, end with this one"""
+    """whether this is the last epoch of a phase (head only, or whole model)"""
 
 
 class Watch(Callback):  # type: ignore[misc]
-    """Follows a training and reports it; begins within a run where a checkpoint says so.
+    """Follows a training and reports its progress; starts from a checkpoint if there is one.
 
     `on_batch` is called after each batch, `on_epoch` after each epoch; `on_pause` between two
-    batches where `pause_due` says so, once the losses so far have proved finite.
+    batches if `pause_due` says so, after a check that the losses so far are finite.
     """
 
     order = 55  # before fastai sets the schedule's rates for a batch
@@ -84,7 +85,7 @@ class Watch(Callback):  # type: ignore[misc]
         self.at = begin.position if begin else Position()
 
     def before_fit(self) -> None:
-        """The checkpoint's weights and optimizer, once."""
+        """Restore the checkpoint's weights and optimizer, once."""
         self.running = False
         self.losses, self.rates, self.spent = torch.empty(0), {}, 0.0  # type: ignore[var-annotated]
         if self.begin:
@@ -97,10 +98,10 @@ class Watch(Callback):  # type: ignore[misc]
         self.every = on_cpu if self.dls.device.type == "cpu" else CHECK_ON_GPU
 
     def before_train(self) -> None:
-        """An epoch begins or goes on (`before_epoch` also comes for those that are skipped).
+        """An epoch starts or resumes (`before_epoch` is also called for skipped epochs).
 
-        There is room for all its losses at once: thousands of small tensors, one made in each batch,
-        would keep the memory between them from being used again.
+        All its losses go into one tensor: thousands of small tensors, one per batch, would fragment
+        memory.
         """
         self.running, self.predicted = True, 0
         self.dls.train.epoch, self.dls.train.start = self.at.epoch, self.at.batch
@@ -108,17 +109,17 @@ class Watch(Callback):  # type: ignore[misc]
         self.losses = some.new_zeros(len(self.dls.train), requires_grad=False)
         self.losses[: len(known)] = known
         self.start = time.perf_counter()
-        if ranks.world_size() > 1:  # they do not ask while they validate
+        if ranks.world_size() > 1:  # no agreement on pausing during validation
             self.pause_if_due()
 
     def before_batch(self) -> None:
-        """How far the schedule is."""
-        if self.training:  # not added up batch by batch: the same wherever training began
+        """Set the position in the schedule."""
+        if self.training:  # computed, not accumulated: the same after a resume
             self.learn.pct_train = (self.epoch + self.at.batch / self.n_iter) / self.n_epoch
 
     def after_batch(self) -> None:
-        """Keep losses of training, logits of validation, on the device."""
-        if not self.running:  # a batch that another callback asks for
+        """Keep training losses and validation logits on the device."""
+        if not self.running:  # a batch that another callback runs
             return
         if self.training:
             self.losses[self.at.batch] = self.loss.detach()
@@ -145,9 +146,9 @@ class Watch(Callback):  # type: ignore[misc]
             self.on_pause(self)
 
     def check_losses(self) -> None:
-        """Refuse a loss that is not finite, naming its batch and its learning rate.
+        """Raise HistoError for a loss that is not finite, with its batch and its learning rate.
 
-        Until they are checked, losses are those of this process's share.
+        Before the check, losses are those of this process's share.
         """
         if self.checked == self.at.batch:
             return
@@ -162,16 +163,16 @@ class Watch(Callback):  # type: ignore[misc]
         self.checked = self.at.batch
 
     def train_seconds(self) -> float:
-        """Seconds of training in this epoch, those before a break included."""
+        """Seconds of training in this epoch, including those before an interruption."""
         return self.spent + time.perf_counter() - self.start
 
     def after_train(self) -> None:
-        """The clock of training alone, for patches a second."""
+        """Stop the training clock, from which patches per second follow."""
         self.check_losses()
         self.trained = self.train_seconds()
 
     def after_validate(self) -> None:
-        """Hand the epoch over: here, so that trackers find its figures in their `after_epoch`."""
+        """Report the epoch here, so that trackers find its metrics in their `after_epoch`."""
         if not self.running:
             return
         losses, seconds = self.losses, self.train_seconds()

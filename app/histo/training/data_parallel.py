@@ -1,4 +1,4 @@
-"""DistributedDataParallel as a fastai callback: fastai's own wants accelerate, and equal shares.
+"""DistributedDataParallel as a fastai callback: fastai's own needs accelerate, and equal shares.
 
 Several processes train one model: they share gradients, losses and predictions (and batch norm, see
 `batch_norm`).
@@ -19,35 +19,35 @@ from histo.distributed import ranks
 
 
 class DataParallel(Callback):  # type: ignore[misc]
-    """One step of all processes is the step that one process would take with the whole batch.
+    """All processes together take the step that one process would take with the whole batch.
 
     Each process has its share of the batch (`PatchDL`), and DistributedDataParallel averages the
     gradients (Li et al., arXiv:2006.15704). Shares may differ by a patch, so each loss is weighted
     by its number of patches.
     """
 
-    order = 60  # after `Watch`, which puts a checkpoint's weights back
+    order = 60  # after `Watch`, which restores a checkpoint's weights
 
     def before_fit(self) -> None:
-        """Wrap the model: each phase trains other parameters."""
+        """Wrap the model anew in each phase, as each trains other parameters."""
         self.unwrapped = self.learn.model
         on_gpu = self.dls.device.type == "cuda"
         self.learn.model = DistributedDataParallel(
             self.unwrapped,
             device_ids=[self.dls.device.index] if on_gpu else None,
-            broadcast_buffers=False,  # not in each batch: see `before_validate`
+            broadcast_buffers=False,  # not for each batch: see `before_validate`
             gradient_as_bucket_view=True,
         )
 
     def after_loss(self) -> None:
-        """Weight the loss by this process's part of the batch."""
+        """Weight the loss by this process's share of the batch."""
         if self.training:
             part = len(self.yb[0]) / self.dls.train.batch_size
             self.learn.loss_grad = self.loss_grad * (part * ranks.world_size())
             self.learn.loss = self.loss * part
 
     def before_validate(self) -> None:
-        """Validate one model: batch norm's running statistics are those of rank 0."""
+        """Use rank 0's running statistics of batch norm everywhere, so that all validate the same model."""
         broadcast_tensors(self.unwrapped.buffers())
 
     def after_fit(self) -> None:
@@ -70,7 +70,7 @@ def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
 
 
 def gather_rows(rows: Tensor, loader: Any) -> Tensor:
-    """The rows [N, …] of a whole pass, in its order, of which each process has its share."""
+    """The rows [N, …] of a whole pass, in order, gathered from the shares of all processes."""
     if ranks.world_size() == 1:
         return rows
     shares: list[Any] = [None] * ranks.world_size()
@@ -82,9 +82,9 @@ def gather_rows(rows: Tensor, loader: Any) -> Tensor:
 
 
 def predict_valid(model: nn.Module, loader: Any) -> Tensor:
-    """Logits [N, C] of all validation patches, of which each process predicts its share.
+    """Logits [N, C] of all validation patches; each process predicts its share.
 
-    fastai's `get_preds` would gather by itself, and in another order.
+    fastai's `get_preds` would gather them in another order.
     """
     model.eval()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Several models in one folder, each validated on another part of the patches."""
+"""Cross-validation: several models in one folder, each validated on a different part of the patches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from histo.training.single import Callbacks, train_new, train_on
 def train_folds(
     config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
 ) -> RunFolder:
-    """A new folder with one run a fold, and above them the predictions of all patches."""
+    """Train all folds: a new folder with one run per fold, and the out-of-fold predictions of all."""
     folds = choose_folds(data, config)
     run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
@@ -37,18 +37,18 @@ def train_folds(
 def train_folds_on(
     run: RunFolder, config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
 ) -> RunFolder:
-    """Go on with folds that this process holds: what is done stays, what is cut goes on."""
+    """Resume folds that this process has locked: finished folds stay, an interrupted one resumes."""
     _train_each(run, config, data, choose_folds(data, config), screen, callbacks)
     return run
 
 
 def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.ndarray) -> None:
-    """Settings, environment and split of all folds."""
+    """Write settings, environment and split of all folds."""
     from histo.model.device import resolve_device
 
     split = replace(data.split, folds=config.folds or 0, leak=Leak())
     found = {
-        "labels": config.labels_csv,
+        "labels": config.label_table,
         "images": config.images_folder,
         "out": run.path,
         "split": split.as_dict(),
@@ -73,7 +73,7 @@ def _train_each(
         part, mine = RunFolder(run.fold(number)), fold(data, folds, number)
         done, begun = ranks.broadcast(partial(state_of, part))
         if done:
-            screen.say(f"fold {number + 1} of {count}: done before")
+            screen.say(f"fold {number + 1} of {count}: already finished")
             continue
         screen.say(f"fold {number + 1} of {count}")
         settings = replace(config, out=part.path, folds=None)
@@ -91,7 +91,7 @@ def _train_each(
 
 
 def state_of(run: RunFolder) -> tuple[bool, bool]:
-    """Whether a run is at its end, and whether it can be gone on with."""
+    """Whether a run is finished, and whether it can be resumed."""
     return run.finished, run.begun
 
 

@@ -11,11 +11,11 @@ from torch.optim.adamw import adamw
 
 
 class FusedAdamW(Optimizer):  # type: ignore[misc]
-    """fastai's `Adam` with decoupled weight decay, stepped by one fused kernel a layer group.
+    """fastai's `Adam` with decoupled weight decay, stepped by one fused kernel per layer group.
 
-    Groups, hyperparameters, schedules, freezing and what is spared weight decay are fastai's own
-    (its `Optimizer` keeps them); only the arithmetic of the step is PyTorch's (Loshchilov and
-    Hutter, arXiv:1711.05101), equal to fastai's to rounding.
+    Groups, hyperparameters, schedules, freezing and exemptions from weight decay are those of
+    fastai's `Optimizer`; only the arithmetic of the step is PyTorch's (Loshchilov and Hutter,
+    arXiv:1711.05101), equal to fastai's up to rounding.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class FusedAdamW(Optimizer):  # type: ignore[misc]
         )
 
     def tensors_of(self, p: Tensor) -> tuple[str, ...]:
-        """The names of a parameter's tensors in `state`, made where they are not there yet."""
+        """The tensors of a parameter's `state` by name, created if there are none yet."""
         self._started(p)
         return "grad_avg", "sqr_avg", "step"
 
     def _started(self, p: Tensor) -> dict[str, Tensor]:
-        """The state of a parameter, under fastai's names; the step is a tensor on its device."""
+        """A parameter's new state, under fastai's names; the step is a tensor on its device."""
         state: dict[str, Tensor] = self.state[p]
         if "step" not in state:
             state["grad_avg"], state["sqr_avg"] = torch.zeros_like(p), torch.zeros_like(p)
@@ -72,7 +72,7 @@ class FusedAdamW(Optimizer):  # type: ignore[misc]
         return state
 
     def zero_grad(self) -> None:
-        """Drop the gradients: the next backward pass writes them without adding."""
+        """Set the gradients to None: the next backward pass writes them instead of adding to zeros."""
         for group in self.param_lists:
             for p in group:
                 p.grad = None

@@ -1,4 +1,4 @@
-"""All that is made before the first batch: device, body, loaders, learner."""
+"""What a training needs before its first batch: device, body, loaders, learner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A training that can begin."""
+    """A training that is ready to start."""
 
     config: TrainConfig
     data: Dataset
@@ -33,19 +33,19 @@ class Job:
 
     @property
     def freeze_epochs(self) -> int:
-        """As given; else one where the body starts from weights, none where it starts from nothing."""
+        """As given; by default 1 for a pretrained body, 0 for a body without weights."""
         given = self.config.freeze_epochs
         return given if given is not None else int(self.config.pretrained)
 
     def plan(self, lr: float) -> Plan:
-        """Both phases, at this peak learning rate."""
+        """The plan of both phases, at this peak learning rate."""
         from histo.training.recipe import Plan
 
         return Plan(self.freeze_epochs, self.config.epochs, lr, self.config.pretrained)
 
 
 def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = False) -> Job:
-    """Everything up to the learner; the weights of a `resumed` run come from its checkpoint."""
+    """Prepare a training; the weights of a `resumed` run come from its checkpoint."""
     from histo.model import device as devices
     from histo.model.body import features_of
     from histo.training.recipe import make_learner, make_loaders
@@ -77,13 +77,17 @@ def split_phrase(data: Dataset) -> str:
         return "random over patches: optimistic for new slides"
     if split.kind == "grouped":
         return f"by {split.column}: none of {split.groups:,} is on both sides"
-    return f"as the column {split.column} says"
+    if split.kind == "folders":
+        return "as the folders train and valid say"
+    if split.kind == "column":
+        return f"as the column {split.column} says"
+    return "how they were split is not recorded"
 
 
 def start_model(
     config: TrainConfig, data: Dataset, screen: Screen, *, weights: bool
 ) -> tuple[nn.Module, ModelCard]:
-    """The body with its starting weights, and the card of the model to be."""
+    """The body with its initial weights, and the card of the model."""
     from histo.model.body import load_weights, make_body, normalisation
 
     body = make_body(config.arch, imagenet=weights and config.weights == "imagenet")
@@ -103,7 +107,7 @@ def divide(
     body: nn.Module,
     screen: Screen,
 ) -> None:
-    """Make ready for a share of each batch; HistoError where there is not a patch for each process."""
+    """Share each batch among the processes; HistoError if there are fewer patches than processes."""
     import torch
 
     from histo.training.batch_norm import SMALL_SHARE, share_batch_norm
@@ -111,10 +115,10 @@ def divide(
     processes = ranks.world_size()
     if config.lr == "find":
         raise HistoError(
-            "several processes cannot search for a learning rate",
-            "find it with one process, then give {lr} the number",
+            "the learning rate finder runs in one process only",
+            "run it with one process, then give {lr} the number it finds",
         )
-    if batch_size < 2 * processes:  # the batches of an epoch may be half as large
+    if batch_size < 2 * processes:  # an epoch's batches may be as small as half this
         raise HistoError(f"batch size {batch_size} is too small for {processes} processes to share")
     if valid < processes:
         raise HistoError(
@@ -126,5 +130,5 @@ def divide(
         torch.set_num_threads(ranks.cores())
     share = batch_size // processes
     shared = share < SMALL_SHARE and share_batch_norm(body) > 0
-    note = "; batch norm over all of them" if shared else ""
-    screen.say(f"{processes} processes, {share} patches of each batch to each{note}")
+    note = "; batch norm over all processes" if shared else ""
+    screen.say(f"{processes} processes, {share} patches per batch and process{note}")

@@ -37,7 +37,7 @@ def make_loaders(
     batch_size: int,
     share: tuple[int, int] = (0, 1),
 ) -> DataLoaders:
-    """Rows of the store in, normalised batches float32 [B, 3, S, S] on the device out.
+    """Loaders from rows of the store to normalised batches float32 [B, 3, S, S] on the device.
 
     Process `share[0]` of `share[1]` gets its share of each batch of `batch_size`.
     """
@@ -54,7 +54,7 @@ def make_loaders(
         splitter=IndexSplitter(np.flatnonzero(data.valid).tolist()),
         batch_tfms=[augmented, ToInput(card.mean, card.std, data.store.side)],
     )
-    loading = {"num_workers": 0, "drop_last": False}  # PatchDL gathers whole batches by itself
+    loading = {"num_workers": 0, "drop_last": False}  # PatchDL collates whole batches itself
     loading |= {"seed": config.seed, "rank": share[0], "world_size": share[1]}
     rows = np.arange(len(labels))
     return takes_files(block.dataloaders(rows, bs=batch_size, device=device, **loading))
@@ -68,14 +68,14 @@ def make_learner(
     precision: str = "fp32",
     compiled: bool = False,
 ) -> Learner:
-    """A learner around a body [B, 3, S, S] -> [B, features] that is already made; the head is new."""
+    """A learner around an existing body [B, 3, S, S] -> [B, features], with a new head."""
     learn = vision_learner(
         dls,
-        # vision_learner cuts the body at its last pooling layer. histo's bodies pool by
-        # themselves, as published: so a pooling layer is put behind them, there to be cut off.
+        # vision_learner cuts the body at its last pooling layer. histo's bodies include their
+        # published pooling, so a pooling layer is appended only to be cut off.
         lambda pretrained: nn.Sequential(body, nn.AdaptiveAvgPool2d(1)),
         n_out=len(card.vocab),
-        pretrained=False,  # the body has its weights already
+        pretrained=False,  # the body already has its weights
         normalize=False,  # the DataBlock normalises
         custom_head=make_head(features, card.head, len(card.vocab)),
         splitter=parameter_groups,
@@ -83,11 +83,11 @@ def make_learner(
         opt_func=FusedAdamW,
         train_bn=False,
     )
-    learn.remove_cbs([learn.progress, learn.recorder])  # a bar and a log of histo's own
+    learn.remove_cbs([learn.progress, learn.recorder])  # histo has its own progress bar and log
     learn.remove_cb(learn.cast_to_tensor)  # batches are plain tensors
     learn.add_cb(EpochRecorder())
     learn.logger = learn._set_device = (
-        noop  # epochs are said by Recording; batches are on the device
+        noop  # Recording reports epochs; batches are already on the device
     )
     learn.model = learn.model.to(dls.device, memory_format=torch.channels_last)
     if precision != "fp32":
@@ -99,7 +99,7 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast: epochs of the head alone, epochs of all, peak learning rate."""
+    """Epochs of the head alone, epochs of the whole model, and the peak learning rate."""
 
     freeze_epochs: int
     epochs: int
@@ -108,10 +108,10 @@ class Plan:
 
 
 def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
-    """The head first with the body frozen, then all of it: one cycle each (Smith, arXiv:1708.07120).
+    """Train the head with the body frozen, then the whole model: one cycle each (Smith, arXiv:1708.07120).
 
-    A pretrained body learns slower at its start than at its end (discriminative learning rates,
-    Howard and Ruder, arXiv:1801.06146); a new one learns all at the same rate.
+    A pretrained body gets lower learning rates in its first layers than in its last (discriminative
+    learning rates, Howard and Ruder, arXiv:1801.06146); an untrained body has one rate.
     """
     lr = slice(plan.lr / BODY_LR_DIVISOR, plan.lr) if plan.pretrained else plan.lr
     if at.epoch < plan.freeze_epochs:

@@ -1,4 +1,4 @@
-"""fastai's Recorder, which callbacks read as `learn.recorder`, without a wait for the GPU a batch."""
+"""fastai's Recorder, which callbacks read as `learn.recorder`, without waiting for the GPU every batch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from histo.distributed import ranks
 from histo.report.metrics import macro_auc
 
 METRICS = ("train_loss", "valid_loss", "accuracy", "roc_auc")
-"""What the log of an epoch holds between its number and its time."""
+"""The columns of an epoch's log, between its number and its time."""
 RECORDED = ("lrs", "iters", "losses", "values", "metric_names", "log", "hps")
 
 
 class EpochRecorder(Recorder):  # type: ignore[misc]
-    """Rates, losses and epoch figures under the names of fastai's own Recorder.
+    """Learning rates, losses and epoch metrics under the names of fastai's own Recorder.
 
-    fastai's fetches the loss of every batch from the device. Here smoothed losses stay there, and
-    become the list `losses` at the end of an epoch. The figures of an epoch are histo's own
-    (`report`), AUC included, so that fastai's callbacks show them.
+    fastai's fetches the loss of every batch from the device. Here smoothed losses stay on the device
+    until the end of an epoch, when they become the list `losses`. The metrics of an epoch are
+    histo's own (`report`), AUC included, so that fastai's callbacks show them.
     """
 
     name, beta = "recorder", 0.98
@@ -29,10 +29,10 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.earlier: list[dict[str, float]] = []
-        """the figures of the epochs before a resumed run goes on"""
+        """metrics of the epochs that a resumed run has already trained"""
 
     def before_fit(self) -> None:
-        """As fastai's, with the names of histo's figures."""
+        """As fastai's, with the names of histo's metrics."""
         super().before_fit()
         self.metric_names = L("epoch", *METRICS, "time")
         self._count, self._filled = 0, 0
@@ -43,16 +43,18 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
         self.earlier = []
 
     def before_train(self) -> None:
-        """Room for the losses of an epoch, on the device."""
+        """Allocate the losses of an epoch on the device."""
         self._smoothed = torch.zeros(len(self.dls.train), device=self.dls.device)
         self._filled = 0
 
     def after_batch(self) -> None:
-        """The rate and the smoothed loss of a training batch."""
+        """Record the learning rate and the smoothed loss of a training batch."""
         if not self.training or len(self.yb) == 0:
             return
         self._count += 1
-        loss = self.learn.loss.detach().float() * ranks.world_size()  # that of a share, of several
+        loss = (
+            self.learn.loss.detach().float() * ranks.world_size()
+        )  # the loss of this process's share
         self._value = torch.lerp(loss, self._value, self.beta)
         torch.div(self._value, 1 - self.beta**self._count, out=self._smoothed[self._filled])
         self.learn.smooth_loss = self._smoothed[self._filled]
@@ -65,21 +67,21 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
         self._filled = 0
 
     def after_fit(self) -> None:
-        """Fetch those of an epoch that was cut, as the learning rate finder cuts it."""
+        """Fetch the losses of an interrupted epoch, such as the learning rate finder's."""
         self.after_train()
 
     def after_validate(self) -> None:
-        """The figures come with `report`."""
+        """Do nothing: the metrics come from `report`."""
 
     def report(self, figures: dict[str, float]) -> None:
-        """Take the figures of the epoch that ends."""
+        """Set the metrics of the epoch that ends."""
         self.log += L(figures[name] for name in METRICS)
 
     def after_epoch(self) -> None:
-        """As fastai's; an epoch without figures, one of the learning rate finder say, has no row.
+        """As fastai's; an epoch without metrics, such as the learning rate finder's, has no row.
 
-        An epoch that a resumed run skips has the row of when it was trained, as fastai's callbacks
-        look at the last row after each.
+        An epoch that a resumed run skips gets the row of its training, as fastai's callbacks read
+        the last row after each epoch.
         """
         if self._skipped:
             row = self._skipped.pop(0)
@@ -91,7 +93,7 @@ class EpochRecorder(Recorder):  # type: ignore[misc]
 
 
 def give_recorder(learn: Learner) -> None:
-    """Put fastai's own Recorder, with what was recorded, and metrics of the same names in place."""
+    """Replace this recorder by fastai's own, with its records and with metrics of the same names."""
     before = vars(learn.recorder)
     after = Recorder()
     for name in RECORDED:

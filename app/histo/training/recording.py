@@ -1,4 +1,4 @@
-"""What a run folder gets while its model trains."""
+"""What is written to the run folder during training."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ PACKAGES = ("fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas"
 
 
 class Recording:
-    """Writes the figures of each epoch, keeps the best epoch, checkpoints, and says a line an epoch.
+    """Records each epoch: checkpoint, metrics, best weights, and a line on the screen.
 
-    The checkpoint comes first, and all the other files of an epoch follow from it: after a kill at
-    any moment they are made again from the checkpoint, or by training again what it does not hold.
+    The checkpoint is written first, and all other files of an epoch can be derived from it: after a
+    kill at any moment, a resumed run writes them again, and repeats the training since the
+    checkpoint.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Recording:
         from histo.model.checkpoint import Checkpoint, capture
 
         stop = ranks.any_rank(self.stop())
-        begun = watch.at.batch > 0  # else the last epoch's own checkpoint says it all
+        begun = watch.at.batch > 0  # otherwise the last epoch's checkpoint is current
         if self.leads and begun and (watch.training or stop):
             tensors, facts = capture(watch.learn, phase_ended=False)
             tensors["losses"] = watch.losses[: watch.at.batch].float().cpu().clone()
@@ -85,24 +86,24 @@ class Recording:
             self._keep(Checkpoint(watch.at, tensors, facts))
         if stop:
             stopped = Stopped(
-                f"stopped in epoch {watch.at.epoch + 1}, after {watch.at.batch:,} batches of it",
-                Call("to go on", "train", {"resume": self.run.path}),
+                f"stopped in epoch {watch.at.epoch + 1}, after {watch.at.batch:,} batches",
+                Call("to resume", "train", {"resume": self.run.path}),
             )
             stopped.said_elsewhere = not self.leads
             raise stopped
 
     def epoch(self, learn: Learner, seen: Epoch) -> None:
-        """Judge an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
+        """Evaluate an epoch: checkpoint, row of history.csv, weights and predictions if it is best."""
         from histo.model.checkpoint import Checkpoint, Position, capture
         from histo.report.metrics import log_loss, macro_auc
 
-        if not self.leads:
-            return
         probabilities = softmax(seen.logits)
         if not np.isfinite(probabilities).all():
-            raise HistoError(
+            diverged = HistoError(
                 f"the predictions are not finite after epoch {seen.number}", *LOWER_RATE
             )
+            diverged.said_elsewhere = not self.leads
+            raise diverged
         labels = seen.labels.numpy()
         row = {
             "epoch": seen.number,
@@ -113,20 +114,22 @@ class Recording:
             "seconds": seen.seconds,
             "patches_per_second": seen.patches / seen.train_seconds,
         }
+        learn.recorder.report(row)
+        if not self.leads:
+            return
         self.rows.append(row)
         score = row["roc_auc"] if len(self.data.vocab) == 2 else -row["valid_loss"]
         tensors, facts = capture(learn, phase_ended=seen.phase_ended)
         if best := score > self.best:
             self.best, tensors["logits"] = score, seen.logits
         checkpoint = Checkpoint(Position(seen.number), tensors, facts)
-        learn.recorder.report(row)
         self._keep(checkpoint)
         self._conclude(checkpoint.part("model."), seen.logits if best else None)
         self._say(row)
         self.tracking.follow(self.rows)
 
     def _keep(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint, unless weights in it are not finite: the last good one stays."""
+        """Write a checkpoint; if a weight is not finite, the last good checkpoint stays."""
         import torch
 
         if not all(torch.isfinite(value).all() for value in checkpoint.part("model.").values()):
@@ -137,12 +140,12 @@ class Recording:
         except OSError as error:
             raise HistoError(
                 f"{self.run.checkpoint}: {error.strerror or error}",
-                Call("make room, then go on", "train", {"resume": self.run.path}),
+                Call("make room, then resume", "train", {"resume": self.run.path}),
             ) from None
         self.kept = time.monotonic()
 
     def _conclude(self, state: Mapping[str, Tensor], logits: Tensor | None) -> None:
-        """What follows from a checkpoint at an epoch's end."""
+        """Write the files that follow from the checkpoint of a finished epoch."""
         from histo.model.checkpoint import save_best
 
         with written(self.run.history, "w") as file:
@@ -171,7 +174,7 @@ class Recording:
         )
 
     def finish_in_fp32(self, learn: Learner) -> None:
-        """Predict the validation patches anew, so that the table is what the bundle will say."""
+        """Predict the validation patches again in fp32, so that the table agrees with the bundle."""
         from histo.model.checkpoint import load_best
         from histo.training.data_parallel import broadcast_tensors, predict_valid
 
@@ -183,7 +186,7 @@ class Recording:
             self._predictions(softmax(logits))
 
     def finish(self) -> None:
-        """Draw the learning curve, say which epoch is kept, and drop what only resuming needs."""
+        """Draw the learning curve, report the best epoch, and delete what only resuming needs."""
         from histo.model.checkpoint import LAST
         from histo.report.plots import draw_learning_curve
 
@@ -206,7 +209,7 @@ def softmax(logits: Tensor) -> Any:
 
 
 def write_start(run: RunFolder, data: Dataset, device: Any) -> None:
-    """What is known before the first batch: split, environment, sample sheet."""
+    """Write what is known before the first batch: split, environment, sample sheet."""
     from histo.report.plots import draw_sheet
 
     write_sides(run, data, np.where(data.valid, "valid", "train").tolist())
@@ -221,13 +224,13 @@ def write_start(run: RunFolder, data: Dataset, device: Any) -> None:
 
 
 def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
-    """The run's split.csv: the side, or the fold, of each patch."""
+    """Write split.csv: train or valid, or the fold, of each patch."""
     sha1 = [digest.decode() for digest in data.store.sha1.tolist()]
     write_split(run.split, data.ids, data.labels, sides, sha1, data.groups)
 
 
 def environment(data: Dataset, device: Any) -> dict[str, Any]:
-    """Versions, device, command line, commit of the working folder, fingerprints of the data."""
+    """Versions, device, command line, git commit, fingerprints of the data."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
@@ -243,7 +246,7 @@ def environment(data: Dataset, device: Any) -> dict[str, Any]:
 
 
 def session(device: Any) -> dict[str, Any]:
-    """One process's part in a run: versions, device, command line, when."""
+    """One process's session in a run: versions, device, command line, start time."""
     from histo.model.device import describe_device
 
     return {
@@ -259,13 +262,15 @@ def session(device: Any) -> dict[str, Any]:
 
 
 def record_resumed(run: RunFolder, device: Any, screen: Screen) -> None:
-    """Add this process to environment.json, and say where its versions are others."""
+    """Add this process to environment.json, and report versions that have changed."""
     facts, now = read_json(run.environment), session(device)
     other = [
-        f"{name} {facts['versions'].get(name)} then, {value} now"
+        f"{name} {facts['versions'].get(name)} at the start, {value} now"
         for name, value in now["versions"].items()
         if facts["versions"].get(name) != value
     ]
     if other:
-        screen.say(f"note: the run may end a little differently: {', '.join(other)}")
+        screen.say(
+            f"note: results may differ slightly from an uninterrupted run: {', '.join(other)}"
+        )
     write_json(run.environment, {**facts, "resumed": [*facts.get("resumed", []), now]})

@@ -1,4 +1,4 @@
-"""A run's settings and data read back, and held against what they were."""
+"""Read a run's settings and data back, and check that they are unchanged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from histo.config import TrainConfig
-from histo.data.dataset import Dataset, KnownSplit, LabelTable, load_dataset
+from histo.data.dataset import Dataset, KnownSplit, load_dataset
+from histo.data.label_table import LabelTable
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import read_json
@@ -17,11 +18,11 @@ MAY_DIFFER = (
     *("data", "labels", "images", "store", "no_store", "groups", "corrections"),
     *("device", "checkpoint_minutes"),
 )
-"""What a run may go on with otherwise: where its data lie, and on what it trains."""
+"""Settings that a resumed run may change: where its data are, and the hardware it trains on."""
 
 
 def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
-    """The settings a run was started with; HistoError where other ones are asked for now."""
+    """The settings a run was started with; HistoError if others are given now."""
     record = ranks.broadcast(lambda: read_json(run.config))
     try:
         known = {f.name for f in fields(TrainConfig)} - {"given"}
@@ -43,14 +44,18 @@ def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     ]
     if changed:
         name = changed[0]
-        why = "its schedule is planned for that" if "epochs" in name else "one run, one setting"
+        why = (
+            "the learning rate schedule depends on it"
+            if "epochs" in name
+            else "it cannot change within a run"
+        )
         raise HistoError(
             f"{run.path} was started with {name} {values.get(name)}, not {getattr(asked, name)}: {why}",
             f"leave {{{name}}} out",
-            "train anew",
+            "start a new training",
         )
     now = {name: getattr(asked, name) for name in MAY_DIFFER if name in asked.given}
-    if "data" in now:  # the folder as it was laid out, elsewhere
+    if "data" in now:  # the data folder has moved: labels and images lie in it as before
         now = {"labels": None, "images": None, **now}
     return replace(before, out=run.path, given=frozenset(given | now.keys()), **now)
 
@@ -64,13 +69,13 @@ def known_of(run: RunFolder) -> tuple[KnownSplit, dict[str, str]]:
 
 
 def load_again(run: RunFolder, config: TrainConfig, table: LabelTable, screen: Screen) -> Dataset:
-    """The data of a run, split as before; HistoError where labels or pixels have changed."""
+    """The data of a run, split as before; HistoError if labels or pixels have changed."""
     known, before = ranks.broadcast(lambda: known_of(run))
     data = load_dataset(config, table, screen, known)
     changed = [part for part, now in data.fingerprints().items() if before.get(part) != now]
     if changed:
         raise HistoError(
             f"the {' and the '.join(changed)} of {config.data} are not those that {run.path} was "
-            "started with: it cannot go on (put them back, or train anew)"
+            "started with: it cannot be resumed (restore them, or start a new training)"
         )
     return data

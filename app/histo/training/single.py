@@ -1,4 +1,4 @@
-"""One model, trained in a run folder from its start or from its last checkpoint."""
+"""Train one model in a run folder, from the start or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from histo.model.checkpoint import Checkpoint
 
 Callbacks = Sequence[Any]
-"""fastai callbacks of the user's own."""
+"""The user's fastai callbacks."""
 
 
 def train_new(
     config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
 ) -> tuple[RunFolder, Learner]:
-    """Train in a new run folder; it is made once labels, patches, weights and device are good."""
+    """Train in a new run folder, created once labels, patches, weights and device are checked."""
     job = prepare(config, data, screen)
     run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
     with run.lock():
         try:
             train_in(run, job, None, screen, callbacks)
         except (HistoError, RuntimeError, OSError):
-            if ranks.rank() == 0 and not run.begun:  # there is nothing to keep
+            if ranks.rank() == 0 and not run.begun:  # nothing to keep
                 shutil.rmtree(run.path, ignore_errors=True)
             raise
     return run, job.learn
@@ -50,7 +50,7 @@ def train_new(
 def train_on(
     run: RunFolder, config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
 ) -> Learner:
-    """Go on with a run folder that this process holds, from its last checkpoint."""
+    """Resume a run that this process has locked, from its last checkpoint."""
     from histo.model.checkpoint import Checkpoint
 
     begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
@@ -62,7 +62,7 @@ def train_on(
 def train_in(
     run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen, callbacks: Callbacks
 ) -> None:
-    """Train in a run folder that this process holds."""
+    """Train in a run folder that this process has locked."""
     from histo.model.gradcam import save_gradcam
 
     learn, places = job.learn, np.flatnonzero(job.data.valid)
@@ -111,7 +111,7 @@ def fit(
 
 
 def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: Any) -> Any:
-    """The callbacks that report to the recording, and share the work of several processes."""
+    """Add the callbacks that report to the recording and share the work of several processes."""
     from histo.training.callbacks import Watch
     from histo.training.data_parallel import DataParallel
 
@@ -123,7 +123,7 @@ def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: An
 
 
 def with_callbacks(learn: Learner, callbacks: Callbacks) -> Any:
-    """The learner with the user's callbacks, as long as it trains."""
+    """The learner with the user's callbacks, for the duration of the training."""
     from fastai.callback.progress import ProgressCallback, ShowGraphCallback
 
     wants_bar = any(isinstance(each, ShowGraphCallback) for each in callbacks)
@@ -131,7 +131,7 @@ def with_callbacks(learn: Learner, callbacks: Callbacks) -> Any:
 
 
 def as_fastai_made_it(learn: Learner) -> None:
-    """Leave the learner to its user: histo's callbacks off, fastai's recorder, bar and log on."""
+    """Prepare the learner for its user: remove histo's callbacks; add fastai's recorder, bar and log."""
     from fastai.callback.progress import ProgressCallback
 
     from histo.training.callbacks import Watch
@@ -146,7 +146,7 @@ def as_fastai_made_it(learn: Learner) -> None:
 
 
 def start(run: RunFolder, job: Job, screen: Screen) -> float:
-    """Write what is known before the first batch, say what will be done; the learning rate."""
+    """Write what is known before the first batch and report the settings; returns the learning rate."""
     from histo.model.device import describe_device
 
     config, data = job.config, job.data
@@ -158,7 +158,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "freeze_epochs": job.freeze_epochs,
         "device": str(job.device),
         "precision": job.precision,
-        "labels": config.labels_csv,
+        "labels": config.label_table,
         "images": config.images_folder,
         "store": data.store.path and data.store.path.parent,
         "out": run.path,
@@ -179,15 +179,15 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
 
 
 def resume(run: RunFolder, job: Job, begin: Checkpoint, screen: Screen) -> None:
-    """Record that this process goes on with the run, and say where."""
+    """Record that this process resumes the run, and report where."""
     if ranks.rank() == 0:
         record_resumed(run, job.device, screen)
     at = begin.position
-    screen.say(f"going on in epoch {at.epoch + 1}, batch {at.batch + 1:,}")
+    screen.say(f"resuming in epoch {at.epoch + 1}, batch {at.batch + 1:,}")
 
 
 def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
-    """The learning rate given, the default for the architecture, or what the finder finds."""
+    """The given learning rate, the architecture's default, or the finder's suggestion."""
     from histo.model.device import default_lr
 
     if config.lr is None:
@@ -202,10 +202,12 @@ def choose_lr(config: TrainConfig, learn: Learner, run: RunFolder) -> float:
 
 
 def find_lr(learn: Learner) -> tuple[float, list[float], list[float]]:
-    """fastai's learning rate finder: the suggestion (valley), the rates and losses it tried."""
+    """fastai's learning rate finder: its suggestion (valley), and the rates and losses it tried."""
     learn.unfreeze()
+    before = learn.path
     with TemporaryDirectory() as folder, learn.removed_cbs(learn.watch):
-        learn.path = Path(folder)  # where fastai keeps the weights meanwhile
+        learn.path = Path(folder)  # fastai saves the weights there meanwhile
         found = learn.lr_find(show_plot=False)
+    learn.path = before
     rates, losses = learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses]
     return float(found.valley), rates, losses

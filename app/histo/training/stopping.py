@@ -1,4 +1,4 @@
-"""Ctrl-C once asks to stop at the next good moment; twice stops at once."""
+"""The first Ctrl-C stops training at the next batch, with a checkpoint; the second stops at once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from typing import Any
 
 AGAIN = 1.0
-"""Seconds after which a signal counts anew: a launcher passes on what its terminal has sent to all."""
+"""Signals within so many seconds count as one: a launcher forwards a Ctrl-C that the terminal has
+already sent to every process."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What a terminal sends, and what a scheduler sends before it takes a machine away."""
+"""Sent by a terminal, and by a scheduler before it reclaims a machine."""
 
 
 @contextmanager
 def stop_asked() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether the user, or the system, has asked to stop.
+    """Yields a function that returns whether the user or the system has asked to stop.
 
-    A second signal raises KeyboardInterrupt wherever the program is.
+    A second signal raises KeyboardInterrupt at once.
     """
     asked, first = threading.Event(), 0.0
 
@@ -31,7 +32,9 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
         elif time.monotonic() - first > AGAIN:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # signals are not ours there
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may handle signals
         yield asked.is_set
         return
     before = {number: signal.signal(number, ask) for number in SIGNALS}

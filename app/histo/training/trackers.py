@@ -1,6 +1,6 @@
 """Experiment trackers: how TensorBoard, MLflow and Weights & Biases record a run.
 
-To add one, write a class with the methods of `TrackerRun`, and enter it in `OPEN` below and in
+To add one, write a class with the methods of `TrackerRun`, and add it to `OPEN` below and to
 `histo.config.Tracker`.
 """
 
@@ -19,7 +19,7 @@ from histo.run.folder import RunFolder
 
 
 class TrackerRun(Protocol):
-    """One run in a tracker; `id` finds it again."""
+    """One run in a tracker; `id` identifies it."""
 
     id: str
 
@@ -27,13 +27,13 @@ class TrackerRun(Protocol):
         """Record the settings, once."""
 
     def epoch(self, number: int, row: Mapping[str, float]) -> None:
-        """Record the figures of an epoch."""
+        """Record the metrics of an epoch."""
 
     def results(self, figures: Mapping[str, float], paths: Mapping[str, str], epoch: int) -> None:
-        """Record final figures, and where the results are; `epoch` is the last one."""
+        """Record final metrics and the paths of results; `epoch` is the last one."""
 
     def close(self, finished: bool) -> None:
-        """Write everything out; `finished` is whether the run came to its end."""
+        """Flush everything; `finished` is whether the run has finished."""
 
 
 class TensorBoard:
@@ -43,23 +43,23 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self.id = known or "tensorboard"
-        # an epoch written by a process that was then killed counts as not written
+        # an epoch of a process that was killed may not have been written: it is written again
         self.writer: Any = SummaryWriter(
             str(run.path / self.id), purge_step=epochs + 1 if known else None
         )
 
     def settings(self, values: Mapping[str, str]) -> None:
-        """A table under TEXT."""
+        """Write a table under TEXT."""
         self.writer.add_text("settings", table(values), 0)
 
     def epoch(self, number: int, row: Mapping[str, float]) -> None:
-        """Curves under SCALARS."""
+        """Write curves under SCALARS."""
         for name, value in row.items():
             self.writer.add_scalar(name, value, number)
         self.writer.flush()
 
     def results(self, figures: Mapping[str, float], paths: Mapping[str, str], epoch: int) -> None:
-        """Figures under SCALARS, paths under TEXT."""
+        """Write metrics under SCALARS, paths under TEXT."""
         for name, value in figures.items():
             self.writer.add_scalar(name, value, epoch)
         for name, path in paths.items():
@@ -71,14 +71,14 @@ class TensorBoard:
 
 
 class MLflow:
-    """A run where MLflow's own settings say: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and others."""
+    """A run in the place that MLflow's variables set: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME."""
 
     def __init__(self, run: RunFolder, known: str | None, epochs: int) -> None:
         import mlflow
 
         self.client = mlflow.MlflowClient()
         if known is None:
-            # start_run knows the user's experiment; its run is not left active, as only one can be
+            # start_run finds the user's experiment; its run is ended, as only one can be active
             with (
                 redirect_stdout(io.StringIO()),  # it prints a link
                 mlflow.start_run(run_name=name_of(run), nested=True) as made,
@@ -90,18 +90,18 @@ class MLflow:
         self.there = {metric.step for metric in there}
 
     def settings(self, values: Mapping[str, str]) -> None:
-        """Parameters, cut to the length that every version takes."""
+        """Log parameters, cut to the length that every version accepts."""
         from mlflow.entities import Param
 
         self.client.log_batch(self.id, params=[Param(k, v[:500]) for k, v in values.items()])
 
     def epoch(self, number: int, row: Mapping[str, float]) -> None:
-        """Metrics at a step; MLflow would keep an epoch twice."""
+        """Log metrics at a step, unless MLflow has it: it would keep both."""
         if number not in self.there:
             self._metrics(row, number)
 
     def results(self, figures: Mapping[str, float], paths: Mapping[str, str], epoch: int) -> None:
-        """Metrics and tags."""
+        """Log metrics and tags."""
         self._metrics(figures, epoch)
         for name, path in paths.items():
             self.client.set_tag(self.id, name, path)
@@ -114,12 +114,12 @@ class MLflow:
         self.client.log_batch(self.id, metrics=metrics)
 
     def close(self, finished: bool) -> None:
-        """The status of the run."""
+        """Set the status of the run."""
         self.client.set_terminated(self.id, "FINISHED" if finished else "KILLED")
 
 
 class Wandb:
-    """A run where wandb's own settings say: WANDB_PROJECT, WANDB_MODE and others."""
+    """A run in the place that wandb's variables set: WANDB_PROJECT, WANDB_MODE."""
 
     def __init__(self, run: RunFolder, known: str | None, epochs: int) -> None:
         import wandb
@@ -128,25 +128,25 @@ class Wandb:
             id=known,
             name=name_of(run),
             resume="allow" if known else None,
-            reinit="create_new",  # beside a run of the user's own
+            reinit="create_new",  # leaves a run of the user's open
             settings=wandb.Settings(silent=True, console="off"),
         )
         self.id = str(self.run.id)
 
     def settings(self, values: Mapping[str, str]) -> None:
-        """The run's config."""
+        """Set the run's config."""
         self.run.config.update(dict(values))
 
     def epoch(self, number: int, row: Mapping[str, float]) -> None:
-        """History at a step; wandb drops a step that it has."""
+        """Log a step of the history; wandb drops a step that it already has."""
         self.run.log(dict(row), step=number)
 
     def results(self, figures: Mapping[str, float], paths: Mapping[str, str], epoch: int) -> None:
-        """The run's summary."""
+        """Set the run's summary."""
         self.run.summary.update({**figures, **paths})
 
     def close(self, finished: bool) -> None:
-        """Wait until all is sent, or written where wandb is offline."""
+        """Wait until everything is sent, or written if wandb is offline."""
         self.run.finish(exit_code=0 if finished else 1)
 
 
@@ -155,13 +155,13 @@ OPEN: dict[Tracker, Callable[[RunFolder, str | None, int], TrackerRun]] = {
     "mlflow": MLflow,
     "wandb": Wandb,
 }
-"""A tracker's run, new or, where its id is known, again; with the epochs that it has."""
+"""Opens a tracker's run: a new one, or the one with this id, with the epochs that it has."""
 
 
 def check_tracker(name: Tracker | None) -> None:
-    """HistoError where the tracker is not installed: said before there is any work to lose."""
+    """HistoError if the tracker is not installed, before any work is done."""
     spec = find_spec(name) if name else None
-    if name and (spec is None or spec.origin is None):  # a folder `wandb`, say, is no package
+    if name and (spec is None or spec.origin is None):  # a folder named `wandb` is not the package
         raise HistoError(
             f"the tracker {name} is not installed",
             f"pip install 'histolearn[{name}]'",
@@ -170,7 +170,7 @@ def check_tracker(name: Tracker | None) -> None:
 
 
 def name_of(run: RunFolder) -> str:
-    """What a run is called in a tracker: its folder, and the one above it, of which it may be a fold."""
+    """The name of a run in a tracker: its folder, after the parent folder as it may be a fold."""
     return "/".join(run.path.resolve().parts[-2:])
 
 

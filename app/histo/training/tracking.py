@@ -1,4 +1,4 @@
-"""What a run tells its tracker: settings, a row an epoch, final figures, those of the report."""
+"""Sends a run to its tracker: settings, metrics of each epoch, final metrics, those of the report."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from histo.report.results import Metrics
 
 KNOWN = "tracker.json"
-"""In the run folder: which tracker, the id of its run, and the last epoch that it has."""
+"""File in the run folder: which tracker, the id of its run, and the last epoch that it has."""
 REPORTED = ("roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "log_loss")
 AT_POINT = ("threshold", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1")
-"""Figures of the report that a tracker gets; of two classes the latter at the operating point."""
+"""Metrics of the report that a tracker gets; for two classes the latter at the operating point."""
 
 
 class Tracking:
-    """The tracker of a run, if any. It never ends a run: a failure is said, and nothing more sent."""
+    """The tracker of a run, if any. A failure is reported once and ends the tracking, never the run."""
 
     def __init__(self, run: RunFolder, name: Tracker | None, screen: Screen) -> None:
         self.run, self.name, self.screen = run, name, screen
@@ -34,7 +34,7 @@ class Tracking:
         self.epochs = 0
 
     def begin(self, rows: Sequence[Mapping[str, float]] = ()) -> None:
-        """Open the tracker's run, anew or again, and catch up with the epochs that there are."""
+        """Open a new or existing run of the tracker, and send the epochs that it lacks."""
         if self.name is None:
             return
         try:
@@ -67,12 +67,12 @@ class Tracking:
         self._keep(opened)
 
     def results(self, prefix: str, figures: Mapping[str, float], **paths: str) -> None:
-        """Record final figures, their names after the prefix, and where the results are."""
+        """Record final metrics, named with the prefix, and the paths of results."""
         named = {f"{prefix}/{name}": value for name, value in figures.items()}
         self._attempt(lambda opened: opened.results(named, paths, self.epochs))
 
     def close(self, finished: bool) -> None:
-        """Write everything out."""
+        """Flush everything."""
         self._attempt(lambda opened: opened.close(finished))
         self.open = None
 
@@ -88,15 +88,15 @@ class Tracking:
                 self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        """Whatever went wrong: a tracker is other people's code, network and server."""
+        """Report any exception: a tracker is third-party code, a network and a server."""
         why = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        self.screen.say(f"note: the run goes on without {self.name}, which failed: {why}")
+        self.screen.say(f"note: the run continues without {self.name}, which failed: {why}")
         self.open = None
 
 
 @contextmanager
 def tracked(run: RunFolder, name: Tracker | None, screen: Screen) -> Iterator[Tracking]:
-    """The tracking of a run while it trains; of several processes the first tracks for all."""
+    """The tracking of a run while it trains; only the first of several processes tracks."""
     tracking = Tracking(run, name if ranks.rank() == 0 else None, screen)
     try:
         yield tracking
@@ -107,7 +107,7 @@ def tracked(run: RunFolder, name: Tracker | None, screen: Screen) -> Iterator[Tr
 
 
 def track_report(run: RunFolder, metrics: Metrics, page: Path, screen: Screen) -> None:
-    """Tell the tracker of a run, where it had one, what its report found and where it is."""
+    """Send a report's metrics and path to the tracker of the run, if it had one."""
     if not (run.path / KNOWN).is_file():
         return
     tracking = Tracking(run, run.settings().get("tracker"), screen)
@@ -122,7 +122,7 @@ def settings_of(run: RunFolder) -> dict[str, str]:
 
 
 def report_figures(metrics: Metrics) -> dict[str, float]:
-    """The figures of a report and the ends of their intervals, where they are defined."""
+    """The metrics of a report and the bounds of their intervals, where defined."""
     point = metrics.point
     found = {name: getattr(metrics, name) for name in REPORTED}
     found |= {name: getattr(point, name) for name in AT_POINT} if point else {}

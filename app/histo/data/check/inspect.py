@@ -15,8 +15,9 @@ from histo.data.check.duplicates import SIDE, thumbnail
 from histo.data.check.quality import STATISTICS, measure
 from histo.data.decode import SHA1, pixel_sha1, read_patch
 from histo.data.decode_ahead import AHEAD
+from histo.data.ids import IdLookup, stem_of
 from histo.data.labels import Row
-from histo.data.patch_files import PatchFiles, PatchIndex, stem_of
+from histo.data.patch_files import PatchFiles, PatchIndex
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
@@ -46,7 +47,7 @@ class InspectedFiles:
     def named_by_sha1(self) -> list[int]:
         """The rows of readable files whose name looks like a SHA-1."""
         names = self.paths.names
-        return [row for row in self.readable.tolist() if SHA1.fullmatch(stem_of(names[row]))]
+        return [row for row in self.readable.tolist() if SHA1.fullmatch(base_of(names[row]))]
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,17 @@ class FileLabels:
     """what a group is: its column's name; empty where no table was given"""
     missing: list[str]
     """ids without a file"""
+    similar: list[str]
+    """for each of them, a file with nearly the same name, or empty"""
     several: list[str]
     """ids that fit several files"""
     ungrouped: list[str]
     """ids that the table of groups does not name"""
+
+
+def base_of(name: str) -> str:
+    """The name of a file without folders and suffix."""
+    return stem_of(name).rpartition("/")[2]
 
 
 def inspect_files(paths: PatchFiles, screen: Screen) -> InspectedFiles:
@@ -93,26 +101,41 @@ def inspect_files(paths: PatchFiles, screen: Screen) -> InspectedFiles:
     return InspectedFiles(paths, sha1, sizes, statistics, thumbs, unreadable)
 
 
+def files_of_rows(index: PatchIndex, rows: Sequence[Row]) -> list[str | None]:
+    """The file of each row, None where there is none, and empty where there are several."""
+
+    def find(name: str) -> str | None:
+        try:
+            return index.find_name(name)
+        except HistoError:
+            return ""
+
+    return [find(row.id) for row in rows]
+
+
 def match_labels(
-    index: PatchIndex, rows: Sequence[Row], groups: dict[str, str] | None = None, unit: str = ""
+    index: PatchIndex,
+    rows: Sequence[Row],
+    files: Sequence[str | None],
+    groups: IdLookup | None = None,
+    unit: str = "",
 ) -> FileLabels:
-    """Match label rows and a table of groups to the files of a folder."""
+    """Match label rows, whose `files` are known, and a table of groups to the files of a folder."""
     place = {name: i for i, name in enumerate(index.paths.names)}
     ids, labels, splits, units = ([""] * len(place) for _ in range(4))
     lines = [0] * len(place)
     missing, several, ungrouped = [], [], []
-    for row in rows:
-        try:
-            path = index.find(row.id)
-        except HistoError:
+    for row, file in zip(rows, files, strict=True):
+        if file == "":
             several.append(row.id)
             continue
-        group = (groups or {}).get(stem_of(row.id), "")
+        group = row.group if groups is None else groups.get(row.id) or ""
         if unit and not group:
             ungrouped.append(row.id)
-        if path is None:
+        if file is None:
             missing.append(row.id)
-        elif not ids[i := place[path.name]]:
+        elif not ids[i := place[file]]:
             ids[i], labels[i], splits[i], units[i] = row.id, row.label, row.split, group
             lines[i] = row.line
-    return FileLabels(ids, labels, splits, units, lines, unit, missing, several, ungrouped)
+    similar = [index.similar(name) for name in missing]
+    return FileLabels(ids, labels, splits, units, lines, unit, missing, similar, several, ungrouped)

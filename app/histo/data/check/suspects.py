@@ -8,10 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.config import TrainConfig
 from histo.data.check.finding import Finding
 from histo.data.check.inspect import FileLabels
 from histo.data.check.quality import faults
 from histo.data.check.tables import SHOWN, CheckedFiles
+from histo.data.split import (
+    check_split,
+    grouped_split,
+    random_split,
+    with_every_class,
+    with_first,
+)
+from histo.errors import HistoError
 
 
 def duplicate_findings(
@@ -161,6 +170,41 @@ def group_findings(files: CheckedFiles) -> list[Finding]:
             "Train with the groups and without the given split: histo then splits by group itself.",
         )
     ]
+
+
+def split_findings(files: CheckedFiles) -> list[Finding]:
+    """Why training could not split the labelled, readable patches, if it could not."""
+    listed, sha1 = files.listed, files.inspected.sha1
+    rows = [row for row in files.inspected.readable.tolist() if listed.id[row]]
+    labels = [listed.label[row] for row in rows]
+    groups = [listed.group[row] for row in rows]
+    sides = [listed.split[row] for row in rows]
+    if len(set(labels)) < 2 or min(Counter(labels).values()) < 2:
+        return []  # found already
+    pct, seed = TrainConfig.valid_pct, TrainConfig.seed
+    try:
+        if any(sides):
+            valid = np.array([side == "valid" for side in sides])
+        elif all(groups):
+            valid = grouped_split(labels, groups, pct, seed)
+        else:
+            valid = with_first(random_split(labels, pct, seed), sha1[rows])
+            valid = with_every_class(valid, labels, sha1[rows], seed)
+        check_split(labels, valid)
+    except HistoError as error:
+        advice = "With other settings of the split, or more patches, it may be possible."
+        return [
+            Finding(
+                "no_split",
+                "reason",
+                f"why no split is possible: {error.message}",
+                ["reason"],
+                [[error.message]],
+                fatal=True,
+                advice=advice,
+            )
+        ]
+    return []
 
 
 def balance(listed: FileLabels, vocab: Sequence[str]) -> list[list[str]]:

@@ -9,9 +9,8 @@ from functools import cached_property
 
 from histo.config import CheckConfig
 from histo.data.check.finding import Finding
-from histo.data.check.inspect import FileLabels, InspectedFiles
-from histo.data.labels import Row
-from histo.data.patch_files import stem_of
+from histo.data.check.inspect import FileLabels, InspectedFiles, base_of
+from histo.data.labels import Row, similar_classes
 
 SHOWN = 24
 """Patches or sets on the sheet of a finding."""
@@ -62,16 +61,19 @@ class CheckedFiles:
         return {self.listed.id[row]: why for row in rows if self.listed.id[row]}
 
 
-def label_findings(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
-    """Ids that come twice, and tables that cannot be split."""
-    by_id: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_id[row.id].append(row)
-    twice = [same for same in by_id.values() if len(same) > 1]
+def label_findings(
+    rows: Sequence[Row], files: Sequence[str | None], config: CheckConfig
+) -> list[Finding]:
+    """Patches listed twice, one class only, and classes that differ in case or blanks only."""
+    by_file: dict[str, list[Row]] = defaultdict(list)
+    for row, file in zip(rows, files, strict=True):
+        by_file[file or row.id].append(row)
+    twice = [same for same in by_file.values() if len(same) > 1]
     agree = [same for same in twice if len({(row.label, row.split) for row in same}) == 1]
     differ = [same for same in twice if len({(row.label, row.split) for row in same}) > 1]
-    counts = Counter({row.id: row.label for row in rows}.values())
+    counts = Counter(same[0].label for same in by_file.values())
     single = [[name] for name, count in counts.items() if count == 1]
+    alike = similar_classes(counts)
 
     def shown(sets: list[list[Row]]) -> list[str]:
         return [f"{s[0].id} (lines {', '.join(str(r.line) for r in s[:3])})" for s in sets[:9]]
@@ -91,7 +93,9 @@ def label_findings(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
             advice="Nobody but you can say which label is right.",
             number=len(differ),
             examples=shown(differ),
-            excluded={same[0].id: "twice in the table, with different labels" for same in differ},
+            excluded={
+                row.id: "twice in the table, with different labels" for s in differ for row in s
+            },
         ),
         Finding(
             "ids_twice",
@@ -111,6 +115,16 @@ def label_findings(rows: Sequence[Row], config: CheckConfig) -> list[Finding]:
             fatal=True,
         ),
         Finding("lone_classes", "class", "of one patch", [config.label_column], single, fatal=True),
+        Finding(
+            "similar_classes",
+            "set",
+            "of classes that differ in case or blanks only",
+            [config.label_column, "patches"],
+            [[name, str(counts[name])] for names in alike for name in names],
+            advice="Most often one class, written twice: make the labels the same.",
+            number=len(alike),
+            examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
+        ),
     ]
 
 
@@ -125,10 +139,20 @@ def file_findings(files: CheckedFiles) -> list[Finding]:
         rows, excluded = [[id_] for id_ in ids], dict.fromkeys(ids, why)
         return Finding(name, noun, what, column, rows, fatal=True, excluded=excluded)
 
+    missing = list(zip(listed.missing, listed.similar, strict=True))
     several = "of which there are several files (give the suffix)"
     ungrouped = f"of which no {listed.unit or 'group'} is named"
     return [
-        id_finding("missing", "label", "without a patch", listed.missing, "no such patch"),
+        Finding(
+            "missing",
+            "label",
+            "without a patch",
+            [*column, "there_is"],
+            [list(pair) for pair in missing],
+            fatal=True,
+            examples=[f"{name} (there is {near})" if near else name for name, near in missing[:9]],
+            excluded=dict.fromkeys(listed.missing, "no such patch"),
+        ),
         id_finding("several_files", "id", several, listed.several, "fits several files"),
         id_finding("ungrouped", "patch", ungrouped, listed.ungrouped, f"no {listed.unit} is named"),
         Finding(
@@ -166,21 +190,25 @@ def size_findings(files: CheckedFiles) -> list[Finding]:
     odd = [int(row) for row in inspected.readable if tuple(inspected.sizes[row]) != common]
     shown = ["{}x{} px".format(*inspected.sizes[row]) for row in odd]
     square = common[0] == common[1] or fits
+    out = [row for row in odd if not _usable(config, *inspected.sizes[row].tolist())]
     return [
         Finding(
             "odd_sizes",
             "patch",
-            f"not of {common[0]}x{common[1]} px (train with a size of {common[0] or 96})",
+            f"not of {common[0]}x{common[1]} px",
             [*files.columns, "size"],
             [[*files.line(row), size] for row, size in zip(odd, shown, strict=True)],
             fatal=not fits,
-            advice="Give the same size to check and to train, or leave these out with the exclusions.",
+            advice="Leave these out with the exclusions. Patches cut at the edge of a slide would be "
+            "squeezed by a size, and a model can learn that. Only where all are square, and show the "
+            "same field at several resolutions, give the same size to check and to train.",
+            excluded=files.exclusions(out, "another size"),
             examples=[f"{files.name(r)}: {s}" for r, s in zip(odd[:9], shown[:9], strict=True)],
         ),
         Finding(
             "not_square",
             "size",
-            "for most that is not square (train with a crop or a size)",
+            "for most that is not square (train with a crop)",
             ["size"],
             [] if square else [["x".join(map(str, common))]],
             fatal=True,
@@ -188,11 +216,18 @@ def size_findings(files: CheckedFiles) -> list[Finding]:
     ]
 
 
+def _usable(config: CheckConfig, width: int, height: int) -> bool:
+    """Whether a patch of another size than most comes out right: cropped, or a square resized."""
+    if config.crop is not None:
+        return min(width, height) >= config.crop
+    return config.size is not None and width == height
+
+
 def sha1_findings(files: CheckedFiles) -> list[Finding]:
     """Files whose name is a SHA-1, but not that of their pixels."""
     named = files.inspected.named_by_sha1
     sha1 = {row: files.inspected.sha1[row].decode() for row in named}
-    changed = [row for row in named if sha1[row] != stem_of(files.name(row))]
+    changed = [row for row in named if sha1[row] != base_of(files.name(row))]
     return [
         Finding(
             "changed_ids",

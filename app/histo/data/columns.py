@@ -1,0 +1,124 @@
+"""Columns of a table, by name: the one asked for, or the only one whose name means the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histo.config import DataConfig
+from histo.errors import HistoError
+from histo.files.tables import read_table
+
+Say = Callable[[str], object]
+
+ID_NAMES = (
+    *("id", "imageid", "patchid", "tileid", "image", "imagename", "img", "imageid", "filename"),
+    *("file", "filepath", "imagepath", "path", "patch", "patchname", "tile", "name", "uuid"),
+)
+LABEL_NAMES = (
+    *("label", "labels", "target", "class", "classname", "classid", "category", "diagnosis", "dx"),
+    *("groundtruth", "annotation", "y"),
+)
+"""Names that mean the same, without case, blanks, hyphens and underscores."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is wanted: `setting` names it, `similar` are names taken instead of `name`."""
+
+    name: str
+    setting: str = ""
+    similar: tuple[str, ...] = ()
+    what: str = ""
+
+
+def id_column(name: str) -> Column:
+    """The column of ids; under the default name others that mean the same are taken too."""
+    default = name == DataConfig.id_column
+    return Column(name, "id_column", ID_NAMES if default else (), "ids")
+
+
+def label_column(name: str) -> Column:
+    """The column of labels; under the default name others that mean the same are taken too."""
+    default = name == DataConfig.label_column
+    return Column(name, "label_column", LABEL_NAMES if default else (), "labels")
+
+
+def read_header(path: Path) -> list[str]:
+    """The column names of a table, without blanks around them."""
+    return [name.strip() for name in next(_rows(path), (0, []))[1]]
+
+
+def read_rows(
+    path: Path,
+    columns: Sequence[str | Column],
+    may_be_empty: bool = False,
+    say: Say | None = None,
+) -> Iterator[tuple[int, list[str]]]:
+    """The wanted columns of a table with a header, as (line number, values).
+
+    Blank lines are skipped, and row numbers that the header has no name for (as R writes them).
+    `say` is told which column was taken under another name. Raises HistoError, naming file and line.
+    """
+    table = _rows(path)
+    header = [name.strip() for name in next(table, (0, []))[1]]
+    if not any(header):
+        raise HistoError(f"{path} is empty")
+    wanted = [Column(each) if isinstance(each, str) else each for each in columns]
+    places, row_numbers, count = [place_of(each, header, path, say) for each in wanted], False, 0
+    for line, values in table:
+        cells = [value.strip() for value in values]
+        if not any(cells):
+            continue
+        if not count:
+            row_numbers = len(cells) == len(header) + 1 and cells[0] in ("0", "1")
+            row_numbers = row_numbers and bool(cells[-1])
+        if len(cells) != len(header) + row_numbers:
+            raise HistoError(
+                f"{path.name}, line {line}: {len(cells)} values where the header has {len(header)}"
+            )
+        yield line, [cells[place + row_numbers] for place in places]
+        count += 1
+    if not count and not may_be_empty:
+        raise HistoError(f"{path} has a header and no rows")
+
+
+def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None = None) -> int:
+    """Where a column stands; HistoError where none, or more than one, can be meant."""
+    if column.name in header:
+        return header.index(column.name)
+    way = [f"give {{{column.setting}}} NAME"] if column.setting else []
+    names = {plain_name(name): name for name in header}
+    same = plain_name(column.name)
+    likely = [same] if column.similar and same in names else column.similar
+    found = [names[name] for name in likely if name in names]
+    found = list(dict.fromkeys(found))
+    if not found:
+        raise HistoError(
+            f"{path} has no column {column.name!r}: it has {', '.join(header[:20])}", *way
+        )
+    if len(found) > 1:
+        raise HistoError(
+            f"{path} has no column {column.name!r}, and {' or '.join(found)} may hold the "
+            f"{column.what}",
+            *way,
+        )
+    if say:
+        say(f"{column.what} of {path.name}: column {found[0]!r}")
+    return header.index(found[0])
+
+
+def plain_name(name: str) -> str:
+    """A column's name without case, blanks, hyphens and underscores."""
+    return "".join(c for c in name.casefold() if c not in " -_.")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, and the ways out where there is none."""
+    try:
+        yield from read_table(path)
+    except FileNotFoundError:
+        raise HistoError(f"no label CSV {path}", "give {labels} if it is elsewhere") from None
+    except IsADirectoryError:
+        raise HistoError(f"{path} is a folder, not a CSV") from None

@@ -1,0 +1,97 @@
+"""The patches to predict: files, folders and CSVs of names, each patch once under an id of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histo.data.columns import id_column, read_rows
+from histo.data.ids import check_id, stem_of
+from histo.data.labels import Row
+from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
+from histo.errors import HistoError
+from histo.screen import Screen, counted
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files and the id of each."""
+
+    paths: PatchFiles
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def pick(self, places: Sequence[int]) -> Inputs:
+        """The patches in these places."""
+        return Inputs(self.paths.pick(places), [self.ids[place] for place in places])
+
+
+def plain_ids(names: Sequence[str]) -> list[str]:
+    """Ids of relative paths: the name without suffix where it is plain and no other file has it.
+
+    `a.png` and `a.tif` keep their suffixes, and paths stay as they are.
+    """
+    stems = [stem_of(name) for name in names]
+    counts = Counter(stems)
+    return [
+        name if "/" in name or counts[stem] > 1 else stem
+        for name, stem in zip(names, stems, strict=True)
+    ]
+
+
+def find_inputs(given: Sequence[Path], images: Path | None, ids: str, screen: Screen) -> Inputs:
+    """Every patch that files, folders and CSVs name; a CSV's patches are in `images` or beside it.
+
+    Ids of a folder's patches are relative to it; of several inputs that share ids, to where they
+    were given. A patch that is named twice is taken once.
+    """
+    if not given:
+        raise HistoError("no patches were given")
+    parts = [_find(path, images, ids, screen) for path in given]
+    found = parts[0] if len(parts) == 1 else _join(given, parts)
+    places = list({name: n for n, name in reversed(list(enumerate(found.paths.names)))}.values())
+    if len(places) < len(found):
+        screen.say(f"{counted(len(found) - len(places), 'patch')} named twice, taken once")
+        found = found.pick(sorted(places))
+    twice = [name for name, n in Counter(found.ids).items() if n > 1]
+    if twice:
+        raise HistoError(f"the id {twice[0]} is of several files (give their suffixes or paths)")
+    return found
+
+
+def _find(path: Path, images: Path | None, ids: str, screen: Screen) -> Inputs:
+    if path.is_dir():
+        paths = list_patches(path)
+        if not paths:
+            raise HistoError(f"{path} holds no TIF, PNG or JPEG")
+        return Inputs(paths, plain_ids(paths.names))
+    if path.suffix.lower() != ".csv":
+        if not path.exists():
+            raise HistoError(f"no image, folder or CSV {path}")
+        return Inputs(PatchFiles(path.parent, [path.name]), plain_ids([path.name]))
+    rows = [
+        Row(check_id(name, f"{path.name}, line {line}"), "", line)
+        for line, (name,) in read_rows(path, [id_column(ids)], say=screen.say)
+    ]
+    paths = PatchIndex(images or path.parent).locate(rows, path)
+    names = list(dict.fromkeys(row.id for row in rows))
+    plain = dict(zip(names, plain_ids(names), strict=True))
+    return Inputs(paths, [plain[row.id] for row in rows])
+
+
+def _join(given: Sequence[Path], parts: Sequence[Inputs]) -> Inputs:
+    """All parts as one; ids begin with the folder as it was given where they would clash."""
+    files, short, long = [], [], []
+    for path, part in zip(given, parts, strict=True):
+        folder = path if path.is_dir() else path.parent
+        files += [(part.paths.folder / name).as_posix() for name in part.paths.names]
+        short += part.ids
+        long += [(folder / name).as_posix() for name in part.ids]
+    count = len(set(files))
+    distinct = [ids for ids in (short, long) if len(set(zip(ids, files, strict=True))) == count]
+    distinct = [ids for ids in distinct if len(set(ids)) == count]
+    return Inputs(PatchFiles(Path(), files), distinct[0] if distinct else files)
