@@ -53,9 +53,12 @@ def test_a_review_writes_the_suspects_and_a_page_of_them(folds):
 
 
 def test_most_keeps_the_most_suspicious(folds, tmp_path):
+    """And says how many there were."""
     every = histo.review(folds).suspects
     few = histo.review(folds, most=4, out=tmp_path / "few").suspects
     assert few.to_dict() == every.head(4).to_dict()
+    page = (tmp_path / "few" / "review.html").read_text()
+    assert f"{len(every)} of 200 labels suspected; the 4 most suspicious are listed" in page
 
 
 def test_without_the_patches_the_page_has_a_table(folds):

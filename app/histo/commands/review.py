@@ -114,7 +114,9 @@ def find_suspects(run: RunFolder, table: Predictions, most: int | None) -> Suspe
     errors = find_label_errors(table.labels, table.probabilities)
     first = {name: getattr(errors, name)[:most] for name in ("rows", "suggested", "margins")}
     unit = str(run.settings().get("group_column") or "group")
-    return Suspects(table, replace(errors, **first), run.groups_of(table.ids), unit)
+    return Suspects(
+        table, replace(errors, **first), run.groups_of(table.ids), unit, len(errors.rows)
+    )
 
 
 def read_pictures(
@@ -136,8 +138,7 @@ def read_pictures(
 
 def say_suspects(suspects: Suspects, screen: Screen) -> None:
     """How many labels are suspected, by pair of classes."""
-    every = counted(len(suspects.table.ids), "label")
-    screen.say(f"{len(suspects):,} of {every} suspected")
+    screen.say(suspects.line)
     pairs = suspects.pairs()
     for label, other, count in pairs[:PAIRS]:
         screen.say(f"  {count:,} labelled {label} seem {other}")

@@ -15,6 +15,7 @@ from histo.files.writing import written
 from histo.report import page
 from histo.report.label_errors import LabelErrors
 from histo.run.predictions import Predictions, prediction_columns
+from histo.screen import counted
 
 TABLE, PAGE = "suspects.csv", "review.html"
 SHOWN = 500
@@ -39,6 +40,14 @@ class Suspects:
     """the group of each row of the table, where the run knows them"""
     unit: str
     """what a group is: slide, patient, hospital"""
+    found: int
+    """how many there were before the least suspicious were dropped"""
+
+    @property
+    def line(self) -> str:
+        """How many labels are suspected, and how many of those are listed."""
+        some = f"; the {len(self):,} most suspicious are listed" if len(self) < self.found else ""
+        return f"{self.found:,} of {counted(len(self.table.ids), 'label')} suspected{some}"
 
     def __len__(self) -> int:
         return len(self.errors.rows)
@@ -138,11 +147,10 @@ def why_of(suspects: Suspects, row: int, suggested: int) -> str:
 
 def head_of(note: str, suspects: Suspects) -> list[str]:
     """The page above the patches: what was judged, how many are suspected of what."""
-    every = len(suspects.table.ids)
     rows = [["labelled", "seems", "patches"]]
     rows += [[label, other, f"{n:,}"] for label, other, n in suspects.pairs()]
     pieces = [
-        page.paragraph(f"{len(suspects):,} of {every:,} labels are suspected.", "summary"),
+        page.paragraph(f"{suspects.line}.", "summary"),
         page.paragraph(note, "note"),
     ]
     if not len(suspects):
