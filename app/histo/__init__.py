@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from histo.commands.load import load as load
     from histo.commands.merge import merge as merge
     from histo.commands.predict import predict as predict
+    from histo.commands.review import review as review
     from histo.commands.runs import Run as Run
     from histo.commands.train import train as train
 
@@ -42,6 +43,7 @@ _HOME = {
     "load": "load",
     "merge": "merge",
     "predict": "predict",
+    "review": "review",
     "train": "train",
 }
 """The module of histo.commands that holds each name."""

@@ -138,6 +138,10 @@ StoreFolder = Annotated[
 Groups = Annotated[
     Optional[str], typer.Option(help="CSV[:COLUMN] that names each patch's slide or patient.")
 ]
+Corrections = Annotated[
+    Optional[Path],
+    typer.Option(help="CSV of ids and their right labels, or suspects.csv of histo review."),
+]
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
@@ -193,6 +197,7 @@ def check(
     group_from: GroupFrom = None,
     split_column: SplitColumn = None,
     groups: Groups = None,
+    corrections: Corrections = None,
     write_exclusions: Annotated[
         Optional[Path], typer.Option(help="Write the ids to leave out, for train --exclude.")
     ] = None,
@@ -236,6 +241,7 @@ def train(
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     skip_bad: SkipBad = False,
+    corrections: Corrections = None,
     valid_pct: Annotated[
         float, number("valid_pct", "Per cent of the patches kept for validation.")
     ] = TrainConfig.valid_pct,
@@ -325,6 +331,22 @@ def interpret(
 
     refuse_both(sensitivity, specificity)
     report(**ctx.params, progress=screen_for(ctx))
+
+
+@app.command()
+def review(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder, best of histo train --folds.")],
+    out: Annotated[Optional[Path], typer.Option(help="[default: RUN/review]")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
+    most: Annotated[
+        Optional[int], number("most", "Keep only the N most suspicious.  [default: all]")
+    ] = None,
+) -> None:
+    """List the labels that are probably wrong, as a CSV to correct and a page of the patches."""
+    from histo.commands.review import review as write
+
+    write(**ctx.params, progress=screen_for(ctx))
 
 
 def refuse_both(sensitivity: float | None, specificity: float | None) -> None:

@@ -47,6 +47,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "specificity": (0, 1),
     "centre": (0, None),
     "devices": (1, None),
+    "most": (1, None),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}
@@ -105,6 +106,8 @@ class DataConfig(Settings):
     """the folder of patches; DATA/train by default"""
     id_column: str = "id"
     label_column: str = "label"
+    corrections: Path | None = None
+    """a CSV of ids and the labels that they shall have instead"""
     crop: int | None = None
     """side in px of the centre crop, taken before `size`"""
     size: int | None = None

@@ -29,6 +29,7 @@ from histo.data.check.tables import (
     sha1_findings,
     size_findings,
 )
+from histo.data.corrections import correct_labels
 from histo.data.decode import read_patch, thumbnail_jpeg
 from histo.data.folders import NO_GROUPS, Rule, without_test
 from histo.data.groups import read_groups
@@ -136,6 +137,8 @@ def read_listed(config: CheckConfig, screen: Screen) -> Listed:
         columns = (config.id_column, config.label_column, config.split_column)
         rows = read_labels(config.label_table, *columns, screen.say)
         index, unit = PatchIndex(config.images_folder), ""
+    source = config.label_table or config.images_folder
+    rows, _ = correct_labels(rows, config, source, screen)
     files = files_of_rows(index, rows)
     groups = None
     if config.groups:

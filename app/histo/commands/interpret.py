@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TO_REPEAT = (
     *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
     *(
+        "corrections",
         "size",
         "id_column",
         "label_column",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
     from histo.commands.interpret import Report
+    from histo.commands.review import Review
     from histo.report.results import Metrics
 
 
@@ -77,6 +78,12 @@ class Run:
         from histo.commands.interpret import interpret
 
         return interpret(self.path, **settings)
+
+    def review(self, **settings: Any) -> Review:
+        """`histo.review` of this run."""
+        from histo.commands.review import review
+
+        return review(self.path, **settings)
 
     def export(self, **settings: Any) -> Path:
         """`histo.export` of this run."""

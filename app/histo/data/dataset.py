@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,6 +45,8 @@ class Dataset:
     """what a group is: slide, patient, hospital"""
     skipped: dict[str, str] = field(default_factory=dict)
     """ids of patches that were left out, and why"""
+    corrected: Mapping[str, int] = field(default_factory=dict)
+    """how many labels were changed, by `from -> to`"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -100,7 +102,9 @@ def load_dataset(
     say_classes(table, store.side, screen)
     split = replace(sides.split, leak=leak)
     return Dataset(
-        ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit, skipped
+        *(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit),
+        skipped=skipped,
+        corrected=table.corrected,
     )
 
 

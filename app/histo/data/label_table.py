@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from histo.config import DataConfig, TrainConfig
 from histo.data.columns import id_column, read_rows
+from histo.data.corrections import correct_labels
 from histo.data.folders import (
     FolderLabels,
     groups_from_paths,
@@ -35,6 +36,8 @@ class LabelTable:
     """the label CSV, or the folder whose folders are the labels"""
     unit: str = ""
     """what a group is, where folders name it"""
+    corrected: Mapping[str, int] = field(default_factory=dict)
+    """how many labels were changed, by `from -> to`"""
 
     @property
     def labels(self) -> list[str]:
@@ -84,9 +87,11 @@ def _from_csv(
     config: DataConfig, source: Path, screen: Screen, split_column: str | None, exclude: Path | None
 ) -> LabelTable:
     rows = read_labels(source, config.id_column, config.label_column, split_column, screen.say)
+    rows, corrected = correct_labels(rows, config, source, screen)
     kept = not_excluded(rows, exclude, config.id_column, screen)
     rows = [rows[n] for n in kept]
     table = LabelTable(rows, PatchIndex(config.images_folder).locate(rows, source), [], source)
+    table = replace(table, corrected=corrected)
     places = first_of_each(rows, table.paths.names, source)
     if len(places) == len(rows):
         return table
@@ -99,7 +104,9 @@ def _from_folders(
 ) -> LabelTable:
     found = read_labelled_folders(config, screen)
     found = without_test(found, config.images_folder, screen) if training else test_of(found)
-    table = LabelTable(found.rows, found.paths, [], config.images_folder, found.unit)
+    source = config.images_folder
+    rows, corrected = correct_labels(found.rows, config, source, screen)
+    table = LabelTable(rows, found.paths, [], source, found.unit, corrected)
     return table.pick(not_excluded(found.rows, exclude, config.id_column, screen))
 
 

@@ -53,6 +53,7 @@ def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.nd
         "out": run.path,
         "split": split.as_dict(),
         "group_column": data.unit,
+        "corrected": dict(data.corrected),
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])

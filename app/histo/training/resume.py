@@ -15,7 +15,7 @@ from histo.run.folder import RunFolder
 from histo.screen import Screen
 
 MAY_DIFFER = (
-    *("data", "labels", "images", "store", "no_store", "groups"),
+    *("data", "labels", "images", "store", "no_store", "groups", "corrections"),
     *("device", "checkpoint_minutes"),
 )
 """Settings that a resumed run may change: where its data are, and the hardware it trains on."""

@@ -164,6 +164,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "out": run.path,
         "split": data.split.as_dict(),
         "group_column": data.unit,
+        "corrected": dict(data.corrected),
     }
     write_json(run.config, config.record(found))
     write_json(run.path / "model.json", job.card.as_dict())
