@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def try_packages(modules: Sequence[str]) -> Iterator[PackageFacts]:
                     break
 
 
-def _load(modules: Sequence[str]) -> Iterator[PackageFacts]:
+def _load(modules: Sequence[str]) -> Generator[PackageFacts, None, None]:
     """Facts about packages that one process imports in turn, up to the first that it does not survive."""
     code = [LOADS.format(module) + MORE.get(module, "") for module in modules]
     with tempfile.TemporaryFile("w+", errors="replace") as said:
