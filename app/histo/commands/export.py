@@ -46,7 +46,6 @@ def export(
     wanted = wanted or wanted_in_report(folder, known)
     if wanted and known:
         known.needed_for(f"a threshold for a {wanted.rate}")
-    screen.say(f"exporting {run}")
     if known:
         screen.say(f"positive class: {known}", *known.ways)
 

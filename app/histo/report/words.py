@@ -142,12 +142,18 @@ def absent_line(metrics: Metrics) -> str:
     )
 
 
+FEW_GROUPS = 10
+"""Fewer slides or patients than this give intervals that are too narrow."""
+
+
 def unit_line(metrics: Metrics) -> str:
     """What the bootstrap draws: groups or patches."""
     line = f"Intervals: 95 %, bootstrap over {counted(metrics.units, metrics.unit)}"
-    return line + (
-        ", too narrow where patches of a slide are alike" if metrics.unit == "patch" else ""
-    )
+    if metrics.unit == "patch":
+        return f"{line}, too narrow where patches of a slide are alike"
+    if metrics.units < FEW_GROUPS:
+        return f"{line}: too few for reliable intervals, the truth may lie outside them"
+    return line
 
 
 def wanted_line(metrics: Metrics) -> str:
