@@ -47,7 +47,6 @@ PACKAGES = {
     "pandas": "pandas",
     "matplotlib.pyplot": "matplotlib",
     "PIL.Image": "pillow",
-    "h5py": "h5py",
 }
 """Packages that histo imports, and their names for pip."""
 LOADS = (

@@ -49,6 +49,8 @@ CLASSES = Limit("HISTO_MAX_CLASSES", 1000, "classes")
 JSON_BYTES = Limit("HISTO_MAX_JSON_BYTES", 16 * MB, "bytes")
 CARD_BYTES = Limit("HISTO_MAX_CARD_BYTES", 4 * MB, "bytes")
 MODEL_BYTES = Limit("HISTO_MAX_MODEL_BYTES", 8192 * MB, "bytes")
+CHUNK_BYTES = Limit("HISTO_MAX_CHUNK_BYTES", 256 * MB, "bytes")
+"""What HDF5 unpacks at a time."""
 NAME = 200
 """Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
 
@@ -59,7 +61,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
     FileNotFoundError and IsADirectoryError pass: callers name what was missing.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
             kind = os.fstat(file.fileno())
             check_regular(kind, path)
             limit.check(kind.st_size, str(path))
@@ -73,7 +75,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
     return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def open_at_once(path: str, flags: int) -> int:
     """Open a file without blocking, even on a pipe that nobody writes to."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
