@@ -101,7 +101,7 @@ BROKEN = {
     "cv2": (f"raise ImportError({LIBGL!r})", "libGL.so.1", "apt install libgl1"),
     "torchvision": (f"raise RuntimeError({NMS!r})", "torchvision::nms", "from one index"),
     "torch": ("raise OSError('/home/jane/x/libtorch.so: no')", "…/libtorch.so: no", "torch"),
-    "sklearn": ("import os; os._exit(7)", "with status 7", "--force-reinstall scikit-learn"),
+    "onnxruntime": ("import os; os._exit(7)", "with status 7", "--force-reinstall onnxruntime"),
     "onnx": ("import h6py", "No module named 'h6py'", "pip install h6py"),
     "pandas": ("import sklearn.no", "No module named 'sklearn.no'", "pip install scikit-learn"),
     "safetensors": (

@@ -28,6 +28,7 @@ from histo.data.store_index import (
     version_of,
     write_rows,
 )
+from histo.data.store_trust import note, proven_rows
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.locks import locked_when_free
@@ -141,7 +142,15 @@ def open_store(
     index_path = index_path_of(folder, paths.folder, fit)
     names, stamps = names_and_stamps(paths)
     version = version_of(index_path)
-    index, rows = find_rows(index_path, names, stamps, screen)
+
+    def look() -> tuple[StoreIndex | None, NDArray[np.int64]]:
+        index, rows = find_rows(index_path, names, stamps, screen)
+        if index is not None:
+            at = replace(fit, side=index.pixels.shape[1])
+            rows = proven_rows(index_path, index, rows, paths, at, screen)
+        return index, rows
+
+    index, rows = look()
     unusable = still_unusable(paths, index, rows, fit, skip_bad)
     if index is not None and rows.min() >= 0:
         return Store.on_disk(index_path, index, rows, unusable)
@@ -151,7 +160,7 @@ def open_store(
 
     with locked_when_free(index_path.with_suffix(".lock"), waiting):
         if version_of(index_path) != version:  # another process has written it meanwhile
-            index, rows = find_rows(index_path, names, stamps, screen)
+            index, rows = look()
             unusable = still_unusable(paths, index, rows, fit, skip_bad)
         if index is None or rows.min() < 0:
             kept = index is not None and rows.max() >= 0
@@ -161,6 +170,7 @@ def open_store(
             )
             made = updated_rows(stamps, index, rows, decoded, unusable, screen)
             index, rows = write_rows(index_path, names, side, made), np.arange(len(names))
+            note(index_path, index)
     return Store.on_disk(index_path, index, rows, unusable)
 
 
@@ -262,4 +272,4 @@ def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable
     ahead = iter(rows)
     first = next(ahead)
     encoded = np.array([name.encode() for name in names])
-    write_rows(index_path, encoded, first.patch.shape[0], chain([first], ahead))
+    note(index_path, write_rows(index_path, encoded, first.patch.shape[0], chain([first], ahead)))
