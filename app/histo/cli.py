@@ -23,6 +23,7 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
+from histo.distributed.interrupts import end_at_second_interrupt
 from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
@@ -76,6 +77,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    end_at_second_interrupt()
     app()
 
 

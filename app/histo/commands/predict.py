@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo.config import PREDICT_BATCH, check_setting
-from histo.data.decode_ahead import DecodedBatch, decode_batches
+from histo.data.decode_ahead import DecodedBatch, decode_batches, fitting_batch
 from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
@@ -132,8 +132,8 @@ def write_predictions_table(
     """
     check_folders(out, submission)
     check_setting("batch_size", batch_size)
-    how = Settings(trust_pickle, device, batch_size, tta, raw, skip_bad)
-    opened = open_model(bundle, how)
+    opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
+    batch_size = opened.batch_size
     if submission is not None and len(opened.vocab) != 2:
         raise HistoError(f"a submission needs two classes; this model has {len(opened.vocab)}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
@@ -226,6 +226,8 @@ class Opened:
     fingerprint: str
     """of the bundle or the pickle"""
     predict: Callable[[Sequence[Path]], Predicted]
+    batch_size: int
+    """fewer than were asked for where the patches are very large"""
 
 
 def open_model(bundle: Path, how: Settings) -> Opened:
@@ -242,12 +244,13 @@ def open_model(bundle: Path, how: Settings) -> Opened:
             return batch, None
         return batch, predictor.predict(batch.pixels, how.tta, how.raw)
 
+    count = fitting_batch(how.batch_size, predictor.card.patch_size)
+
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        batches = decode_batches(paths, predictor.fit, how.batch_size, how.skip_bad)
-        return prefetch(predict_batch, batches)
+        return prefetch(predict_batch, decode_batches(paths, predictor.fit, count, how.skip_bad))
 
     name, vocab = predictor.engine.name, predictor.vocab
-    return Opened(vocab, name, predictor.files.fingerprint(), predict_files)
+    return Opened(vocab, name, predictor.files.fingerprint(), predict_files, count)
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:
@@ -275,4 +278,4 @@ def open_pickle(path: Path, how: Settings) -> Opened:
             part = paths[i : i + how.batch_size]
             yield DecodedBatch(list(part), nothing, [], {}), learner.predict(part)
 
-    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files)
+    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, how.batch_size)

@@ -212,10 +212,14 @@ def side_of(paths: Sequence[Path], fit: Fit, skip_bad: bool) -> int:
     """Side in px of the patches: of the first, or with `skip_bad` of most of the first usable ones."""
     if not skip_bad:
         return len(fit(read_patch(paths[0]), paths[0]))
-    tried = list(decode_each(paths[:AHEAD], fit))
-    sides = Counter(len(found[0]) for found in tried if not isinstance(found, HistoError))
+    errors, sides = list[HistoError](), Counter[int]()
+    for found in decode_each(paths[:AHEAD], fit):
+        if isinstance(found, HistoError):
+            errors.append(found)
+        else:
+            sides[len(found[0])] += 1
     if not sides:
-        raise next(error for error in tried if isinstance(error, HistoError))
+        raise errors[0]
     return sides.most_common(1)[0][0]
 
 

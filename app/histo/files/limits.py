@@ -51,6 +51,10 @@ CARD_BYTES = Limit("HISTO_MAX_CARD_BYTES", 4 * MB, "bytes")
 MODEL_BYTES = Limit("HISTO_MAX_MODEL_BYTES", 8192 * MB, "bytes")
 CHUNK_BYTES = Limit("HISTO_MAX_CHUNK_BYTES", 256 * MB, "bytes")
 """What HDF5 unpacks at a time."""
+RUN_BYTES = Limit("HISTO_MAX_RUN_BYTES", 4096 * MB, "bytes")
+"""What a bundle's ONNX model takes beside its weights while it runs."""
+RUN_SECONDS = Limit("HISTO_MAX_RUN_SECONDS", 600, "seconds")
+"""How long it takes to load, or for one batch."""
 NAME = 200
 """Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
 
