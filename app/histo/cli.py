@@ -23,7 +23,7 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
-from histo.distributed.interrupts import end_at_second_interrupt
+from histo.distributed.interrupts import end_at_second_interrupt, leave
 from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
@@ -78,7 +78,11 @@ def main() -> None:
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     end_at_second_interrupt()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def number(setting: str, help: str | None = None, *names: str) -> Any:

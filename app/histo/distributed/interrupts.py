@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -12,6 +13,10 @@ AGAIN = 1.0
 """Signals within so many seconds count as one: a launcher forwards what the terminal sent to all."""
 GRACE = 3.0
 """Seconds in which a process may end by itself after the second."""
+STUCK = "stuck"
+"""The name of a thread that is in C code without an end."""
+asked = threading.Event()
+"""Set by the first Ctrl-C."""
 
 
 def end_at_second_interrupt() -> None:
@@ -36,3 +41,12 @@ def _watch(inbox: socket.socket, _outbox: socket.socket) -> None:
             time.sleep(GRACE)
             os._exit(128 + signal.SIGINT)
         first = first or time.monotonic()
+        asked.set()
+
+
+def leave(status: int) -> None:
+    """End this process at once if a thread is stuck: the end of Python would take it apart."""
+    if any(thread.name == STUCK for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -10,16 +10,19 @@ would.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.distributed import ranks
-from histo.errors import HistoError
+from histo.distributed.interrupts import STUCK, asked
+from histo.errors import HistoError, Stopped
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 
 Job = tuple[Callable[[], Any], SimpleQueue[Any]]
@@ -33,7 +36,8 @@ class BoundedSession:
 
         self._place = place
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        threading.Thread(target=_work, args=(self._jobs,), daemon=True).start()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
+        self._thread.start()
         _limit_memory(RUN_BYTES.value)
 
         def load() -> Any:
@@ -60,11 +64,17 @@ class BoundedSession:
         done: SimpleQueue[Any] = SimpleQueue()
         seconds = RUN_SECONDS.value
         found = None
-        if not self._stuck:
-            self._jobs.put((call, done))
-            found = _within(done, seconds)
+        try:
+            if not self._stuck:
+                self._jobs.put((call, done))
+                found = _within(done, seconds)
+        finally:
+            if found is None:  # too slow, or Ctrl-C
+                self._stuck, self._options.terminate = True, True  # it ends at its next operator
+                self._thread.name = STUCK
+        if found is None and asked.is_set():
+            raise Stopped("stopped")
         if found is None:
-            self._stuck, self._options.terminate = True, True  # it ends at its next operator
             raise HistoError(
                 f"{self._place} takes more than {seconds:,} s for one batch (the variable "
                 f"{RUN_SECONDS.name} raises that)",
@@ -82,13 +92,12 @@ class BoundedSession:
 
 
 def _within(done: SimpleQueue[Any], seconds: int) -> tuple[Any] | None:
-    """What the queue gets in so many seconds, in a tuple of one."""
-    from queue import Empty
-
-    try:
-        return (done.get(timeout=seconds),)
-    except Empty:
-        return None
+    """What the queue gets in so many seconds, in a tuple of one; None after that, or after Ctrl-C."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not asked.is_set():
+        with suppress(Empty):
+            return (done.get(timeout=min(0.5, seconds)),)
+    return None
 
 
 def _work(jobs: SimpleQueue[Job | None]) -> None:
