@@ -197,4 +197,9 @@ def test_memory_is_told_in_bytes():
 def test_a_line_that_is_shown_names_no_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/Jane Doe")
     said = public('File "/home/Jane Doe/study 3/a.py" of C:\\Users\\jane\\b.dll and /mnt/x/y.so')
-    assert said == 'File "…/study 3/a.py" of …/b.dll and …/y.so'
+    assert said == 'File "…/a.py" of …/b.dll and …/y.so'
+    assert (
+        public("OSError: /mnt/Study of Jane/my venv/libtorch.so: no")
+        == "OSError: …/libtorch.so: no"
+    )
+    assert public("'D:\\Jane Doe\\x.dll' or and/or") == "'…/x.dll' or and/or"

@@ -79,7 +79,7 @@ def facts_of(run: RunFolder, table: Predictions) -> dict[str, Any]:
     """Facts of the card that are not needed to use the model."""
     from histo.report.compute import compute_metrics
 
-    environment = read_json(run.environment)
+    environment = run.facts()
     found = compute_metrics(table, rounds=0).as_dict()
     return {
         "metrics": {name: value for name, value in found.items() if name not in NOT_IN_CARD},

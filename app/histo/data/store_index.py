@@ -9,18 +9,15 @@ pixels are those of the files at all is asked by `histo.data.store_trust`.
 from __future__ import annotations
 
 import hashlib
-import io
-import math
 import mmap
 import os
-import zipfile
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +25,7 @@ from numpy.typing import NDArray
 from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.files.arrays import parse_arrays
 from histo.files.digests import sha256
 from histo.files.limits import Limit, check_regular, read_bytes
 from histo.files.writing import written
@@ -173,10 +171,10 @@ def read_index(index_path: Path, count: int) -> StoreIndex | None:
     stranger's.
     """
     most = Limit("", max(INDEX_BYTES, ROW_BYTES * count), "bytes")
-    with suppress(OSError, ValueError, KeyError, EOFError, HistoError, zipfile.BadZipFile):
+    with suppress(OSError, ValueError, KeyError, HistoError):
         check_regular(index_path.lstat(), index_path)
         data = read_bytes(index_path, most)
-        index = _members(data)
+        index = parse_arrays(data, len(data))
         name, version = str(index["pixels"]), int(index["format"])
         if version != FORMAT or Path(name).name != name:
             return None
@@ -191,25 +189,6 @@ def read_index(index_path: Path, count: int) -> StoreIndex | None:
             digest = hashlib.sha256(data).hexdigest()
             return StoreIndex(pixels, file, named, stamps, crc, sha1, name, digest)
     return None
-
-
-def _members(data: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an index; ValueError where one is compressed, or says that it is larger than it is."""
-    found = {}
-    with zipfile.ZipFile(io.BytesIO(data)) as members:
-        for member in members.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size > len(data):
-                raise ValueError(f"{member.filename} is packed")
-            file = io.BytesIO(members.read(member))
-            if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError(f"{member.filename} is of another format")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
-                raise ValueError(f"{member.filename} has another size than it says")
-            found[member.filename.removesuffix(".npy")] = np.frombuffer(
-                file.getbuffer()[file.tell() :], dtype
-            ).reshape(shape)
-    return found
 
 
 def find_rows(
