@@ -371,6 +371,12 @@ def export(
     no_pickle: Annotated[
         bool, typer.Option("--no-pickle", help="Do not write learner.pkl, fastai's own format.")
     ] = False,
+    no_fingerprint: Annotated[
+        bool,
+        typer.Option(
+            "--no-fingerprint", help="Leave out the hashes that tell what it was trained on."
+        ),
+    ] = False,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write

@@ -24,12 +24,14 @@ def export(
     sensitivity: float | None = None,
     specificity: float | None = None,
     no_pickle: bool = False,
+    no_fingerprint: bool = False,
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
-    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out. Raises HistoError.
+    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out;
+    `no_fingerprint` what tells whether the model was trained on a patch. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     wanted = Wanted.of(sensitivity, specificity) or wanted_in_report(folder)
@@ -45,8 +47,11 @@ def export(
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
-    sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
-    facts = facts_of(folder, table)
+    facts, sha1 = facts_of(folder, table), None
+    if no_fingerprint:
+        del facts["fingerprint"]
+    else:
+        sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
     has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
     if not has_onnx:
         screen.say(
