@@ -260,7 +260,7 @@ CORRUPTIONS: dict[str, Corrupt] = {
     "a threshold beyond reach": facts(threshold=2.0),
     "a card of format 0": facts(format=0),
     "a card of format '1'": facts(format="1"),
-    "a card of a later format": facts(format=2),
+    "a card of a later format": facts(format=3),
     "a huge model's card": other_arch("vit_h_14", patch_size=224),
     "a huge net's card": other_arch("regnet_y_128gf"),
     "a hundred huge models' card": other_arch("regnet_y_128gf", models=100),

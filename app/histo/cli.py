@@ -155,6 +155,10 @@ Sensitivity = Annotated[
 Specificity = Annotated[
     Optional[float], number("specificity", "Find the threshold that reaches it.")
 ]
+Positive = Annotated[
+    Optional[str],
+    typer.Option(help="The positive class of two.  [default: as recorded, or found by the names]"),
+]
 ShardOption = Annotated[
     Optional[str],
     typer.Option("--shard", metavar="I/N", help="Only share I of N, from 1; then histo merge."),
@@ -246,6 +250,7 @@ def train(
         bool, typer.Option("--allow-leak", help="Train even if the given split leaks.")
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
+    positive: Positive = None,
     skip_bad: SkipBad = False,
     corrections: Corrections = None,
     valid_pct: Annotated[
@@ -331,6 +336,7 @@ def interpret(
             "[default: 32 for patches of 64 to 96 px that were not resized]",
         ),
     ] = None,
+    positive: Positive = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     from histo.commands.interpret import interpret as report
@@ -377,6 +383,7 @@ def export(
             "--no-fingerprint", help="Leave out the hashes that tell what it was trained on."
         ),
     ] = False,
+    positive: Positive = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write
@@ -406,6 +413,7 @@ def predict(
     ] = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    positive: Positive = None,
     skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
@@ -437,6 +445,7 @@ def evaluate(
     tta: Tta = False,
     device: Device = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
+    positive: Positive = None,
     skip_bad: SkipBad = False,
     shard: ShardOption = None,
 ) -> None:
@@ -477,6 +486,7 @@ def merge(
         Optional[Path], typer.Option(help="The table or run.  [default: the parts' own name]")
     ] = None,
     submission: Submission = None,
+    positive: Positive = None,
 ) -> None:
     """Join the parts of predict --shard or evaluate --shard, once all are there."""
     from histo.commands.interpret import interpret as report
@@ -496,6 +506,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another one, of the same patches: B.")],
     groups: Groups = None,
     out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
+    positive: Positive = None,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
     from histo.commands.compare import compare as run

@@ -168,6 +168,8 @@ class TrainConfig(DataConfig):
     """train even if the given split has duplicates or a group on both sides"""
     exclude: Path | None = None
     """a CSV of ids to leave out"""
+    positive: str | None = None
+    """the positive class of two; found by the classes' names where they are an obvious pair"""
     skip_bad: bool = False
     """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
@@ -245,9 +247,26 @@ class ModelCard:
     temperature: float = 1.0
     """divides the logits, so that the probabilities are calibrated"""
     threshold: float = 0.5
-    """for two classes: class 1 is called at or above this probability before temperature scaling"""
+    """for two classes: the positive one is called at or above this probability"""
     models: int = 1
     """how many trained models are averaged, by their probabilities"""
+    positive: str | None = None
+    """the positive class of two; None if it is not known, and `threshold` is for class 1"""
+    wanted: dict[str, float] | None = None
+    """the sensitivity or specificity that the threshold was chosen for, as `{"sensitivity": 0.9}`"""
+    format: int = 2
+    """1: model.onnx leaves the temperature out, and the threshold is for what it gives; from 2 on
+    both have the temperature in them"""
+
+    @property
+    def positive_index(self) -> int:
+        """The place of the positive class in the vocab; 1 if it is not known."""
+        return 1 if self.positive is None else self.vocab.index(self.positive)
+
+    @property
+    def built_in_temperature(self) -> float:
+        """What the model divides logits by before it gives probabilities: 1 in format 1."""
+        return self.temperature if self.format > 1 else 1.0
 
     def as_dict(self) -> dict[str, Any]:
         """The card as plain JSON values."""
@@ -263,6 +282,20 @@ class Wanted:
 
     def __str__(self) -> str:
         return f"{self.rate} {self.value:g}"
+
+    def as_dict(self) -> dict[str, float]:
+        """As JSON has it: `{"sensitivity": 0.9}`."""
+        return {self.rate: self.value}
+
+    @classmethod
+    def read(cls, found: Any) -> Wanted | None:
+        """What `as_dict` wrote; None for whatever is not that."""
+        try:
+            ((rate, value),) = found.items()
+            known = rate in get_args(Rate) and 0 <= value <= 1
+            return cls(rate, float(value)) if known else None
+        except (AttributeError, TypeError, ValueError):
+            return None
 
     @classmethod
     def of(cls, sensitivity: float | None, specificity: float | None) -> Wanted | None:

@@ -115,6 +115,11 @@ def plural(word: str, count: int) -> str:
     return f"{word}es" if word.endswith(("ch", "s", "x")) else f"{word}s"
 
 
+def short(name: str, most: int = 18) -> str:
+    """A class name that fits into a table or beside an axis."""
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def counted(count: int, word: str) -> str:
     """A count and the word for it."""
     return f"{count:,} {plural(word, count)}"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from histo.data.synth import write_dataset
+from histo.run.calls import apply_temperature
 from histo.run.predictions import read_predictions, write_predictions
 from histo.screen import Screen
-from tests.conftest import assert_one_line_error, edit_card, rows_of, run_histo
+from tests.conftest import assert_one_line_error, rows_of, run_histo
 from tests.report.tables import two_classes, write_table
 
 
@@ -104,24 +105,32 @@ def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_p
     result = run_histo("export", tiny_run, *words)
     assert "sensitivity 0.9" in result.stdout
     card = json.loads((bundle / "model.json").read_text())
+    assert (card["positive"], card["wanted"]) == ("1", {"sensitivity": 0.9})
     table = read_predictions(tiny_run / "predictions.csv")
-    called = table.probabilities[:, 1] >= card["threshold"]
+    scaled = apply_temperature(table.probabilities, card["temperature"])
+    called = scaled[:, 1] >= card["threshold"]
     assert called[table.labels == 1].mean() >= 0.9
-    edit_card(bundle, temperature=2.0)
     found = {}
     for name, more in (("scaled", ()), ("raw", ("--raw",))):
         out = tmp_path / f"{name}.csv"
         run_histo("predict", bundle, elsewhere / "train", "--out", out, *more)
         found[name] = rows_of(out)
     for scaled, raw in zip(found["scaled"], found["raw"], strict=True):
-        logit = np.log(float(raw["p_1"]) / float(raw["p_0"]))
-        assert float(scaled["p_1"]) == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-5)
-        expected = "1" if float(raw["p_1"]) >= card["threshold"] else "0"
+        logit = np.log(float(raw["p_1"]) / float(raw["p_0"])) / card["temperature"]
+        assert float(scaled["p_1"]) == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
+        expected = "1" if float(scaled["p_1"]) >= card["threshold"] else "0"
         assert scaled["predicted"] == raw["predicted"] == expected
     out = tmp_path / "there"
-    assert run_histo("evaluate", bundle, elsewhere, "--out", out).exit_code == 0
-    counts = evaluated(out)["at_bundle"]["confusion_matrix"]
+    result = run_histo("evaluate", bundle, elsewhere, "--out", out)
+    assert result.exit_code == 0, result.output
+    point = evaluated(out)["at_bundle"]
+    counts = point["confusion_matrix"]
     assert counts[0][1] + counts[1][1] == sum(row["predicted"] == "1" for row in found["raw"])
+    asked = f"asked for sensitivity of '1' 0.90, here {point['sensitivity']:.2f} ("
+    assert asked in result.stdout
+    assert asked.replace("'", "&#x27;") in (out / "report" / "report.html").read_text()
+    assert "refit" in evaluated(out)["calibration"]
+    assert "temperature" not in evaluated(out)["calibration"]
 
 
 def test_a_bundle_without_these_facts_still_loads(tiny_run, elsewhere, tmp_path):

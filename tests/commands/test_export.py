@@ -15,7 +15,7 @@ from tests.conftest import rows_of, run_histo
 
 def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     card = json.loads((tiny_run / "export" / "model.json").read_text())
-    assert card["format"] == 1
+    assert card["format"] == 2
     assert card["arch"] == "squeezenet1_1"
     assert card["vocab"] == ["0", "1"]
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
@@ -28,7 +28,7 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
 
 
 def test_weights_and_learner_predict_what_the_run_did(tiny_run, dataset, tmp_path):
-    """To 1e-5, the learner in a process where histo cannot be imported."""
+    """To 1e-5: raw what the run did, and the learner, where histo cannot be imported, what predict does."""
     table = read_predictions(tiny_run / "predictions.csv")
     (tmp_path / "valid.csv").write_text("\n".join(["id", *table.ids]) + "\n")
     out = tmp_path / "p.csv"
@@ -36,6 +36,9 @@ def test_weights_and_learner_predict_what_the_run_did(tiny_run, dataset, tmp_pat
     assert run_histo("predict", *words, "--out", out, "--raw").exit_code == 0
     ours = np.array([[float(r["p_0"]), float(r["p_1"])] for r in rows_of(out)])
     assert np.abs(ours - table.probabilities).max() < 1e-5
+    assert run_histo("predict", *words, "--out", out).exit_code == 0
+    ours = np.array([[float(r["p_0"]), float(r["p_1"])] for r in rows_of(out)])
+    assert np.abs(ours - table.probabilities).max() > 1e-3  # there is a temperature
 
     code = """
 import json, sys
@@ -51,7 +54,7 @@ with learn.no_bar():
         [*command, *files], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     theirs = np.array(json.loads(done.stdout.splitlines()[-1]))
-    assert np.abs(theirs - table.probabilities[:6]).max() < 1e-5
+    assert np.abs(theirs - ours[:6]).max() < 1e-5
 
 
 def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, dataset):
@@ -70,8 +73,10 @@ def test_without_fingerprint_nothing_tells_what_it_was_trained_on(tiny_run, data
     assert run_histo(*words).exit_code == 0
     card = json.loads((out / "model.json").read_text())
     assert "fingerprint" not in card
-    assert set(card["files"]) == {"model.safetensors", "model.onnx"} == {
-        p.name for p in out.iterdir() if p.name != "model.json"
-    }
+    assert (
+        set(card["files"])
+        == {"model.safetensors", "model.onnx"}
+        == {p.name for p in out.iterdir() if p.name != "model.json"}
+    )
     result = run_histo("evaluate", out, dataset, "--out", tmp_path / "e", "--device", "cpu")
     assert "does not say what it was trained on" in result.stdout

@@ -69,7 +69,7 @@ def test_a_bundle_with_a_changed_byte_is_refused(tiny_run, dataset, tmp_path, na
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "update histo"),
+        ({"format": 3}, "update histo"),
         ({"vocab": ["a"]}, "damaged"),
         ({"patch_size": 10**9}, "damaged"),
         ({"mean": "grey"}, "damaged"),
@@ -90,9 +90,7 @@ def test_a_pickle_is_loaded_only_on_trust(tiny_run, dataset, tmp_path):
     result = run_histo("predict", pickle, dataset / "test", *words)
     assert result.exit_code == 0, result.output
     assert "runs whatever code" in result.stderr
-    run_histo(
-        "predict", tiny_run / "export", dataset / "test", "--raw", "--out", tmp_path / "q.csv"
-    )
+    run_histo("predict", tiny_run / "export", dataset / "test", "--out", tmp_path / "q.csv")
     for a, b in zip(rows_of(tmp_path / "p.csv"), rows_of(tmp_path / "q.csv"), strict=True):
         assert float(a["p_1"]) == pytest.approx(float(b["p_1"]), abs=1e-5)
 

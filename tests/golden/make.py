@@ -1,6 +1,6 @@
 """Make the golden bundle of a format anew, in a folder that is not there yet.
 
-    python tests/golden/make.py tests/golden/bundle-1
+    python tests/golden/make.py tests/golden/bundle-2
 
 histo itself writes it. The weights are of three values only, most of them zero, so that git packs
 a megabyte and a half into little; the patches are synthetic. Never make one over: a bundle of an
@@ -39,6 +39,8 @@ CARD = ModelCard(
     head=8,
     temperature=1.25,
     threshold=0.4,
+    positive="tumour",
+    wanted={"sensitivity": 0.9},
 )
 
 

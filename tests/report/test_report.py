@@ -70,7 +70,7 @@ def test_patches_of_one_class_get_only_the_metrics_that_apply(tmp_path):
     result = run_histo("interpret", table)
     assert result.exit_code == 0, result.output
     assert "note: No patch is of class 1: metrics that compare classes (AUC" in result.stdout
-    assert re.search(r"^AUC +–$", result.stdout, re.MULTILINE)
+    assert re.search(r"^AUC of '1' +–$", result.stdout, re.MULTILINE)
     metrics = json.loads(
         (tmp_path / "report" / "metrics.json").read_text(), parse_constant=pytest.fail
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,12 +64,12 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
     card, _ = read_card(folds / "export")
     assert card.models == 3
     assert not (folds / "export" / "learner.pkl").exists()
-    files = list_patches(dataset / "test")
+    files, untempered = list_patches(dataset / "test"), replace(card, temperature=1.0)
     patches, each = np.stack([read_patch(path) for path in files]), []
     for number in range(3):
         model = make_one(card)
         load_best(RunFolder(folds).fold(number) / "checkpoint", model)
-        engine = TorchEngine(card, model, torch.device("cpu"))
+        engine = TorchEngine(untempered, model, torch.device("cpu"))
         each.append(engine.get(engine.run(engine.put(patches)))[:, 1])
     out = tmp_path / "all.csv"
     run_histo("predict", folds / "export", dataset / "test", "--raw", "--out", out)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo.commands.tables import read_table
+from histo.commands.tables import positive_of, read_table
 from histo.errors import HistoError
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
+from histo.run.positive import Positive
 from histo.run.predictions import Predictions
-from histo.screen import Progress, Screen, counted, screen_of
+from histo.screen import Progress, Screen, counted, screen_of, short
 
 Value = float | None
 """A metric; None if it is undefined for the patches."""
@@ -43,6 +45,8 @@ class Comparison:
     a: dict[str, Value]
     b: dict[str, Value]
     difference: dict[str, Difference]
+    positive: str | None = None
+    """the positive class of two"""
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as plain JSON values."""
@@ -50,6 +54,7 @@ class Comparison:
             "patches": self.patches,
             "unit": self.unit,
             "units": self.units,
+            "positive": self.positive,
             "A": self.a,
             "B": self.b,
             "difference": {
@@ -65,19 +70,24 @@ def compare(
     *,
     groups: str | Path | None = None,
     out: str | Path | None = None,
+    positive: str | None = None,
     progress: Progress = False,
 ) -> Comparison:
     """Compare two run folders or predictions tables, A and B, on the patches that both have.
 
-    `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON.
+    `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON;
+    `positive` is the positive class of two, if neither run says.
     Raises HistoError if the tables have no common patch, or different classes.
     """
     screen, places = screen_of(progress), (Path(first), Path(second))
     one, two = (read_table(place) for place in places)
     a, b = pair(one, two, *places)
+    known = common_positive(a.vocab, places, positive)
     unit, names = groups_for(str(groups) if groups else None, a.ids, places)
-    result = difference_of(a, b, unit, names, screen)
+    result = difference_of(a, b, unit, names, screen, known)
     screen.say(f"A: {first}\nB: {second}")
+    if known:
+        screen.say(f"positive class: {known}", *known.ways)
     left = len(one.ids) + len(two.ids) - 2 * len(a.ids)
     apart = f"; {left:,} in only one of them are left out" if left else ""
     screen.say(
@@ -93,14 +103,37 @@ def compare(
     return result
 
 
+def common_positive(
+    vocab: Sequence[str], places: tuple[Path, Path], given: str | None
+) -> Positive | None:
+    """The positive class of two, as given or as the runs say; HistoError where those differ."""
+    one, two = (positive_of(place, vocab, given) for place in places)
+    if one is None or two is None or one.name == two.name:
+        return one if one is None or one.known else two
+    certain = [each for each in (one, two) if each.source not in ("unknown", "before")]
+    if len(certain) == 1:
+        return certain[0]
+    first, second = places
+    raise HistoError(
+        f"the positive class of {first} is {one.name!r}, that of {second} {two.name!r}",
+        "give {positive}",
+    )
+
+
 def difference_of(
-    a: Predictions, b: Predictions, unit: str, names: list[str] | None, screen: Screen
+    a: Predictions,
+    b: Predictions,
+    unit: str,
+    names: list[str] | None,
+    screen: Screen,
+    positive: Positive | None,
 ) -> Comparison:
     """Each metric of two tables of the same patches, and the interval of its difference."""
     from histo.report.intervals import ROUNDS, intervals
     from histo.report.weighted import Floats, Values, all_metrics
 
-    each = [all_metrics(table.labels, table.probabilities) for table in (a, b)]
+    index = positive.index if positive else 1
+    each = [all_metrics(table.labels, table.probabilities, index) for table in (a, b)]
 
     def difference(weights: Floats) -> Values:
         mine, theirs = (metrics(weights) for metrics in each)
@@ -112,7 +145,8 @@ def difference_of(
     mine, theirs = ({k: defined(v) for k, v in metrics(np.ones(n)).items()} for metrics in each)
     seen = {k: defined(v) for k, v in difference(np.ones(n)).items()}
     apart = {name: Difference(seen[name], found[name]) for name in seen}
-    return Comparison(n, unit, len(set(names or a.ids)), mine, theirs, apart)
+    name = positive.name if positive else None
+    return Comparison(n, unit, len(set(names or a.ids)), mine, theirs, apart, name)
 
 
 def defined(value: Any) -> Value:
@@ -122,7 +156,9 @@ def defined(value: Any) -> Value:
 
 def rows_of(result: Comparison) -> list[list[str]]:
     """Rows of each metric in A, in B, and its difference with the interval."""
-    from histo.report.words import METRIC_NAMES, NONE, number
+    from histo.report.words import METRIC_NAMES, NONE, OF_CLASS, number
+
+    of = f" of '{short(result.positive)}'" if result.positive else ""
 
     rows = [["metric", "A", "B", "B - A", "95 % interval", ""]]
     for key in (key for key in METRIC_NAMES if key in result.difference):
@@ -131,7 +167,8 @@ def rows_of(result: Comparison) -> list[list[str]]:
         span = "{:+.4f} to {:+.4f}".format(*found.interval) if found.interval else NONE
         mine, theirs = number(result.a[key]), number(result.b[key])
         differs = "differs" if found.shown else ""
-        rows.append([METRIC_NAMES[key], mine, theirs, shown, span, differs])
+        name = METRIC_NAMES[key] + (of if key in OF_CLASS else "")
+        rows.append([name, mine, theirs, shown, span, differs])
     return rows
 
 

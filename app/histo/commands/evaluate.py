@@ -30,6 +30,7 @@ from histo.model.card import short_digests
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder, write_split
+from histo.run.positive import Positive, bundle_positive
 from histo.run.predictions import (
     PROBABILITY,
     SKIPPED,
@@ -73,15 +74,16 @@ def evaluate(
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     skip_bad: bool = False,
     progress: Progress = False,
 ) -> Run:
     """Predict the labelled patches in `data` and return the run that holds the table.
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
-    `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `skip_bad`
-    leaves patches out that cannot be read or have another size, and lists them in the run's
-    skipped.csv. Raises HistoError.
+    `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `positive` is the positive class of
+    two, where the bundle does not say; `skip_bad` leaves patches out that cannot be read or have
+    another size, and lists them in the run's skipped.csv. Raises HistoError.
     """
     done = evaluate_to(
         Path(bundle),
@@ -98,6 +100,7 @@ def evaluate(
         tta=tta,
         device=device,
         batch_size=batch_size,
+        positive=positive,
         skip_bad=skip_bad,
     )
     if done is None:
@@ -147,6 +150,7 @@ def evaluate_share(
     tta: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> RunFolder | Part | None:
@@ -160,6 +164,7 @@ def evaluate_share(
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
+    known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
     trained = predictor.files.trained_on()
     if trained is None:
@@ -170,6 +175,7 @@ def evaluate_share(
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     table = stem.with_name(f"{stem.name}.csv")
     settings = settings_of(bundle, config, predictor.card, patches.unit, tta, trained is not None)
+    settings |= {"positive": known.as_entry()} if known else {}
     part = Part(mine.path(table), facts, mine, settings)
     with (
         open_table(part, patches.paths[part.block], screen) as rows,
@@ -234,12 +240,25 @@ def check_labels(table: LabelTable, vocab: list[str]) -> None:
             )
 
 
+def positive_of(card: ModelCard, given: str | None) -> Positive | None:
+    """The positive class as the bundle says, else as given or found; HistoError where they differ."""
+    known = bundle_positive(card.vocab, card.positive, card.format == 1, given)
+    if known and known.index != card.positive_index and card.threshold != 0.5:
+        raise HistoError(
+            f"the threshold of this bundle is for {card.vocab[card.positive_index]!r}, "
+            f"not for {known.name!r}",
+            "leave {positive} out",
+        )
+    return known
+
+
 def settings_of(
     bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, known: bool
 ) -> dict[str, Any]:
     """The content of the run's config.json; `known`: whether the bundle records its training set."""
     at = np.array([[1 - card.threshold, card.threshold]])
-    threshold = float(apply_temperature(at, card.temperature)[0, 1])
+    scale = card.temperature / card.built_in_temperature  # of the published probabilities
+    threshold = float(apply_temperature(at, scale)[0, 1])
     return {
         "bundle": str(bundle),
         "arch": card.arch,
@@ -250,6 +269,8 @@ def settings_of(
         "size": card.size,
         "tta": tta,
         "threshold": threshold if len(card.vocab) == 2 else 0.5,
+        "wanted": card.wanted,
+        "temperature": card.temperature,
         "group_column": unit,
         "split": Split("unseen" if known else "unknown").as_dict(),
     }
@@ -305,9 +326,9 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
         split = replace(split, leak=Leak(patches=seen, of=len(rows)))
     settings["split"] = split.as_dict()
     run = RunFolder.create(out, "evaluate")
-    write_json(
-        run.config, {name: {"value": value, "source": "given"} for name, value in settings.items()}
-    )
+    positive = settings.pop("positive", None)
+    entries = {name: {"value": value, "source": "given"} for name, value in settings.items()}
+    write_json(run.config, {**entries, **({"positive": positive} if positive else {})})
     packages = ("onnxruntime", "numpy", "opencv-python")
     found = {"histo": __version__, **{name: version(name) for name in packages}}
     write_json(

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from histo.commands.tables import positive_of
 from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
 from histo.files.writing import read_json
+from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder
+from histo.run.positive import Positive
 from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Progress, Screen, screen_of
 
@@ -25,29 +28,38 @@ def export(
     specificity: float | None = None,
     no_pickle: bool = False,
     no_fingerprint: bool = False,
+    positive: str | None = None,
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
-    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out;
-    `no_fingerprint` what tells whether the model was trained on a patch. Raises HistoError.
+    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `no_fingerprint` what
+    tells whether the model was trained on a patch; `positive` is the positive class of two, where
+    the run does not say. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
-    wanted = Wanted.of(sensitivity, specificity) or wanted_in_report(folder)
+    wanted = Wanted.of(sensitivity, specificity)
     if not folder.predictions.is_file():
         raise HistoError(f"{run} has no model: no epoch of it ended")
     place = new_folder(Path(out)) if out else folder.export
     table = read_predictions(folder.predictions)
+    known = positive_of(folder.path, table.vocab, positive)
+    wanted = wanted or wanted_in_report(folder, known)
+    if wanted and known:
+        known.needed_for(f"a threshold for a {wanted.rate}")
     screen.say(f"exporting {run}")
+    if known:
+        screen.say(f"positive class: {known}", *known.ways)
 
     from histo.model.bundle import write_bundle
     from histo.model.card import CARD, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
+    card = replace(card, positive=known.name if known and known.known else None)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
-    facts, sha1 = facts_of(folder, table), None
+    facts, sha1 = facts_of(folder, table, known), None
     if no_fingerprint:
         del facts["fingerprint"]
     else:
@@ -80,40 +92,64 @@ def load_model(run: RunFolder, card: ModelCard) -> Any:
     return model
 
 
-def facts_of(run: RunFolder, table: Predictions) -> dict[str, Any]:
+def facts_of(run: RunFolder, table: Predictions, positive: Positive | None) -> dict[str, Any]:
     """Facts of the card that are not needed to use the model."""
     from histo.report.compute import compute_metrics
+    from histo.report.subject import Subject
 
     environment = run.facts()
-    found = compute_metrics(table, rounds=0).as_dict()
+    found = compute_metrics(table, Subject(positive=positive), rounds=0).as_dict()
     return {
+        "weights": weights_of(run.settings()),
         "metrics": {name: value for name, value in found.items() if name not in NOT_IN_CARD},
         "trained": environment.get("started"),
         "fingerprint": environment.get("fingerprint"),
     }
 
 
-def wanted_in_report(run: RunFolder) -> Wanted | None:
-    """The operating point that the run's report was asked for, if it was."""
+def weights_of(settings: dict[str, Any]) -> dict[str, str]:
+    """Where the weights that the body started from are from, and their licence where it is known."""
+    from histo.model.body import licence_of
+
+    weights = str(settings.get("weights", ""))
+    if weights not in ("imagenet", "none"):
+        return {"source": Path(weights).name}  # a path would say something of this machine
+    licence = licence_of(settings["arch"]) if weights == "imagenet" else None
+    return {"source": weights, **({"licence": licence} if licence else {})}
+
+
+def wanted_in_report(run: RunFolder, positive: Positive | None) -> Wanted | None:
+    """The operating point that the run's report was asked for, if it was for this positive class."""
     try:
-        ((rate, value),) = read_json(run.report / "metrics.json")["at_wanted"]["wanted"].items()
-        return Wanted(rate, float(value))
-    except (HistoError, KeyError, TypeError, ValueError, AttributeError):
+        found = read_json(run.report / "metrics.json")
+        same = positive is not None and found["positive"] == positive.name
+        return Wanted.read(found["at_wanted"]["wanted"]) if same else None
+    except (HistoError, KeyError, TypeError):
         return None
 
 
 def with_calibration(
     card: ModelCard, run: RunFolder, table: Predictions, wanted: Wanted | None, screen: Screen
 ) -> ModelCard:
-    """The card with the temperature, and the threshold, found on the validation patches."""
+    """The card with the temperature, and the threshold, found on the validation patches.
+
+    The threshold is for probabilities with the temperature.
+    """
     from histo.report.calibration import calibrate
+    from histo.report.thresholds import between_scores
     from histo.report.weighted import wanted_threshold
 
     groups = run.groups_of(table.ids)
-    temperature = calibrate(table.labels, table.probabilities, groups).temperature
-    threshold = 0.5
-    if wanted:
-        threshold = wanted_threshold(table.labels, table.probabilities, table.vocab, wanted)
-        screen.say(f"class {table.vocab[1]} at or above {threshold:.4f}: {wanted}")
-    screen.say(f"temperature {temperature:.3f}")
-    return replace(card, temperature=float(temperature), threshold=threshold)
+    temperature = float(calibrate(table.labels, table.probabilities, groups).temperature)
+    screen.say(f"temperature {temperature:.3f}, fitted on the validation patches")
+    card = replace(card, temperature=temperature, threshold=0.5, wanted=None)
+    if not wanted:
+        return card
+    scaled, index = apply_temperature(table.probabilities, temperature), card.positive_index
+    found = wanted_threshold(table.labels, scaled, table.vocab, wanted, index)
+    threshold = between_scores(found, scaled[:, index])
+    screen.say(
+        f"'{card.vocab[index]}' is called at or above {threshold:.4f}: {wanted} on the validation "
+        "patches, on which it was chosen"
+    )
+    return replace(card, threshold=threshold, wanted=wanted.as_dict())

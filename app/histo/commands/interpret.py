@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.commands.tables import read_table
+from histo.commands.tables import positive_of, read_table
 from histo.config import Wanted, check_setting
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
@@ -75,6 +75,7 @@ def interpret(
     sensitivity: float | None = None,
     specificity: float | None = None,
     centre: int | None = None,
+    positive: str | None = None,
     progress: Progress = False,
 ) -> Report:
     """Write the report of a run folder, or of any predictions table, and return it.
@@ -82,19 +83,22 @@ def interpret(
     `out` is the report's folder, RUN/report or `report` beside a table by default; `images` is where the patches are, if they
     have moved; `groups` is `CSV[:column]`, the slide or patient of each patch; `sensitivity` or
     `specificity` (0 to 1) asks for the threshold that reaches it; `centre` is the side in px of the
-    part of a patch that decides its label, 0 for none. Raises HistoError.
+    part of a patch that decides its label, 0 for none; `positive` is the positive class of two, where
+    run or table do not say. Raises HistoError.
     """
     path, screen = Path(run), screen_of(progress)
     wanted = Wanted.of(sensitivity, specificity)
     check_setting("centre", centre)
     folder = None if path.is_file() else RunFolder.open(path)
     table = read_table(path)
+    known = positive_of(path, table.vocab, positive)
 
     from histo.report.report import write_report
     from histo.report.subject import Subject
     from histo.report.terminal import say_report
 
     subject = describe_run(folder, table) if folder else Subject(path.name)
+    subject = replace(subject, positive=known)
     if groups:
         subject = with_groups(subject, table, str(groups))
     gradcam = gradcam_of(folder) if folder else None
@@ -124,7 +128,9 @@ def metrics_of(run: RunFolder) -> Metrics:
     from histo.report.compute import compute_metrics
 
     table = read_table(run.path)
-    return compute_metrics(table, describe_run(run, table))
+    subject = describe_run(run, table)
+    positive = positive_of(run.path, table.vocab, None)
+    return compute_metrics(table, replace(subject, positive=positive))
 
 
 def gradcam_of(run: RunFolder) -> GradCam | None:
@@ -172,6 +178,10 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
         unit=settings.get("group_column") or "group",
         groups=run.groups_of(table.ids),
         threshold=settings.get("threshold", 0.5),
+        wanted=Wanted.read(settings.get("wanted")),
+        scores="bundle" if "bundle" in settings else "trained",
+        temperature=settings.get("temperature") or 1.0,
+        folds=run.folds_of(table.ids) if settings.get("folds") else None,
         facts=facts_of(run, settings, environment, len(table.ids)),
         settings=kept | versions,
         figures=[(curve, "Loss and validation metrics by epoch.")],

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from histo.commands.evaluate import write_run
+from histo.commands.predict import check_submission
 from histo.commands.runs import Run
 from histo.errors import HistoError
 from histo.files.writing import check_folders
-from histo.run.predictions import move_skipped, write_submission
+from histo.run.positive import Positive, recorded_positive
+from histo.run.predictions import PROBABILITY, move_skipped, write_submission
 from histo.screen import Progress, counted, screen_of
 from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
@@ -20,20 +22,26 @@ def merge(
     *,
     out: str | Path | None = None,
     submission: str | Path | None = None,
+    positive: str | None = None,
     progress: Progress = False,
 ) -> Path | Run:
     """Join the parts of a prediction, files or a folder of them, once all are there.
 
     Returns the path of the table, or the run of an evaluation. The files equal those that one
-    process would have written. `submission` also gets Kaggle's `id,label`. Raises HistoError.
+    process would have written. `submission` also gets Kaggle's `id,label`, of the class
+    `positive` if the parts do not say. Raises HistoError.
     """
     given = [parts] if isinstance(parts, str | Path) else parts
     found = open_parts([Path(one) for one in given])
     place = Path(out) if out else None
     if found[0].facts.command == "predict":
-        table = join_table(found, place, Path(submission) if submission else None)
+        screen, known = screen_of(progress), positive_of_part(found[0], positive)
+        kaggle = Path(submission) if submission else None
+        if kaggle:
+            check_submission(known, len(found[0].facts.columns) - 2, screen)
+        table = join_table(found, place, kaggle, known.index if known else 1)
         rows = counted(found[0].facts.patches, "patch")
-        screen_of(progress).say(f"predictions: {table} ({rows})")
+        screen.say(f"predictions: {table} ({rows})")
         return table
     if submission:
         raise HistoError("an evaluation has no submission", "leave {submission} out")
@@ -41,15 +49,21 @@ def merge(
     return Run(write_run(found, place or whole).path)
 
 
-def join_table(parts: Sequence[Part], out: Path | None, submission: Path | None) -> Path:
+def positive_of_part(part: Part, given: str | None) -> Positive | None:
+    """The positive class as the prediction took it; parts of histo before 0.2 do not say."""
+    vocab = [name.removeprefix(PROBABILITY) for name in part.facts.columns[2:]]
+    return recorded_positive(vocab, part.settings, given)
+
+
+def join_table(
+    parts: Sequence[Part], out: Path | None, submission: Path | None, positive: int
+) -> Path:
     """The table of all parts of a prediction."""
     out = out or whole_path(parts[0].path)
     check_folders(out, submission)
-    if submission is not None and len(parts[0].facts.columns) != 4:
-        raise HistoError("a submission needs two classes; these parts have another number")
     join(parts, out)
     if parts[0].facts.skip_bad:
         move_skipped(out)
     if submission is not None:
-        write_submission(out, submission)
+        write_submission(out, submission, positive)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.writing import check_folders
+from histo.run.positive import Positive, bundle_positive, choose_positive
 from histo.run.predictions import (
     move_skipped,
     prediction_columns,
@@ -51,6 +53,7 @@ def predict(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     skip_bad: bool = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
@@ -58,9 +61,9 @@ def predict(
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
-    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out;
-    `skip_bad` leaves patches out that cannot be read or have another size, and lists them in
-    `OUT.skipped.csv`. Raises HistoError.
+    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out; `positive` is the
+    class that a submission is about, where the bundle does not say; `skip_bad` leaves patches out
+    that cannot be read or have another size, and lists them in `OUT.skipped.csv`. Raises HistoError.
     """
     import pandas as pd
 
@@ -77,6 +80,7 @@ def predict(
         raw=raw,
         device=device,
         batch_size=batch_size,
+        positive=positive,
         skip_bad=skip_bad,
     )
     ranks.barrier()  # the first process of a launch joins the parts of all
@@ -122,6 +126,7 @@ def write_predictions_table(
     raw: bool = False,
     device: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    positive: str | None = None,
     skip_bad: bool = False,
     shard: Shard | None = None,
 ) -> int:
@@ -134,8 +139,11 @@ def write_predictions_table(
     check_setting("batch_size", batch_size)
     opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
     batch_size = opened.batch_size
-    if submission is not None and len(opened.vocab) != 2:
-        raise HistoError(f"a submission needs two classes; this model has {len(opened.vocab)}")
+    known = opened.positive(positive)
+    if submission is not None:
+        check_submission(known, len(opened.vocab), screen)
+    if opened.threshold != 0.5 and known:
+        screen.say(f"'{known.name}' is called at or above {opened.threshold:.4f}{opened.scale}")
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     facts = TableFacts(
         command="predict",
@@ -149,11 +157,12 @@ def write_predictions_table(
         engine=opened.engine,
         skip_bad=skip_bad,
     )
-    part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine)
+    settings = {"positive": known.as_entry()} if known else {}
+    part = Part(mine.path(out) if shard or mine.of > 1 else out, facts, mine, settings)
     write_part(part, opened, inputs, screen)
     if shard is not None:
         return part.expected
-    return len(inputs) - finish(part, out, submission)
+    return len(inputs) - finish(part, out, submission, known.index if known else 1)
 
 
 def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> None:
@@ -168,6 +177,14 @@ def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> No
             mine = ids[table.rows : table.rows + len(batch.paths)]
             table.add(rows_of(batch, mine, calls, opened.vocab))
             advance(len(batch.paths))
+
+
+def check_submission(positive: Positive | None, classes: int, screen: Screen) -> None:
+    """HistoError where the positive class, whose probability Kaggle gets, is none or not known."""
+    if positive is None:
+        raise HistoError(f"a submission needs two classes; this model has {classes}")
+    positive.needed_for("a submission")
+    screen.say(f"the submission has the probability of {positive}", *positive.ways)
 
 
 def rows_of(
@@ -185,7 +202,7 @@ def rows_of(
     return rows
 
 
-def finish(part: Part, out: Path, submission: Path | None) -> int:
+def finish(part: Part, out: Path, submission: Path | None, positive: int) -> int:
     """Make the parts of all processes, when they are there, the table; returns how many are left out."""
     ranks.barrier()
     if ranks.rank() > 0:
@@ -201,7 +218,7 @@ def finish(part: Part, out: Path, submission: Path | None) -> int:
         for one in parts:
             one.remove()
     if submission is not None:
-        write_submission(out, submission)
+        write_submission(out, submission, positive)
     return left_out
 
 
@@ -228,6 +245,11 @@ class Opened:
     predict: Callable[[Sequence[Path]], Predicted]
     batch_size: int
     """fewer than were asked for where the patches are very large"""
+    positive: Callable[[str | None], Positive | None]
+    """the positive class of two, where this one is given"""
+    threshold: float = 0.5
+    scale: str = ""
+    """of the threshold, where it is another than that of the table"""
 
 
 def open_model(bundle: Path, how: Settings) -> Opened:
@@ -249,8 +271,12 @@ def open_model(bundle: Path, how: Settings) -> Opened:
     def predict_files(paths: Sequence[Path]) -> Predicted:
         return prefetch(predict_batch, decode_batches(paths, predictor.fit, count, how.skip_bad))
 
-    name, vocab = predictor.engine.name, predictor.vocab
-    return Opened(vocab, name, predictor.files.fingerprint(), predict_files, count)
+    name, card = predictor.engine.name, predictor.card
+    known = partial(bundle_positive, card.vocab, card.positive, card.format == 1)
+    on_table = card.temperature == 1 or how.raw == (card.format == 1)
+    scale = "" if on_table else f" {'with' if how.raw else 'before'} the temperature"
+    files = predictor.files.fingerprint()
+    return Opened(card.vocab, name, files, predict_files, count, known, card.threshold, scale)
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:
@@ -263,6 +289,8 @@ def open_pickle(path: Path, how: Settings) -> Opened:
         )
     if how.tta:
         raise HistoError("averaging views needs a bundle, not a pickle", "leave {tta} out")
+    if how.raw:
+        raise HistoError("the temperature is in the pickle's last layer", "leave {raw} out")
     if how.skip_bad:
         raise HistoError("leaving patches out needs a bundle, not a pickle", "leave {skip_bad} out")
     if ranks.world_size() > 1:  # fastai's get_preds would gather over processes by itself
@@ -278,4 +306,5 @@ def open_pickle(path: Path, how: Settings) -> Opened:
             part = paths[i : i + how.batch_size]
             yield DecodedBatch(list(part), nothing, [], {}), learner.predict(part)
 
-    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, how.batch_size)
+    known, count = partial(choose_positive, learner.vocab), how.batch_size
+    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, count, known)

@@ -14,6 +14,7 @@ from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
+from histo.run.positive import choose_positive
 from histo.run.predictions import SKIPPED, write_skipped
 from histo.screen import Progress, Screen, screen_of
 from histo.training.trackers import check_tracker
@@ -57,6 +58,8 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         raise HistoError("folds define the split themselves", "leave {split_column} out")
     check_tracker(config.tracker)
     table = read_label_table(config, screen)
+    if positive := choose_positive(table.vocab, config.positive):
+        screen.say(f"positive class: {positive}", *positive.ways)
     check_model(config)
 
     from histo.data.dataset import load_dataset

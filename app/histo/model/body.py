@@ -99,6 +99,17 @@ def normalisation(body: nn.Module) -> tuple[list[float], list[float]]:
     )
 
 
+def licence_of(arch: str) -> str | None:
+    """The licence of an architecture's published weights; None where its library does not say."""
+    if arch in torchvision_classifiers():
+        found = torchvision.models.get_model_weights(arch)["DEFAULT"].meta.get("license")
+    else:
+        import timm
+
+        found = getattr(timm.get_pretrained_cfg(arch), "license", None)
+    return found if isinstance(found, str) else None
+
+
 @dataclass(frozen=True)
 class Loaded:
     """The result of loading a weights file: names of the tensors matched, new and left over."""

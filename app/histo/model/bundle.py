@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,7 +26,6 @@ from histo.files.writing import write_json, written
 from histo.model.card import (
     CARD,
     FILES,
-    FORMAT,
     LEARNER,
     ONNX,
     SEAL,
@@ -37,7 +37,7 @@ from histo.model.card import (
 )
 from histo.model.checkpoint import on_cpu
 from histo.model.network import PixelsToProbabilities
-from histo.model.onnx import OnnxEngine
+from histo.model.onnx import OnnxEngine, metadata_of
 
 OPSET = 18
 PACKAGES = ("fastai", "torch", "torchvision")
@@ -55,8 +55,8 @@ def write_bundle(
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
     `trained_on` are the SHA-1s of the patches behind the model, to recognise them later; None leaves
-    that file out;
-    `pickled=False` leaves fastai's learner out.
+    that file out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
+    started from.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
@@ -67,7 +67,7 @@ def write_bundle(
         write_learner(folder / LEARNER, model, card)
     else:
         (folder / LEARNER).unlink(missing_ok=True)
-    onnx = write_onnx(folder / ONNX, model, card)
+    onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
     if onnx is None:
         (folder / ONNX).unlink(missing_ok=True)
     if trained_on is None:
@@ -77,7 +77,7 @@ def write_bundle(
             np.save(file, np.sort(short_digests(trained_on)))
     there = [name for name in FILES if (folder / name).is_file()]
     all_facts = {
-        "format": FORMAT,
+        "format": card.format,
         **card.as_dict(),
         "channel_order": "RGB",
         "versions": {"histo": __version__, **{p: version(p) for p in PACKAGES}},
@@ -90,7 +90,9 @@ def write_bundle(
     return onnx is not None
 
 
-def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
+def write_onnx(
+    path: Path, model: nn.Module, card: ModelCard, weights: Mapping[str, Any] | None = None
+) -> Onnx | None:
     """Write model.onnx, checked against the model itself; None if torch cannot convert it."""
     whole = (
         PixelsToProbabilities(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
@@ -114,6 +116,8 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
             program.model.graph.metadata_props.clear()
             for node in program.model.graph.all_nodes():
                 node.metadata_props.clear()  # stack traces with local paths
+            program.model.metadata_props.clear()
+            program.model.metadata_props.update(metadata_of(card, weights))
             with tempfile.TemporaryDirectory() as folder:
                 program.save(str(Path(folder, ONNX)))
                 data = Path(folder, ONNX).read_bytes()
@@ -133,8 +137,10 @@ def write_onnx(path: Path, model: nn.Module, card: ModelCard) -> Onnx | None:
 def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
     """Pickle a plain fastai learner: `load_learner(path).predict("patch.tif")` needs no histo.
 
-    It holds only objects of torch, torchvision (or timm) and fastai. It reads 8-bit images.
+    It holds only objects of torch, torchvision (or timm) and fastai. It reads 8-bit images. The
+    temperature is in its last layer; it calls the most probable class, whatever the threshold.
     """
+    model = with_temperature(model, card.temperature)
     from fastai.data.block import CategoryBlock, DataBlock
     from fastai.data.transforms import Normalize
     from fastai.learner import Learner
@@ -164,6 +170,18 @@ def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
         learn.export(Path(folder, LEARNER).resolve())
         with written(path) as file:
             file.write(Path(folder, LEARNER).read_bytes())
+
+
+def with_temperature(model: nn.Sequential, temperature: float) -> nn.Sequential:
+    """A copy of body and head whose logits are divided by the temperature, by its last layer."""
+    if temperature == 1:
+        return model
+    model = copy.deepcopy(model)
+    *_, weight, bias = model.parameters()
+    with torch.no_grad():
+        weight.div_(temperature)
+        bias.div_(temperature)
+    return model
 
 
 def _first_only(items: Any) -> tuple[list[int], list[int]]:

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.config import ModelCard
+from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
 from histo.files.limits import CARD_BYTES, CLASSES, is_name, path_inside
 from histo.files.writing import read_json
 
-FORMAT = 1
+FORMAT = ModelCard.format
+"""Of the bundles that this histo writes; earlier ones are read too."""
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
@@ -63,7 +64,7 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     if not _is_sealed(facts):
         raise HistoError(f"{path} has changed since it was written: its SHA-256 does not match")
     if (
-        found != FORMAT
+        found not in range(1, FORMAT + 1)
         or not all(_is_plain(name) and _is_sha256(x) for name, x in facts["files"].items())
         or not isinstance(sizes, dict)
         or not all(type(x) is int for x in sizes.values())
@@ -125,6 +126,9 @@ def _is_sound(card: ModelCard) -> bool:
         and 1 <= card.models <= 100
         and _is_between(card.temperature, 0.01, 100)
         and _is_between(card.threshold, 0, 1.1)
+        and (card.positive is None or (len(card.vocab) == 2 and card.positive in card.vocab))
+        and (card.wanted is None or Wanted.read(card.wanted) is not None)
+        and type(card.format) is int
     )
 
 

@@ -45,15 +45,22 @@ def make_one(card: ModelCard) -> nn.Sequential:
 
 
 class PixelsToProbabilities(nn.Module):
-    """From pixels to probabilities, as in model.onnx: uint8 [N, S, S, 3] to float32 [N, C]."""
+    """From pixels to probabilities, as in model.onnx: uint8 [N, S, S, 3] to float32 [N, C].
+
+    The card's temperature is in it, except in bundles of format 1.
+    """
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__()
         self.model, self.normalise = model, Normalise(card.mean, card.std)
+        self.temperature = card.built_in_temperature
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Normalise, run, softmax."""
-        return torch.softmax(self.model(self.normalise(patches).permute(0, 3, 1, 2)), dim=1)
+        """Normalise, run, divide by the temperature, softmax."""
+        logits = self.model(self.normalise(patches).permute(0, 3, 1, 2))
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        return torch.softmax(logits, dim=1)
 
 
 class _RealNumbers(TorchFunctionMode):

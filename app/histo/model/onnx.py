@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import platform
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo import __version__
 from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.bounded import BoundedSession
@@ -60,6 +64,31 @@ class OnnxEngine:
     def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """As float32."""
         return np.asarray(probabilities, np.float32)
+
+
+def metadata_of(card: ModelCard, weights: Mapping[str, Any] | None) -> dict[str, str]:
+    """What model.onnx says of itself, each value as JSON; `weights` is where the body's came from.
+
+    What is not known is left out: the positive class, the licence of the weights.
+    """
+    found = {
+        "classes": card.vocab,
+        "positive": card.positive,
+        "threshold": card.threshold if len(card.vocab) == 2 else None,
+        "temperature": card.temperature,
+        "temperature_note": "the probabilities have it; do not apply it again",
+        "crop": card.crop,
+        "size": card.size,
+        "patch_size": card.patch_size,
+        "weights": weights,
+        "histo": __version__,
+    }
+    return {name: _json(value) for name, value in found.items() if value is not None}
+
+
+def _json(value: Any) -> str:
+    """JSON without the word by which `check_self_contained` knows other files, should a class have it."""
+    return json.dumps(value).replace("location", "l\\u006fcation")
 
 
 def check_self_contained(data: bytes, place: str) -> None:

@@ -38,7 +38,7 @@ class PickledLearner:
         return cls(learn, vocab, f"fastai, {found.type}")
 
     def predict(self, files: Sequence[Path]) -> Calls:
-        """Probabilities as trained, and the class called: at 0.5, or the most probable."""
+        """Probabilities as fastai gives them, and the class called: at 0.5, or the most probable."""
         with self.learn.no_bar():
             loader = self.learn.dls.test_dl(list(files), num_workers=0)
             probabilities, _ = self.learn.get_preds(dl=loader)

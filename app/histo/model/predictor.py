@@ -66,7 +66,7 @@ class Predictor:
         return Fit(self.card.crop, self.card.size, self.card.patch_size)
 
     def probabilities(self, patches: NDArray[np.uint8], tta: bool = False) -> NDArray[np.float32]:
-        """Probabilities float32 [B, C] as trained, without the temperature.
+        """Probabilities float32 [B, C] as the model gives them: with the temperature from format 2 on.
 
         `patches` are uint8 [B, S, S, 3], RGB, of the model's size; `tta` averages the
         probabilities of their eight D4 views.
@@ -77,15 +77,28 @@ class Predictor:
         check_probabilities(found, self.files.folder)
         return found
 
+    def _raw(self, given: NDArray[np.float64], patches: NDArray[np.uint8], tta: bool) -> Any:
+        """What `probabilities` gave as it was trained: the temperature of each view taken out."""
+        built_in = self.card.built_in_temperature
+        if built_in == 1 or not tta:
+            return apply_temperature(given, 1 / built_in)
+        batch = self.engine.put(patches)
+        each = [self.engine.get(self.engine.run(view(batch, number))) for number in range(VIEWS)]
+        return np.mean([apply_temperature(np.float64(one), 1 / built_in) for one in each], axis=0)
+
     def predict(self, patches: NDArray[np.uint8], tta: bool = False, raw: bool = False) -> Calls:
         """Probabilities and calls of patches uint8 [B, S, S, 3], RGB, of the model's size.
 
-        Probabilities are scaled by the card's temperature unless `raw`; the class called is the
-        one that the card's threshold says.
+        Probabilities have the card's temperature unless `raw`; the class called is the one that
+        the card's threshold says. That is for what the model gives: in bundles of format 1,
+        probabilities without the temperature.
         """
-        found = self.probabilities(patches, tta).astype(np.float64)
-        temperature = 1.0 if raw else self.card.temperature
-        return Calls(apply_temperature(found, temperature), call(found, self.card.threshold))
+        given, card = self.probabilities(patches, tta).astype(np.float64), self.card
+        published = apply_temperature(given, card.temperature / card.built_in_temperature)
+        published = as_written(published)
+        judged = published if card.format > 1 else given
+        called = call(judged, card.threshold, card.positive_index)
+        return Calls(self._raw(given, patches, tta) if raw else published, called)
 
     def names(self, calls: Calls) -> list[str]:
         """The class called of each patch, by name."""
@@ -98,6 +111,17 @@ def check_probabilities(found: NDArray[np.float32], bundle: Path) -> None:
         raise HistoError(
             f"the model of {bundle} gives no probabilities: NaN, below 0, or not 1 in all"
         )
+
+
+def as_written(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities [B, 2] with the nine digits of a table, so that its calls follow from its columns.
+
+    Of more classes nothing hangs on the last digit.
+    """
+    if probabilities.shape[1] != 2:
+        return probabilities
+    written = [float(f"{value:.9g}") for value in probabilities.ravel()]
+    return np.array(written).reshape(probabilities.shape)
 
 
 def open_bundle(folder: Path, device: str = "auto") -> Predictor:

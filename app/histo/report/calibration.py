@@ -58,23 +58,28 @@ class Calibration:
     after: CalibrationMetrics | None
     """None where no temperature can be fitted: all patches are of one class"""
 
-    def as_dict(self) -> dict[str, Any]:
-        """As in metrics.json."""
+    def as_dict(self, bundle_temperature: float | None = None) -> dict[str, Any]:
+        """As in metrics.json; probabilities that have a bundle's temperature get a `refit`, no other."""
+        fitted = {"temperature": self.temperature}
+        if bundle_temperature is not None:
+            fitted = {"bundle_temperature": bundle_temperature, "refit": self.temperature}
         after = self.after.as_dict() if self.after else None
         return {
-            "temperature": self.temperature,
+            **fitted,
             "before": self.before.as_dict(),
             "after": after,
         }
 
 
-def reliability(labels: Labels, probabilities: Probabilities, bins: int = BINS) -> Reliability:
-    """Mean probability and observed frequency by bin: of class 1, or of the class called for more.
+def reliability(
+    labels: Labels, probabilities: Probabilities, bins: int = BINS, positive: int = 1
+) -> Reliability:
+    """Mean probability and observed frequency by bin: of the positive class, or of the class called.
 
     Bins of equal count (Nixon et al., 2019, arXiv:1904.01685), so that none is empty or noisy.
     """
     if probabilities.shape[1] == 2:
-        scores, right = probabilities[:, 1], labels == 1
+        scores, right = probabilities[:, positive], labels == positive
     else:
         scores, right = probabilities.max(1), call(probabilities) == labels
     parts = np.array_split(np.argsort(scores, kind="stable"), min(bins, len(scores)))
@@ -119,7 +124,10 @@ def fit_temperature(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def calibrate(
-    labels: Labels, probabilities: Probabilities, groups: Sequence[str] | None = None
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Sequence[str] | None = None,
+    positive: int = 1,
 ) -> Calibration:
     """Fit the temperature, and measure calibration as trained and with it.
 
@@ -128,17 +136,17 @@ def calibrate(
     With patches of one class no temperature can be fitted (any that makes the model surer of that
     class would lower the log loss): `after` is None.
     """
-    before = measure(labels, probabilities)
+    before = measure(labels, probabilities, positive)
     if len(np.unique(labels)) == 1:
         return Calibration(1.0, before, None)
-    after = measure(labels, cross_fitted(labels, probabilities, groups))
+    after = measure(labels, cross_fitted(labels, probabilities, groups), positive)
     helps = after.log_loss < before.log_loss
     return Calibration(fit_temperature(labels, probabilities) if helps else 1.0, before, after)
 
 
-def measure(labels: Labels, probabilities: Probabilities) -> CalibrationMetrics:
+def measure(labels: Labels, probabilities: Probabilities, positive: int = 1) -> CalibrationMetrics:
     """Calibration error, Brier score, log loss and the bins of the reliability diagram."""
-    bins = reliability(labels, probabilities)
+    bins = reliability(labels, probabilities, positive=positive)
     return CalibrationMetrics(
         bins.error, brier(labels, probabilities), log_loss(labels, probabilities), bins
     )

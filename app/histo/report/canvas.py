@@ -53,8 +53,3 @@ def save(figure: Figure, path: Path) -> None:
             with written(path.with_name(f"{path.name}.{kind}")) as file:
                 figure.savefig(file, format=kind, metadata=metadata)
             figure.set_layout_engine("none")  # a second layout would take as long as the first
-
-
-def short(name: str, most: int = 18) -> str:
-    """A class name that fits beside an axis."""
-    return name if len(name) <= most else name[: most - 1] + "…"

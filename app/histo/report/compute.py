@@ -10,7 +10,7 @@ import numpy as np
 from histo.config import Wanted
 from histo.report.calibration import calibrate
 from histo.report.gradcam import CentreShare, share_in_centre
-from histo.report.groups import by_group
+from histo.report.groups import GroupRow, by_group
 from histo.report.intervals import ROUNDS, Intervals, resample
 from histo.report.metrics import (
     Labels,
@@ -22,10 +22,10 @@ from histo.report.metrics import (
     log_loss,
     mean_of_known,
     ratio,
-    youden_threshold,
 )
 from histo.report.results import ClassMetrics, Metrics, OperatingPoint
 from histo.report.subject import Subject
+from histo.report.thresholds import Threshold, choose_thresholds
 from histo.report.weighted import (
     Counts,
     Floats,
@@ -34,10 +34,10 @@ from histo.report.weighted import (
     Values,
     Weighted,
     together,
-    wanted_threshold,
 )
 from histo.run.calls import call
 from histo.run.gradcam import GradCam
+from histo.run.positive import choose_positive
 from histo.run.predictions import Predictions
 
 WHOLE = ("all", "")
@@ -56,19 +56,25 @@ def compute_metrics(
 ) -> Metrics:
     """All metrics of a table, with intervals of so many rounds (0: none).
 
-    Of two classes class 1, the second of the vocab, is the positive one. `wanted` asks for the
-    threshold that reaches a sensitivity or specificity. `centre` is the side in px of the part of a
-    patch that decides its label, 0 where none is known. `advance` is called with rounds done.
+    The positive class of two is the subject's, else found by its name. `wanted` asks for the
+    threshold that reaches a sensitivity or specificity; HistoError where the positive class is not
+    known. `centre` is the side in px of the part of a patch that decides its label, 0 where none is
+    known. `advance` is called with rounds done.
     """
     about = subject or Subject()
     labels, probabilities = table.labels, table.probabilities
-    thresholds = choose_thresholds(table, about.threshold, wanted)
-    parts = _weighted_parts(table, thresholds, wanted)
+    positive = about.positive or choose_positive(table.vocab)
+    if wanted and positive:
+        positive.needed_for(f"a threshold for a {wanted.rate}")
+    index = positive.index if positive else 1
+    thresholds = choose_thresholds(table, about, wanted, index)
+    parts = _weighted_parts(table, thresholds, index)
     ends = resample(parts, len(labels), about.groups, rounds, advance=advance)
-    called = call(probabilities, next(iter(thresholds.values()), 0.5))
-    points = _points(table, thresholds, wanted, ends)
+    first = next(iter(thresholds.values()), None)
+    called = first.called if first else call(probabilities)
+    points = _points(table, thresholds, index, ends)
     classes = {} if points else _classes(table, called, ends)
-    areas, means = _areas(table, classes), _means(points, classes)
+    areas, means = _areas(table, classes, index), _means(points, classes)
     return Metrics(
         patches=len(labels),
         vocab=table.vocab,
@@ -83,55 +89,56 @@ def compute_metrics(
         brier=brier(labels, probabilities),
         points=points,
         classes=classes,
-        calibration=calibrate(labels, probabilities, about.groups),
+        calibration=calibrate(labels, probabilities, about.groups, index),
         split=about.split,
         unit=about.unit if about.groups else "patch",
         units=len(set(about.groups or table.ids)),
-        groups=by_group(labels, probabilities, about.groups, called) if about.groups else (),
+        groups=_groups(table, about.groups, called, index),
         gradcam=_centre_share(table, about.groups, gradcam, centre),
         intervals=ends[WHOLE],
+        positive_class=positive,
+        scores=about.scores,
+        temperature=about.temperature,
     )
 
 
-def choose_thresholds(table: Predictions, own: float, wanted: Wanted | None) -> dict[str, float]:
-    """The thresholds of two classes by name, the one that matters most first; none for more.
-
-    `own` is the model's. HistoError where what is wanted has no threshold.
-    """
-    labels, probabilities = table.labels, table.probabilities
-    found = {}
-    if wanted:
-        found["wanted"] = wanted_threshold(labels, probabilities, table.vocab, wanted)
-    if len(table.vocab) == 2:
-        if own != 0.5:
-            found["bundle"] = own
-        found["0.5"] = 0.5
-        if len(np.unique(labels)) == 2:
-            found["youden"] = youden_threshold(labels, probabilities[:, 1])
-    return found
+def _groups(
+    table: Predictions, groups: Sequence[str] | None, called: Labels, positive: int
+) -> tuple[GroupRow, ...]:
+    """The metrics by group, where groups are known."""
+    if not groups:
+        return ()
+    return by_group(table.labels, table.probabilities, groups, called, positive)
 
 
 def at_threshold(
-    labels: Labels,
-    probabilities: Probabilities,
-    threshold: float,
-    intervals: Intervals | None = None,
-    wanted: Wanted | None = None,
+    labels: Labels, probabilities: Probabilities, threshold: float, positive: int = 1
 ) -> OperatingPoint:
     """The metrics of two classes at a threshold; a rate of no patches is None."""
-    (tn, fp), (fn, tp) = matrix = confusion_matrix(labels, call(probabilities, threshold), 2)
+    called = call(probabilities, threshold, positive)
+    return _point(labels, Threshold(threshold, called), positive, {})
+
+
+def _point(
+    labels: Labels, threshold: Threshold, positive: int, intervals: Intervals
+) -> OperatingPoint:
+    """The metrics of two classes by the calls at a threshold."""
+    matrix = confusion_matrix(labels, threshold.called, 2)
+    fn, tp = matrix[positive][1 - positive], matrix[positive][positive]
+    fp, tn = matrix[1 - positive][positive], matrix[1 - positive][1 - positive]
     sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
     rates = [rate for rate in (sensitivity, specificity) if rate is not None]
     return OperatingPoint(
-        threshold=threshold,
+        threshold=threshold.value,
         accuracy=(tp + tn) / len(labels),
         balanced_accuracy=sum(rates) / len(rates),
         sensitivity=sensitivity,
         specificity=specificity,
         f1=ratio(2 * tp, 2 * tp + fp + fn),
         confusion_matrix=matrix,
-        intervals=intervals or {},
-        wanted=wanted,
+        intervals=intervals,
+        wanted=threshold.wanted,
+        chosen_on=threshold.chosen_on,
     )
 
 
@@ -140,16 +147,16 @@ Ends = dict[Key, dict[str, Any]]
 
 
 def _weighted_parts(
-    table: Predictions, thresholds: dict[str, float], wanted: Wanted | None
+    table: Predictions, thresholds: dict[str, Threshold], positive: int
 ) -> dict[Key, Weighted]:
     """What is resampled, by the part of the metrics that it belongs to."""
     labels, probabilities = table.labels, table.probabilities
-    parts: dict[Key, Weighted] = {WHOLE: Scores(labels, probabilities)}
+    parts: dict[Key, Weighted] = {WHOLE: Scores(labels, probabilities, positive)}
     for name, threshold in thresholds.items():
-        parts["at", name] = Counts(labels, call(probabilities, threshold), 2)
-    if wanted:
-        found = _wanted_again(Ranked(labels == 1, probabilities[:, 1]), wanted)
-        parts["at", "wanted"] = together(found, parts["at", "wanted"])
+        parts["at", name] = Counts(labels, threshold.called, 2, positive)
+    if "wanted" in thresholds and (wanted := thresholds["wanted"].wanted):
+        ranked = Ranked(labels == positive, probabilities[:, positive])
+        parts["at", "wanted"] = together(_wanted_again(ranked, wanted), parts["at", "wanted"])
     if thresholds:
         return parts
     called = call(probabilities)
@@ -172,17 +179,11 @@ def _wanted_again(ranked: Ranked, wanted: Wanted) -> Weighted:
 
 
 def _points(
-    table: Predictions, thresholds: dict[str, float], wanted: Wanted | None, ends: Ends
+    table: Predictions, thresholds: dict[str, Threshold], positive: int, ends: Ends
 ) -> dict[str, OperatingPoint]:
     """The operating points of two classes, by the name of the threshold."""
     return {
-        name: at_threshold(
-            table.labels,
-            table.probabilities,
-            threshold,
-            ends["at", name],
-            wanted if name == "wanted" else None,
-        )
+        name: _point(table.labels, threshold, positive, ends["at", name])
         for name, threshold in thresholds.items()
     }
 
@@ -197,10 +198,12 @@ def _classes(table: Predictions, called: Labels, ends: Ends) -> dict[str, ClassM
     }
 
 
-def _areas(table: Predictions, classes: dict[str, ClassMetrics]) -> tuple[Value, Value]:
-    """AUC and average precision: of class 1 of two, or the means over more."""
+def _areas(
+    table: Predictions, classes: dict[str, ClassMetrics], positive: int
+) -> tuple[Value, Value]:
+    """AUC and average precision: of the positive class of two, or the means over more."""
     if not classes:
-        return areas_of(table.labels == 1, table.probabilities[:, 1])
+        return areas_of(table.labels == positive, table.probabilities[:, positive])
     each = classes.values()
     return mean_of_known([part.roc_auc for part in each]), mean_of_known(
         [part.average_precision for part in each]

@@ -11,12 +11,15 @@ from histo.report.results import Metrics
 from histo.report.subject import Subject
 from histo.report.words import (
     absent_line,
+    bundle_line,
     calibration_line,
+    chosen_line,
     class_rows,
     gradcam_line,
     group_rows,
     headline,
     point_rows,
+    positive_line,
     split_line,
     summary,
     unit_line,
@@ -62,6 +65,8 @@ def _verdict(subject: Subject, metrics: Metrics) -> list[str]:
     """What the split allows one to conclude, the main result, what was trained on what."""
     line, warning = split_line(metrics.split)
     pieces = [page.paragraph(line, "warning" if warning else "note")]
+    if positive := positive_line(metrics):
+        pieces.append(page.paragraph(f"{positive}."))
     pieces.append(page.paragraph(summary(metrics), "summary"))
     return [*pieces, page.facts(subject.facts)] if subject.facts else pieces
 
@@ -75,8 +80,8 @@ def _metrics(metrics: Metrics) -> list[str]:
         pieces.append(page.table(_stacked(class_rows(metrics)), sortable=True))
     if metrics.points:
         pieces.append(page.table(_stacked(point_rows(metrics))))
-    if wanted := wanted_line(metrics):
-        pieces.append(page.paragraph(wanted))
+    lines = (wanted_line(metrics), bundle_line(metrics), chosen_line(metrics))
+    pieces += [page.paragraph(f"{line.rstrip('.')}.") for line in lines if line]
     return [*pieces, page.paragraph(f"{unit_line(metrics)}.", "small")]
 
 
@@ -94,7 +99,7 @@ def _by_unit(metrics: Metrics) -> list[Part]:
     if not metrics.groups:
         return []
     worst = worst_line(metrics)
-    rows = page.table(group_rows(metrics.groups, metrics.unit), sortable=True)
+    rows = page.table(group_rows(metrics), sortable=True)
     return [(f"By {metrics.unit}", [page.paragraph(f"{worst}."), rows] if worst else [rows])]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,18 @@ from histo.report.calibration import Reliability
 from histo.report.metrics import accuracy_by_coverage
 from histo.report.results import Metrics
 from histo.report.sheets import GradCamSheet, Sheet, draw_gradcam
+from histo.report.subject import Scores
 from histo.run.predictions import Predictions
-from histo.screen import Screen
+from histo.screen import Screen, short
 
 Section = Literal["curves", "mistakes", "gradcam"]
 SUFFIXES = (".png", ".svg")
+RELIABILITY: Mapping[Scores, tuple[str, str]] = {
+    "trained": ("as trained", "scaled by a temperature"),
+    "bundle": ("as the bundle gives them", "if scaled anew, on these patches"),
+    "table": ("as in the table", "scaled by a temperature"),
+}
+"""What the two lines of the reliability diagram show, by what the probabilities are."""
 FORMER = ("attention",)
 """Names of figures in reports of earlier versions."""
 
@@ -61,34 +68,37 @@ def has_both_classes(inputs: Inputs) -> bool:
 def draw_roc(path: Path, inputs: Inputs) -> None:
     """The ROC curve, of each class against the rest where there are more than two."""
     table = inputs.table
-    plots.draw_roc(path, table.labels, table.probabilities, table.vocab)
+    positive = inputs.metrics.positive_index
+    plots.draw_roc(path, table.labels, table.probabilities, table.vocab, positive)
 
 
 def draw_precision_recall(path: Path, inputs: Inputs) -> None:
     """Precision and recall, of each class against the rest where there are more than two."""
-    table = inputs.table
-    plots.draw_precision_recall(path, table.labels, table.probabilities, table.vocab)
+    table, positive = inputs.table, inputs.metrics.positive_index
+    plots.draw_precision_recall(path, table.labels, table.probabilities, table.vocab, positive)
 
 
 def draw_confusion_matrix(path: Path, inputs: Inputs) -> None:
     """The confusion matrix, for two classes at the threshold that matters most."""
-    at = f", threshold {inputs.threshold:.3g}" if inputs.metrics.points else ""
+    at, positive = "", inputs.metrics.positive
+    if positive:
+        at = f", '{short(positive)}' at or above {inputs.threshold:.3g}"
     plots.draw_confusion_matrix(path, inputs.metrics.confusion_matrix, inputs.table.vocab, at)
 
 
 def draw_scores(path: Path, inputs: Inputs) -> None:
     """Histograms of the probabilities."""
-    table = inputs.table
-    plots.draw_scores(path, table.labels, table.probabilities, table.vocab, inputs.threshold)
+    table, at = inputs.table, (inputs.threshold, inputs.metrics.positive_index)
+    plots.draw_scores(path, table.labels, table.probabilities, table.vocab, *at)
 
 
 def draw_reliability(path: Path, inputs: Inputs) -> None:
-    """The reliability diagram, as trained and, where one can be fitted, with a temperature."""
-    found = inputs.metrics.calibration
-    bins: list[tuple[str, Reliability]] = [("as trained", found.before.bins)]
+    """The reliability diagram of the probabilities and, where one can be fitted, of scaled ones."""
+    found, (before, after) = inputs.metrics.calibration, RELIABILITY[inputs.metrics.scores]
+    bins: list[tuple[str, Reliability]] = [(before, found.before.bins)]
     if found.after:
-        bins.append(("with temperature", found.after.bins))
-    plots.draw_reliability(path, bins)
+        bins.append((after, found.after.bins))
+    plots.draw_reliability(path, bins, inputs.metrics.positive or "")
 
 
 def draw_selective(path: Path, inputs: Inputs) -> None:
@@ -127,7 +137,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "reliability",
         "Is a probability of 0.8 right in 80 of 100 cases? In the legend the expected calibration "
-        "error. With temperature: each part of the patches scaled by the temperature of the others.",
+        "error. Scaled: each part of the patches by the temperature that fits the others.",
         always,
         draw_reliability,
     ),

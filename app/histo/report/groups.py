@@ -38,28 +38,35 @@ class GroupRow:
 
 
 def by_group(
-    labels: Labels, probabilities: Probabilities, groups: Sequence[str], called: Labels
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Sequence[str],
+    called: Labels,
+    positive: int = 1,
 ) -> tuple[GroupRow, ...]:
     """A row for each group, the highest error rate first; `called` is the class of each patch."""
     names, codes = np.unique(groups, return_inverse=True)
     rows = [
-        _row(str(name), labels[here], probabilities[here], called[here])
+        _row(str(name), labels[here], probabilities[here], called[here], positive)
         for code, name in enumerate(names)
         if len(here := np.flatnonzero(codes == code))
     ]
     return tuple(sorted(rows, key=lambda row: (-row.error_rate, -row.patches, row.group)))
 
 
-def _row(name: str, truth: Labels, probabilities: Probabilities, called: Labels) -> GroupRow:
+def _row(
+    name: str, truth: Labels, probabilities: Probabilities, called: Labels, positive: int
+) -> GroupRow:
     right = called == truth
     counts = (name, len(truth), int((~right).sum()), float((~right).mean()))
     if probabilities.shape[1] != 2:
         return GroupRow(*counts)
-    auc, _ = areas_of(truth == 1, probabilities[:, 1])
+    auc, _ = areas_of(truth == positive, probabilities[:, positive])
     sensitivity, specificity = (
-        float(right[truth == c].mean()) if (truth == c).any() else None for c in (1, 0)
+        float(right[truth == c].mean()) if (truth == c).any() else None
+        for c in (positive, 1 - positive)
     )
-    return GroupRow(*counts, int(truth.sum()), auc, sensitivity, specificity)
+    return GroupRow(*counts, int((truth == positive).sum()), auc, sensitivity, specificity)
 
 
 def write_groups(path: Path, rows: Sequence[GroupRow], unit: str) -> None:

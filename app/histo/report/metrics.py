@@ -23,7 +23,7 @@ def log_loss(labels: Labels, probabilities: Probabilities) -> float:
 def brier(labels: Labels, probabilities: Probabilities) -> float:
     """Mean squared error of the probabilities, 0 to 1 for two classes, 0 to 2 for more.
 
-    As scikit-learn's `brier_score_loss`: for two classes, of the probability of class 1 alone.
+    As scikit-learn's `brier_score_loss`: for two classes, of the probability of one alone.
     """
     truth = np.eye(probabilities.shape[1])[labels]
     square = float(((probabilities - truth) ** 2).sum(1).mean())
@@ -31,7 +31,7 @@ def brier(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def macro_auc(labels: Labels, probabilities: Probabilities) -> float:
-    """Area under the ROC curve: of class 1 for two classes, else the mean of one-vs-rest.
+    """Area under the ROC curve: of two classes the same for both, else the mean of one-vs-rest.
 
     Classes without a patch are left out of the mean. nan where all patches are of one class, or
     a probability is not finite.
@@ -43,14 +43,14 @@ def macro_auc(labels: Labels, probabilities: Probabilities) -> float:
     return float(np.mean(np.array(areas, float))) if areas else float("nan")
 
 
-def scorable_classes(labels: Labels, classes: int) -> list[int]:
+def scorable_classes(labels: Labels, classes: int, positive: int = 1) -> list[int]:
     """The classes that have a ROC curve: some patches are of the class, and some are not.
 
-    For two classes that is class 1, or none.
+    For two classes that is the positive one, or none.
     """
     counts = np.bincount(labels, minlength=classes)
     own = [c for c in range(classes) if 0 < counts[c] < len(labels)]
-    return own[1:] if classes == 2 else own
+    return [positive] if classes == 2 and own else own
 
 
 def areas_of(positive: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[Value, Value]:

@@ -7,13 +7,17 @@ from html import escape
 from pathlib import Path
 
 from histo.report.results import Metrics
-from histo.report.words import split_line, summary
+from histo.report.words import positive_line, split_line, summary
 
 
 def report_html(folder: Path, metrics: Metrics) -> str:
     """HTML that holds its figures: nothing is read when it is shown."""
     line, _ = split_line(metrics.split)
-    lines = "".join(f"<p>{escape(text)}</p>" for text in (line, summary(metrics)))
+    lines = "".join(
+        f"<p>{escape(text)}</p>"
+        for text in (line, positive_line(metrics), summary(metrics))
+        if text
+    )
     figures = "".join(_figure(path) for path in sorted(folder.glob("*.png")))
     return f"{lines}<div style='display:flex;flex-wrap:wrap;gap:8px'>{figures}</div>"
 

@@ -11,24 +11,30 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from histo.report.calibration import Reliability
-from histo.report.canvas import COLOURS, new_figure, new_sheet, save, short
+from histo.report.canvas import COLOURS, new_figure, new_sheet, save
 from histo.report.metrics import Labels, Probabilities, macro_auc, scorable_classes
+from histo.screen import short
 
 
 def draw_roc(
-    path: Path, labels: Labels, probabilities: Probabilities, vocab: Sequence[str]
+    path: Path,
+    labels: Labels,
+    probabilities: Probabilities,
+    vocab: Sequence[str],
+    positive: int = 1,
 ) -> None:
     """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
     figure, ax = new_figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
-    for c in scorable_classes(labels, len(vocab))[: len(COLOURS)]:
+    for c in scorable_classes(labels, len(vocab), positive)[: len(COLOURS)]:
         fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
         value = sk.roc_auc_score(labels == c, probabilities[:, c])
         ax.plot(fpr, tpr, linewidth=2, label=f"class {short(vocab[c])}, AUC {value:.3f}")
     title = "" if len(vocab) == 2 else f", macro AUC {macro_auc(labels, probabilities):.3f}"
+    of = f" of '{short(vocab[positive])}'" if len(vocab) == 2 else ""
     ax.set(
         xlabel="1 - specificity (false positive rate)",
-        ylabel="sensitivity (true positive rate)",
+        ylabel=f"sensitivity{of} (true positive rate)",
         title=f"ROC curve, {len(labels):,} patches{title}",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.01),
@@ -39,19 +45,24 @@ def draw_roc(
 
 
 def draw_precision_recall(
-    path: Path, labels: Labels, probabilities: Probabilities, vocab: Sequence[str]
+    path: Path,
+    labels: Labels,
+    probabilities: Probabilities,
+    vocab: Sequence[str],
+    positive: int = 1,
 ) -> None:
     """Precision against recall; a dotted line at the share of positives, the precision of chance."""
     figure, ax = new_figure()
-    for n, c in enumerate(scorable_classes(labels, len(vocab))[: len(COLOURS)]):
+    for n, c in enumerate(scorable_classes(labels, len(vocab), positive)[: len(COLOURS)]):
         precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
         value = sk.average_precision_score(labels == c, probabilities[:, c])
         name = f"class {short(vocab[c])}, average precision {value:.3f}"
         ax.plot(recall, precision, linewidth=2, color=COLOURS[n], label=name)
         ax.axhline(float((labels == c).mean()), color=COLOURS[n], linestyle=":", linewidth=1)
+    of = f" of '{short(vocab[positive])}'" if len(vocab) == 2 else ""
     ax.set(
-        xlabel="recall (sensitivity)",
-        ylabel="precision",
+        xlabel=f"recall{of} (sensitivity)",
+        ylabel=f"precision{of}",
         title=f"Precision and recall, {len(labels):,} patches",
         xlim=(-0.01, 1.01),
         ylim=(0, 1.02),
@@ -91,23 +102,24 @@ def draw_scores(
     probabilities: Probabilities,
     vocab: Sequence[str],
     threshold: float = 0.5,
+    positive: int = 1,
 ) -> None:
     """Histograms of the predicted probability, by true class."""
     figure, ax = new_figure(6.4, 4.4)
     bins = np.linspace(0, 1, 41).tolist()
     if len(vocab) == 2:
-        for c, hatch in ((0, ""), (1, "///")):
+        for n, (c, hatch) in enumerate(((1 - positive, ""), (positive, "///"))):
             ax.hist(
-                probabilities[labels == c, 1],
+                probabilities[labels == c, positive],
                 bins=bins,
                 alpha=0.65,
-                color=COLOURS[c],
+                color=COLOURS[n],
                 hatch=hatch,
                 edgecolor="white",
                 label=f"true class {short(vocab[c])} ({int((labels == c).sum()):,})",
             )
         ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
-        ax.set(xlabel=f"probability of class {short(vocab[1])}")
+        ax.set(xlabel=f"probability of '{short(vocab[positive])}'")
     else:
         for n, c in enumerate(range(min(len(vocab), len(COLOURS)))):
             ax.hist(
@@ -127,8 +139,12 @@ def draw_scores(
     save(figure, path)
 
 
-def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> None:
-    """Reliability diagram: observed frequency against predicted probability, a line for each name."""
+def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]], of: str = "") -> None:
+    """Reliability diagram: observed frequency against predicted probability, a line for each name.
+
+    `of` is the class that the probabilities are of; nothing for that of the class called.
+    """
+    of = f" of '{short(of)}'" if of else ""
     figure, ax = new_figure()
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="perfect calibration")
     for n, (name, bins) in enumerate(found):
@@ -141,8 +157,8 @@ def draw_reliability(path: Path, found: Sequence[tuple[str, Reliability]]) -> No
             label=f"{name}, error {bins.error:.3f}",
         )
     ax.set(
-        xlabel="predicted probability (mean of a bin)",
-        ylabel="observed frequency",
+        xlabel=f"predicted probability{of} (mean of a bin)",
+        ylabel=f"observed frequency{of}",
         title="Reliability",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.01),

@@ -44,7 +44,7 @@ def write_report(
     write_json(folder / "metrics.json", metrics.as_dict())
     write_groups(folder / "by_group.csv", metrics.groups, metrics.unit)
     threshold = metrics.point.threshold if metrics.point else 0.5
-    mistakes = mistakes_sheet(table, threshold, read, screen)
+    mistakes = mistakes_sheet(table, threshold, metrics.positive_index, read, screen)
     maps = gradcam_sheet(table, gradcam, centre, read, screen) if gradcam else None
     drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps), screen)
     write_html(folder, subject, metrics, drawn)

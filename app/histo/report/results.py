@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from histo.config import Wanted
 from histo.report.calibration import Calibration
@@ -12,7 +12,11 @@ from histo.report.gradcam import CentreShare
 from histo.report.groups import GroupRow
 from histo.report.intervals import Intervals
 from histo.report.metrics import Value
+from histo.report.subject import Scores
+from histo.run.positive import Positive
 from histo.run.split import Split
+
+ChosenOn = Literal["these patches", "the other folds"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,14 @@ class OperatingPoint:
     intervals: Intervals = field(default_factory=dict)
     wanted: Wanted | None = None
     """the rate that the threshold was chosen for"""
+    chosen_on: ChosenOn | None = None
+    """where it was chosen; None where it was not chosen on any patches judged here"""
 
     def as_dict(self) -> dict[str, Any]:
         """As in metrics.json."""
-        wanted = {"wanted": {self.wanted.rate: self.wanted.value}} if self.wanted else {}
+        wanted: dict[str, Any] = {"wanted": self.wanted.as_dict()} if self.wanted else {}
+        if self.chosen_on:
+            wanted["chosen_on"] = self.chosen_on
         names = ("threshold", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "f1")
         return {
             **wanted,
@@ -94,11 +102,22 @@ class Metrics:
     """the highest error rate first; in by_group.csv, not in metrics.json"""
     gradcam: CentreShare | None = None
     intervals: Intervals = field(default_factory=dict)
+    positive_class: Positive | None = None
+    """of two classes"""
+    scores: Scores = "table"
+    """what the probabilities are: of a training run, of a bundle, or of a table alone"""
+    temperature: float = 1.0
+    """the bundle's, which its probabilities have"""
 
     @property
     def positive(self) -> str | None:
-        """The positive class of two; None of more."""
-        return self.vocab[1] if self.points else None
+        """The name of the positive class of two; None of more."""
+        return self.positive_class.name if self.positive_class else None
+
+    @property
+    def positive_index(self) -> int:
+        """The place of the positive class in the vocab."""
+        return self.positive_class.index if self.positive_class else 1
 
     @property
     def point(self) -> OperatingPoint | None:
@@ -119,14 +138,17 @@ class Metrics:
             "unit": self.unit,
             "units": self.units,
             **_intervals(self.intervals),
-            "calibration": self.calibration.as_dict(),
+            "calibration": self.calibration.as_dict(
+                self.temperature if self.scores == "bundle" else None
+            ),
             **({"gradcam": self.gradcam.as_dict()} if self.gradcam else {}),
         }
 
     def _binary(self) -> dict[str, Any]:
         areas = {"roc_auc": self.roc_auc, "average_precision": self.average_precision}
         points = {f"at_{name}": point.as_dict() for name, point in self.points.items()}
-        return {"positive": self.positive, **areas, **points}
+        source = self.positive_class.source if self.positive_class else None
+        return {"positive": self.positive, "positive_source": source, **areas, **points}
 
     def _many(self) -> dict[str, Any]:
         names = ("roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1")

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.patches import Rectangle
 
 from histo.errors import HistoError
-from histo.report.canvas import COLOURS, new_sheet, save, short
+from histo.report.canvas import COLOURS, new_sheet, save
 from histo.report.gradcam import Maps, enlarge, share_inside
 from histo.report.metrics import Labels
 from histo.run.calls import call
 from histo.run.gradcam import GradCam
 from histo.run.predictions import Predictions
-from histo.screen import Screen
+from histo.screen import Screen, short
 
 MISTAKES = 12
 """Patches on the sheet of mistakes."""
@@ -51,10 +51,10 @@ def worst_mistakes(table: Predictions, called: Labels) -> Labels:
 
 
 def mistakes_sheet(
-    table: Predictions, threshold: float, read: Reader | None, screen: Screen
+    table: Predictions, threshold: float, positive: int, read: Reader | None, screen: Screen
 ) -> Sheet | None:
     """The sheet of the most confident mistakes; None where there are none, or no patches."""
-    called = call(table.probabilities, threshold)
+    called = call(table.probabilities, threshold, positive)
     worst = worst_mistakes(table, called)
     if not len(worst):
         screen.say("no sheet of mistakes: the model makes none here")

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from histo.config import Wanted
+from histo.run.positive import Positive
 from histo.run.split import Split
+
+Scores = Literal["trained", "bundle", "table"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,17 @@ class Subject:
     groups: Sequence[str] | None = None
     """the group of each row of the table"""
     threshold: float = 0.5
-    """two classes: the model's own threshold on the probability of class 1"""
+    """two classes: the model's own threshold on the probability of the positive one"""
+    wanted: Wanted | None = None
+    """the rate that the model's own threshold was chosen for, on other patches"""
+    positive: Positive | None = None
+    """of two classes; by their names where it is not given"""
+    scores: Scores = "table"
+    """what the probabilities are: of a training run, of a bundle, or of a table alone"""
+    temperature: float = 1.0
+    """the bundle's, which its probabilities have"""
+    folds: Sequence[str] | None = None
+    """the fold of each row of the table, where its model was trained on the others"""
     facts: Mapping[str, str] = field(default_factory=dict)
     """which model, trained on what, when"""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from histo.report.results import Metrics
 from histo.report.words import (
     absent_line,
+    bundle_line,
     calibration_line,
+    chosen_line,
     gradcam_line,
     headline,
     point_rows,
+    positive_line,
     split_line,
     unit_line,
     wanted_line,
@@ -23,12 +26,16 @@ def say_report(metrics: Metrics, screen: Screen) -> None:
     screen.say(f"note: {line}" if warning else line)
     if absent := absent_line(metrics):
         screen.say(f"note: {absent}")
+    if metrics.positive_class:
+        screen.say(positive_line(metrics), *metrics.positive_class.ways)
     screen.say(f"{counted(metrics.patches, 'patch')}. {unit_line(metrics)}.")
     screen.table(headline(metrics))
     if metrics.points:
         screen.table(point_rows(metrics))
     lines = (
         wanted_line(metrics),
+        bundle_line(metrics),
+        chosen_line(metrics),
         calibration_line(metrics),
         gradcam_line(metrics),
         worst_line(metrics),

@@ -74,24 +74,28 @@ class Ranked:
 
 
 def wanted_threshold(
-    labels: Labels, probabilities: Probabilities, vocab: Sequence[str], wanted: Wanted
+    labels: Labels,
+    probabilities: Probabilities,
+    vocab: Sequence[str],
+    wanted: Wanted,
+    positive: int = 1,
 ) -> float:
-    """The threshold on class 1 that reaches the wanted rate; HistoError where none can be found."""
+    """The threshold on the positive class for the wanted rate; HistoError where none can be found."""
     if probabilities.shape[1] != 2:
         raise HistoError("a threshold for a sensitivity or specificity needs two classes")
-    needed = int(wanted.rate == "sensitivity")
+    needed = positive if wanted.rate == "sensitivity" else 1 - positive
     if not (labels == needed).any():
         raise HistoError(f"a {wanted.rate} needs patches of class {vocab[needed]}: there are none")
-    ranked = Ranked(labels == 1, probabilities[:, 1])
+    ranked = Ranked(labels == positive, probabilities[:, positive])
     return float(ranked.threshold(np.ones(len(labels)), wanted.rate, wanted.value))
 
 
 class Scores:
     """The metrics that need no threshold: AUC, average precision, log loss, Brier score."""
 
-    def __init__(self, labels: Labels, probabilities: Probabilities) -> None:
+    def __init__(self, labels: Labels, probabilities: Probabilities, positive: int = 1) -> None:
         n, classes = probabilities.shape
-        shown = scorable_classes(labels, classes)
+        shown = scorable_classes(labels, classes, positive)
         self.ranked = [Ranked(labels == c, probabilities[:, c]) for c in shown]
         self.surprise = -np.log(np.clip(probabilities[np.arange(n), labels], 1e-15, 1))
         truth = np.eye(classes)[labels]
@@ -111,10 +115,11 @@ class Scores:
 
 
 class Counts:
-    """The metrics of called classes against true ones, int64 [N] each."""
+    """The metrics of called classes against true ones, int64 [N] each; of two, one is positive."""
 
-    def __init__(self, labels: Labels, called: Labels, classes: int) -> None:
+    def __init__(self, labels: Labels, called: Labels, classes: int, positive: int = 1) -> None:
         self.labels, self.called, self.classes = labels, called, classes
+        self.positive = positive
         self.right = labels == called
         self.there = np.bincount(labels, minlength=classes) > 0
         self.named = self.there | (np.bincount(called, minlength=classes) > 0)
@@ -128,10 +133,11 @@ class Counts:
         found = {
             "accuracy": right.sum(-1) / weights.sum(-1),
             "balanced_accuracy": recalls[..., self.there].mean(-1),
-            "f1": f1[..., 1] if self.classes == 2 else f1[..., self.named].mean(-1),
+            "f1": f1[..., self.positive] if self.classes == 2 else f1[..., self.named].mean(-1),
         }
         if self.classes == 2:
-            found |= {"sensitivity": recalls[..., 1], "specificity": recalls[..., 0]}
+            found["sensitivity"] = recalls[..., self.positive]
+            found["specificity"] = recalls[..., 1 - self.positive]
         return found
 
 
@@ -150,7 +156,8 @@ def together(*parts: Weighted) -> Weighted:
     }
 
 
-def all_metrics(labels: Labels, probabilities: Probabilities) -> Weighted:
+def all_metrics(labels: Labels, probabilities: Probabilities, positive: int = 1) -> Weighted:
     """Every metric of a table for any weights; for two classes at the threshold 0.5."""
-    counts = Counts(labels, call(probabilities), probabilities.shape[1])
-    return together(Scores(labels, probabilities), counts)
+    called = call(probabilities, positive=positive)
+    counts = Counts(labels, called, probabilities.shape[1], positive)
+    return together(Scores(labels, probabilities, positive), counts)

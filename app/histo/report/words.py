@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from histo.report.groups import GroupRow
+import numpy as np
+
 from histo.report.intervals import Interval, Intervals
 from histo.report.metrics import Value
 from histo.report.results import Metrics
+from histo.run.calls import apply_temperature
 from histo.run.split import Split
-from histo.screen import counted, plural
+from histo.screen import counted, plural, short
 
 METRIC_NAMES = {
     "roc_auc": "AUC",
@@ -96,12 +98,23 @@ def _kind_line(split: Split) -> tuple[str, bool]:
     return "How these patches were kept apart from those trained on is not known.", True
 
 
+def positive_line(metrics: Metrics) -> str:
+    """Which class sensitivity and the like are about, and how that is known; nothing for many."""
+    return f"Positive class: {metrics.positive_class}" if metrics.positive_class else ""
+
+
+def of_positive(metrics: Metrics) -> str:
+    """The class that a figure is about: ` of 'tumour'`; nothing for many."""
+    return f" of '{short(metrics.positive)}'" if metrics.positive else ""
+
+
 def summary(metrics: Metrics) -> str:
     """The report in a sentence or two: metrics as a person would say them."""
     said = []
     if metrics.roc_auc is not None:
         interval = between(metrics.intervals.get("roc_auc"), 3)
-        said.append(f"AUC {metrics.roc_auc:.3f}" + (f" ({interval})" if interval else ""))
+        auc = f"AUC{of_positive(metrics)} {metrics.roc_auc:.3f}"
+        said.append(auc + (f" ({interval})" if interval else ""))
     point, name = metrics.point, metrics.positive
     if point is None:
         said.append(f"{of_hundred(metrics.accuracy)} patches are called correctly")
@@ -142,22 +155,76 @@ def wanted_line(metrics: Metrics) -> str:
     point = metrics.points.get("wanted")
     if point is None or point.wanted is None:
         return ""
-    text = f"For a {point.wanted.rate} of {point.wanted.value:g} the threshold is {point.threshold:.4f}"
+    rate = f"{point.wanted.rate}{of_positive(metrics)}"
+    text = f"For a {rate} of {point.wanted.value:g} the threshold is {point.threshold:.4f}"
     interval = between(point.intervals.get("threshold"))
-    return f"{text} ({interval})." if interval else f"{text}."
+    text = f"{text} ({interval})" if interval else text
+    temperature = metrics.calibration.temperature
+    if metrics.scores == "trained" and temperature != 1:
+        pair = np.array([[1 - point.threshold, point.threshold]])
+        scaled = apply_temperature(pair, temperature)[0, 1]
+        text += f", as trained; {scaled:.4f} with the temperature, as a bundle has it"
+    return f"{text}."
+
+
+def bundle_line(metrics: Metrics) -> str:
+    """The rate that a bundle's threshold was chosen for, and what it is on these patches."""
+    point = metrics.points.get("bundle")
+    if point is None or point.wanted is None:
+        return ""
+    rate, asked = point.wanted.rate, point.wanted.value
+    value = getattr(point, rate)
+    if value is None:
+        return f"asked for {rate}{of_positive(metrics)} {asked:.2f}, here it is not defined"
+    ends = between(point.intervals.get(rate), 2)
+    here = f"{value:.2f} ({ends})" if ends else f"{value:.2f}"
+    return f"asked for {rate}{of_positive(metrics)} {asked:.2f}, here {here}"
+
+
+def chosen_line(metrics: Metrics) -> str:
+    """What was chosen on the patches that it is judged on; nothing where nothing was."""
+    names = {"wanted": "the threshold asked for", "youden": "Youden's threshold"}
+    here, across = (
+        [names.get(n, n) for n, point in metrics.points.items() if point.chosen_on == where]
+        for where in ("these patches", "the other folds")
+    )
+    said = []
+    if metrics.scores == "trained":
+        here = ["the epoch kept", *here]
+    if here:
+        chosen = _listed(here)
+        way = "" if metrics.scores == "bundle" else " (histo evaluate judges on others)"
+        said.append(f"Chosen on these patches, so a little too good for others: {chosen}{way}")
+    if across:
+        said.append(f"Rates at {_listed(across)} are cross-fitted: chosen on the other folds")
+    return ". ".join(said)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a list in a sentence."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def calibration_line(metrics: Metrics) -> str:
     """The temperature, and what it does to log loss, calibration error and Brier score."""
     found = metrics.calibration
     before, after = found.before, found.after
-    trained = f"log loss {before.log_loss:.4f}, calibration error {before.error:.4f}"
+    own = f"log loss {before.log_loss:.4f}, calibration error {before.error:.4f}"
+    source = {
+        "trained": "as trained",
+        "table": "as in the table",
+        "bundle": f"as the bundle gives them (temperature {metrics.temperature:.3f})",
+    }[metrics.scores]
     if after is None:
-        return f"As trained: {trained}; no temperature can be fitted to patches of one class"
+        return f"Probabilities {source}: {own}; no scaling can be fitted to patches of one class"
     if found.temperature == 1:
-        return f"Well calibrated as trained: {trained}; a temperature would not lower the log loss"
+        return f"Probabilities {source}: {own}; scaling would not lower the log loss of others"
+    if metrics.scores == "bundle":
+        start = f"Probabilities {source}: {own}. Scaled anew on these patches"
+    else:
+        start = f"Temperature {found.temperature:.3f}"
     return (
-        f"Temperature {found.temperature:.3f}: on patches it was not fitted to, log loss "
+        f"{start}: on patches it was not fitted to, log loss "
         f"{before.log_loss:.4f} to {after.log_loss:.4f}, calibration error "
         f"{before.error:.4f} to {after.error:.4f}, Brier score "
         f"{before.brier:.4f} to {after.brier:.4f}"
@@ -199,7 +266,11 @@ def headline(metrics: Metrics) -> list[list[str]]:
     keys = THRESHOLD_FREE if metrics.points else MANY
     rows = [["metric", "value", "95 % interval"]]
     return rows + [
-        [METRIC_NAMES[key], number(getattr(metrics, key)), between(metrics.intervals.get(key))]
+        [
+            metric_name(key, metrics),
+            number(getattr(metrics, key)),
+            between(metrics.intervals.get(key)),
+        ]
         for key in keys
     ]
 
@@ -212,7 +283,12 @@ def point_rows(metrics: Metrics) -> list[list[str]]:
     ]
     rows = [["at threshold"] + [text for name in names for text in (name, "95 % interval")]]
     parts = [(point, point.intervals) for point in metrics.points.values()]
-    return rows + [[METRIC_NAMES[key], *_cells(parts, [key])] for key in AT_POINT]
+    return rows + [[metric_name(key, metrics), *_cells(parts, [key])] for key in AT_POINT]
+
+
+def metric_name(key: str, metrics: Metrics) -> str:
+    """A metric by name, with the class that it is about: `sensitivity of 'tumour'`."""
+    return METRIC_NAMES[key] + (of_positive(metrics) if key in OF_CLASS else "")
 
 
 def class_rows(metrics: Metrics) -> list[list[str]]:
@@ -234,9 +310,11 @@ def _cells(parts: Sequence[tuple[Any, Intervals]], keys: Sequence[str]) -> list[
     ]
 
 
-def group_rows(groups: Sequence[GroupRow], unit: str) -> list[list[str]]:
+def group_rows(metrics: Metrics) -> list[list[str]]:
     """One row a group, worst first."""
-    head = {"group": unit, "roc_auc": "AUC"}
+    groups, of = metrics.groups, of_positive(metrics)
+    head = {"group": metrics.unit, "roc_auc": f"AUC{of}", "positives": f"patches{of}"}
+    head |= {key: f"{key}{of}" for key in ("sensitivity", "specificity")}
     names = [head.get(key, key.replace("_", " ")) for key in groups[0].as_dict()]
 
     def shown(value: Any) -> str:

@@ -190,6 +190,11 @@ class RunFolder:
         groups = [known.get(name, "") for name in ids]
         return groups if all(groups) else None
 
+    def folds_of(self, ids: Sequence[str]) -> list[str]:
+        """The fold of each id, in a run of folds."""
+        known = {row["id"]: row["split"] for row in self.read_split()}
+        return [known.get(name, "") for name in ids]
+
     def read_history(self) -> list[dict[str, float]]:
         """The rows of history.csv, one per epoch; none if no epoch was completed."""
         if not self.history.is_file():

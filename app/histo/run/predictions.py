@@ -54,8 +54,8 @@ def write_predictions(
             rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
 
 
-def write_submission(table: Path, out: Path) -> None:
-    """Write Kaggle's `id,label`, the probability of class 1, from a table of `histo predict`."""
+def write_submission(table: Path, out: Path, positive: int = 1) -> None:
+    """Write Kaggle's `id,label`, the probability of the positive class, from a predicted table."""
     with table.open(encoding="utf-8", newline="") as source, written(out, "w") as file:
         rows = csv.reader(source)
         header = next(rows)
@@ -63,7 +63,7 @@ def write_submission(table: Path, out: Path) -> None:
             raise HistoError(f"a submission needs two classes; {table} has {len(header) - 2}")
         kaggle = csv.writer(file, lineterminator="\n")
         kaggle.writerow(["id", "label"])
-        kaggle.writerows((row[0], row[3]) for row in rows)
+        kaggle.writerows((row[0], row[2 + positive]) for row in rows)
 
 
 def skipped_row(name: str, reason: str, columns: int) -> list[str]:

@@ -16,6 +16,7 @@ from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions, write_predictions
 from histo.run.split import Leak
 from histo.screen import Screen
+from histo.training.prepare import positive_name
 from histo.training.recording import environment, write_sides
 from histo.training.resume import MAY_DIFFER, read_settings
 from histo.training.single import Callbacks, train_new, train_on
@@ -54,6 +55,7 @@ def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.nd
         "split": split.as_dict(),
         "group_column": data.unit,
         "corrected": dict(data.corrected),
+        "positive": positive_name(config, data),
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])

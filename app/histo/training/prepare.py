@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Dataset
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.run.positive import choose_positive
 from histo.screen import Screen
 
 if TYPE_CHECKING:
@@ -96,7 +97,13 @@ def start_model(
         screen.say(f"weights: {loaded}; the head is new")
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
-    return body, card
+    return body, replace(card, positive=positive_name(config, data))
+
+
+def positive_name(config: TrainConfig, data: Dataset) -> str | None:
+    """The positive class of two as given or found; None where it is not known."""
+    found = choose_positive(data.vocab, config.positive)
+    return found.name if found and found.known else None
 
 
 def divide(

@@ -165,6 +165,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "split": data.split.as_dict(),
         "group_column": data.unit,
         "corrected": dict(data.corrected),
+        "positive": job.card.positive,
     }
     write_json(run.config, config.record(found))
     write_json(run.path / "model.json", job.card.as_dict())
