@@ -25,6 +25,7 @@ from histo.config import (
     TrainConfig,
 )
 from histo.distributed import ranks
+from histo.distributed.interrupts import end_at_second_interrupt, leave
 from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen
@@ -82,7 +83,12 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    app()
+    end_at_second_interrupt()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def number(setting: str, help: str | None = None, *names: str) -> Any:
@@ -386,6 +392,12 @@ def export(
     specificity: Specificity = None,
     no_pickle: Annotated[
         bool, typer.Option("--no-pickle", help="Do not write learner.pkl, fastai's own format.")
+    ] = False,
+    no_fingerprint: Annotated[
+        bool,
+        typer.Option(
+            "--no-fingerprint", help="Leave out the hashes that tell what it was trained on."
+        ),
     ] = False,
     positive: Positive = None,
 ) -> None:

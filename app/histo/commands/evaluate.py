@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from histo import __version__
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
-from histo.data.decode_ahead import decode_batches
+from histo.data.decode_ahead import decode_batches, fitting_batch
 from histo.data.groups import groups_of
 from histo.data.label_table import LabelTable, find_groups, read_labelled
 from histo.data.labels import Row
@@ -163,6 +163,7 @@ def evaluate_share(
         check_new(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
+    batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
     trained = predictor.files.trained_on()

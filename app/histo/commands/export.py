@@ -27,14 +27,16 @@ def export(
     sensitivity: float | None = None,
     specificity: float | None = None,
     no_pickle: bool = False,
+    no_fingerprint: bool = False,
     positive: str | None = None,
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
-    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `positive` is the
-    positive class of two, where the run does not say. Raises HistoError.
+    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `no_fingerprint` what
+    tells whether the model was trained on a patch; `positive` is the positive class of two, where
+    the run does not say. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     wanted = Wanted.of(sensitivity, specificity)
@@ -56,8 +58,11 @@ def export(
     card = replace(card, positive=known.name if known and known.known else None)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
-    sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
-    facts = facts_of(folder, table, known)
+    facts, sha1 = facts_of(folder, table, known), None
+    if no_fingerprint:
+        del facts["fingerprint"]
+    else:
+        sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
     has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
     if not has_onnx:
         screen.say(
@@ -91,7 +96,7 @@ def facts_of(run: RunFolder, table: Predictions, positive: Positive | None) -> d
     from histo.report.compute import compute_metrics
     from histo.report.subject import Subject
 
-    environment = read_json(run.environment)
+    environment = run.facts()
     found = compute_metrics(table, Subject(positive=positive), rounds=0).as_dict()
     return {
         "weights": weights_of(run.settings()),

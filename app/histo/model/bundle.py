@@ -49,13 +49,14 @@ def write_bundle(
     model: nn.Module,
     card: ModelCard,
     facts: dict[str, Any],
-    trained_on: Sequence[str] = (),
+    trained_on: Sequence[str] | None = (),
     pickled: bool = True,
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
-    `trained_on` are the SHA-1s of the patches behind the model, to recognise them later;
-    `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body started from.
+    `trained_on` are the SHA-1s of the patches behind the model, to recognise them later; None leaves
+    that file out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
+    started from.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
@@ -69,8 +70,11 @@ def write_bundle(
     onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
     if onnx is None:
         (folder / ONNX).unlink(missing_ok=True)
-    with written(folder / TRAINED) as file:
-        np.save(file, np.sort(short_digests(trained_on)))
+    if trained_on is None:
+        (folder / TRAINED).unlink(missing_ok=True)
+    else:
+        with written(folder / TRAINED) as file:
+            np.save(file, np.sort(short_digests(trained_on)))
     there = [name for name in FILES if (folder / name).is_file()]
     all_facts = {
         "format": card.format,

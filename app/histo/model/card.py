@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
-from histo.files.limits import CARD_BYTES, CLASSES, is_name
+from histo.files.limits import CARD_BYTES, CLASSES, is_name, path_inside
 from histo.files.writing import read_json
 
 FORMAT = ModelCard.format
@@ -46,14 +46,7 @@ class Onnx:
 
 def bundle_path(folder: Path, name: str) -> Path:
     """The path of a file of a bundle; HistoError if it is a link to outside the bundle."""
-    path = folder / name
-    try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        inside = False
-    if not inside:
-        raise HistoError(f"{path} is a link to a file outside the bundle")
-    return path
+    return path_inside(folder, name, "the bundle")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:

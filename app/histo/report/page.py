@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from histo.files.limits import IMAGE_BYTES, read_bytes
 from histo.files.writing import write_text
 
 KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
@@ -154,7 +155,7 @@ def sheet(sets: Sequence[Sequence[tuple[bytes, str]]]) -> str:
 
 
 def _figure(path: Path, caption: str) -> str:
-    return _picture(path.read_bytes(), path.suffix, caption)
+    return _picture(read_bytes(path, IMAGE_BYTES), path.suffix, caption)
 
 
 def _picture(data: bytes, suffix: str, caption: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from histo.screen import counted
 
@@ -72,8 +72,22 @@ class Split:
         """The split of a run's config.json; runs before 0.2 describe it by a sentence."""
         if isinstance(value, dict):
             fields = {**value, "leak": Leak(**_tuples(value.get("leak") or {}))}
-            return cls(**fields)
+            return _checked(cls(**fields))
         return _read_sentence(str(value or ""), str(leak or ""))
+
+
+def _checked(split: Split) -> Split:
+    """The split; TypeError where a value of it is of another type, as in a file that was edited."""
+    leak = split.leak
+    numbers = (split.groups, split.folds, leak.groups, leak.patches, leak.of)
+    texts = (split.column, leak.unit, *leak.first_groups, *leak.first_patches)
+    if (
+        split.kind not in get_args(Kind)
+        or not all(type(n) is int and n >= 0 for n in numbers)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise TypeError("not a split")
+    return split
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from histo import __version__
 from histo.data.dataset import Dataset
 from histo.distributed import ranks
 from histo.errors import LOWER_RATE, Call, HistoError, Stopped
-from histo.files.writing import read_json, write_json, written
+from histo.files.writing import write_json, written
 from histo.run.folder import RunFolder, write_split
 from histo.run.predictions import write_predictions
 from histo.screen import Screen
@@ -251,6 +251,8 @@ def environment(data: Dataset, device: Any) -> dict[str, Any]:
 
 def session(device: Any) -> dict[str, Any]:
     """One process's session in a run: versions, device, command line, start time."""
+    import torch
+
     from histo.model.device import describe_device
 
     return {
@@ -260,6 +262,7 @@ def session(device: Any) -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "device": describe_device(device),
+        "threads": torch.get_num_threads(),
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -267,12 +270,14 @@ def session(device: Any) -> dict[str, Any]:
 
 def record_resumed(run: RunFolder, device: Any, screen: Screen) -> None:
     """Add this process to environment.json, and report versions that have changed."""
-    facts, now = read_json(run.environment), session(device)
+    facts, now = run.facts(), session(device)
     other = [
         f"{name} {facts['versions'].get(name)} at the start, {value} now"
         for name, value in now["versions"].items()
         if facts["versions"].get(name) != value
     ]
+    if facts.get("threads", now["threads"]) != now["threads"]:  # sums are added in another order
+        other.append(f"{facts['threads']} threads at the start, {now['threads']} now")
     if other:
         screen.say(
             f"note: results may differ slightly from an uninterrupted run: {', '.join(other)}"
