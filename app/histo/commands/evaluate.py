@@ -6,6 +6,7 @@ import csv
 import io
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo import __version__
+from histo.commands.overlap import Trained
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
 from histo.data.decode_ahead import decode_batches, fitting_batch
@@ -26,7 +27,6 @@ from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
-from histo.model.card import short_digests
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder, write_split
@@ -38,14 +38,14 @@ from histo.run.predictions import (
     write_predictions,
     write_skipped,
 )
-from histo.run.split import Leak, Split
+from histo.run.split import Split
 from histo.screen import Advance, Progress, Screen, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
 from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 
 COLUMNS = ("id", "label", "group", "sha1", "seen")
-"""Columns of a part before the probabilities; `seen` is 1 if the model was trained or chosen on it."""
+"""Columns of a part before the probabilities; `seen` is as `Trained.seen` has it."""
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,16 @@ def evaluate_share(
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
-    trained = predictor.files.trained_on()
-    if trained is None:
+    trained = Trained.of(predictor)
+    if trained.digests is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
     facts = facts_of(predictor, patches, tta, batch_size, skip_bad)
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     table = stem.with_name(f"{stem.name}.csv")
-    settings = settings_of(bundle, config, predictor.card, patches.unit, tta, trained is not None)
+    split = trained.split(patches.groups, patches.unit)
+    settings = settings_of(bundle, config, predictor.card, patches.unit, tta, split)
     settings |= {"positive": known.as_entry()} if known else {}
     part = Part(mine.path(table), facts, mine, settings)
     with (
@@ -252,9 +253,9 @@ def positive_of(card: ModelCard, given: str | None) -> Positive | None:
 
 
 def settings_of(
-    bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, known: bool
+    bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, split: Split
 ) -> dict[str, Any]:
-    """The content of the run's config.json; `known`: whether the bundle records its training set."""
+    """The content of the run's config.json."""
     at = np.array([[1 - card.threshold, card.threshold]])
     scale = card.temperature / card.built_in_temperature  # of the published probabilities
     threshold = float(apply_temperature(at, scale)[0, 1])
@@ -271,7 +272,7 @@ def settings_of(
         "wanted": card.wanted,
         "temperature": card.temperature,
         "group_column": unit,
-        "split": Split("unseen" if known else "unknown").as_dict(),
+        "split": split.as_dict(),
     }
 
 
@@ -279,19 +280,18 @@ def write_rows(
     table: PartWriter,
     patches: Labelled,
     predictor: Predictor,
-    trained: NDArray[np.uint64] | None,
+    trained: Trained,
     advance: Advance,
 ) -> None:
     """Predict the patches whose rows are not in the table yet."""
     at, end = table.part.block.start + table.rows, table.part.block.stop
     facts = table.part.facts
     batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size, facts.skip_bad)
-    known = np.empty(0, np.uint64) if trained is None else trained
     for batch in batches:
         probabilities = None
         if batch.sha1:
             probabilities = predictor.predict(batch.pixels, facts.tta).probabilities
-        seen = np.isin(short_digests(batch.sha1), known).astype(int)
+        seen = trained.seen(batch.sha1, batch.pixels)
         places, rows = batch.places(), []
         for place in range(len(batch.paths)):
             row, group = patches.rows[at + place], patches.groups[at + place]
@@ -319,10 +319,11 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
         raise HistoError(
             f"none of {len(every):,} patches can be used: {next(iter(skipped.values()))}"
         )
-    seen = sum(row[COLUMNS.index("seen")] == "1" for row in rows)
+    seen = Counter(row[COLUMNS.index("seen")] for row in rows)
     split = Split.read(settings["split"])
-    if seen:
-        split = replace(split, leak=Leak(patches=seen, of=len(rows)))
+    leak = replace(split.leak, patches=seen["1"], near=seen["2"])
+    if leak:
+        split = replace(split, leak=replace(leak, of=len(rows)))
     settings["split"] = split.as_dict()
     run = RunFolder.create(out, "evaluate")
     positive = settings.pop("positive", None)

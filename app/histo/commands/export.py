@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from histo.commands.tables import positive_of
 from histo.config import ModelCard, Wanted
@@ -15,6 +15,9 @@ from histo.run.folder import RunFolder
 from histo.run.positive import Positive
 from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Progress, Screen, screen_of
+
+if TYPE_CHECKING:
+    from histo.model.bundle import TrainedOn
 
 NOT_IN_CARD = ("confusion_matrix", "calibration", "split", "unit", "units")
 """Metrics that a card leaves out; the confusion matrix of many classes would dominate it."""
@@ -58,18 +61,33 @@ def export(
     card = replace(card, positive=known.name if known and known.known else None)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
-    facts, sha1 = facts_of(folder, table, known), None
+    facts, trained_on = facts_of(folder, table, known), None
     if no_fingerprint:
         del facts["fingerprint"]
     else:
-        sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
-    has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
+        trained_on = trained_on_of(folder)
+    has_onnx = write_bundle(place, load_model(folder, card), card, facts, trained_on, not no_pickle)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
     return place
+
+
+def trained_on_of(run: RunFolder) -> TrainedOn:
+    """The patches that a run's model was trained or chosen on; runs before 0.2 have no near.npy."""
+    from histo.data.similar import LENGTH
+    from histo.files.limits import MODEL_BYTES, read_bytes
+    from histo.model.bundle import TrainedOn
+    from histo.model.card import parse_near
+
+    rows = [row for row in run.read_split() if row.get("sha1")]
+    near = None
+    if run.near.is_file():
+        near = parse_near(read_bytes(run.near, MODEL_BYTES), run.near, LENGTH)
+    groups = [row["group"] for row in rows if row.get("group")]
+    return TrainedOn([row["sha1"] for row in rows], near, groups)
 
 
 def new_folder(out: Path) -> Path:

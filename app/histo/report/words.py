@@ -90,12 +90,29 @@ def _kind_line(split: Split) -> tuple[str, bool]:
     if split.kind == "folders":
         return f"The split is given by the folders train and valid{folds}.", False
     if split.kind == "unseen":
-        return (
-            "The patches are new to the model: none of these patches is among those the model was "
-            "trained or chosen on, by their pixels.",
-            False,
-        )
+        return unseen_line(split), False
     return "How these patches were kept apart from those trained on is not known.", True
+
+
+def unseen_line(split: Split) -> str:
+    """What was found to be new in patches that a bundle is judged on, and what was not compared."""
+    found, missing = (
+        [
+            "none of these patches is among those the model was trained or chosen on, by their pixels"
+        ],
+        [],
+    )
+    if split.near_of:
+        few = f" (compared with {split.near_of:,} of them)" if split.near_of < split.trained else ""
+        found.append(f"none nearly equals one of those{few}")
+    else:
+        missing.append("near-duplicates")
+    if split.groups:
+        found.append(f"no {split.column or 'group'} has the name of one of the training")
+    else:
+        missing.append("slides or patients")
+    line = f"The patches are new to the model: {', and '.join(found)}."
+    return f"{line} Not compared: {' and '.join(missing)}." if missing else line
 
 
 def positive_line(metrics: Metrics) -> str:

@@ -55,6 +55,7 @@ class RunFolder:
     split = property(lambda self: self.path / "split.csv")
     history = property(lambda self: self.path / "history.csv")
     checkpoint = property(lambda self: self.path / "checkpoint")
+    near = property(lambda self: self.path / "near.npy")
     predictions = property(lambda self: self.path / "predictions.csv")
     report = property(lambda self: self.path / "report")
     export = property(lambda self: self.path / "export")

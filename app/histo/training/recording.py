@@ -16,6 +16,7 @@ import numpy as np
 
 from histo import __version__
 from histo.data.dataset import Dataset
+from histo.data.similar import hashes_of
 from histo.distributed import ranks
 from histo.errors import LOWER_RATE, Call, HistoError, Stopped
 from histo.files.writing import write_json, written
@@ -228,9 +229,11 @@ def write_start(run: RunFolder, data: Dataset, device: Any) -> None:
 
 
 def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
-    """Write split.csv: train or valid, or the fold, of each patch."""
+    """Write split.csv, the side or the fold of each patch, and near.npy, by which copies are known."""
     sha1 = [digest.decode() for digest in data.store.sha1.tolist()]
     write_split(run.split, data.ids, data.labels, sides, sha1, data.groups)
+    with written(run.near) as file:
+        np.save(file, hashes_of(data.store))
 
 
 def environment(data: Dataset, device: Any) -> dict[str, Any]:
