@@ -143,6 +143,9 @@ Corrections = Annotated[
     typer.Option(help="CSV of ids and their right labels, or suspects.csv of histo review."),
 ]
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
+Mpp = Annotated[
+    Optional[float], number("mpp", "Micrometres per pixel of the patches, where not recorded.")
+]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
 ]
@@ -372,6 +375,10 @@ def export(
         bool, typer.Option("--no-pickle", help="Do not write learner.pkl, fastai's own format.")
     ] = False,
     positive: Positive = None,
+    qupath: Annotated[
+        bool, typer.Option("--qupath", help="Also write the model for QuPath's WSInfer extension.")
+    ] = False,
+    mpp: Mpp = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     from histo.commands.export import export as write

@@ -48,6 +48,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "centre": (0, None),
     "devices": (1, None),
     "most": (1, None),
+    "mpp": (0.05, 50),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}
@@ -254,6 +255,8 @@ class ModelCard:
     """the positive class of two; None if it is not known, and `threshold` is for class 1"""
     wanted: dict[str, float] | None = None
     """the sensitivity or specificity that the threshold was chosen for, as `{"sensitivity": 0.9}`"""
+    mpp: float | None = None
+    """µm per px of the patches that the model sees; None if it is not known"""
     format: int = 2
     """1: model.onnx leaves the temperature out, and the threshold is for what it gives; from 2 on
     both have the temperature in them"""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.commands.tables import positive_of
-from histo.config import ModelCard, Wanted
+from histo.config import ModelCard, Wanted, check_setting
 from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.calls import apply_temperature
@@ -28,16 +28,21 @@ def export(
     specificity: float | None = None,
     no_pickle: bool = False,
     positive: str | None = None,
+    qupath: bool = False,
+    mpp: float | None = None,
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
     for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `positive` is the
-    positive class of two, where the run does not say. Raises HistoError.
+    positive class of two, where the run does not say. `qupath` also writes a folder for QuPath's
+    WSInfer extension; `mpp` is the µm per px of the patches, where the run does not say. Raises
+    HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     wanted = Wanted.of(sensitivity, specificity)
+    check_setting("mpp", mpp)
     if not folder.predictions.is_file():
         raise HistoError(f"{run} has no model: no epoch of it ended")
     place = new_folder(Path(out)) if out else folder.export
@@ -54,18 +59,44 @@ def export(
     from histo.model.card import CARD, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
-    card = replace(card, positive=known.name if known and known.known else None)
+    card = replace(
+        card, positive=known.name if known and known.known else None, mpp=mpp or card.mpp
+    )
+    if qupath:
+        check_mpp(card, folder)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
     sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
     facts = facts_of(folder, table, known)
-    has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
+    model = load_model(folder, card)
+    has_onnx = write_bundle(place, model, card, facts, sha1, not no_pickle)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
+    if qupath:
+        export_qupath(place, folder.path.resolve().name, model, screen)
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
     return place
+
+
+def check_mpp(card: ModelCard, run: RunFolder) -> None:
+    """HistoError where it is not known at how many µm per px the patches are."""
+    if card.mpp is None:
+        raise HistoError(
+            f"{run.path} does not say at how many µm per px its patches are, which QuPath needs",
+            "give {mpp}: 0.972 for PatchCamelyon",
+        )
+
+
+def export_qupath(place: Path, name: str, model: Any, screen: Screen) -> None:
+    """Write the bundle's model for QuPath into a folder of the run's name, in `place`/qupath."""
+    from histo.model.predictor import open_bundle
+    from histo.model.torchscript import write_qupath
+
+    folder = place / "qupath" / name
+    write_qupath(folder, model, open_bundle(place, "cpu"))
+    screen.say(f"for QuPath: {folder} (copy it to the folder user of WSInfer's models)")
 
 
 def new_folder(out: Path) -> Path:
