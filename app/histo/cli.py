@@ -25,7 +25,7 @@ from histo.config import (
 from histo.distributed import ranks
 from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
-from histo.screen import Screen
+from histo.screen import Screen, counted
 from histo.shards.shard import Shard
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -145,6 +145,10 @@ Corrections = Annotated[
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
 Mpp = Annotated[
     Optional[float], number("mpp", "Micrometres per pixel of the patches, where not recorded.")
+]
+SlideMpp = Annotated[
+    Optional[str],
+    typer.Option(help="Micrometres per pixel of slides that do not say: X, or a CSV slide,mpp."),
 ]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
@@ -453,6 +457,39 @@ def evaluate(
     if done is not None:
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
+
+
+@app.command()
+def map(
+    ctx: typer.Context,
+    bundle: Bundle,
+    slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The folder of the maps.")] = Path("maps"),
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
+    stride: Annotated[
+        Optional[int],
+        number("stride", "Step of the tiles in px of the model.  [default: no overlap]"),
+    ] = None,
+    tta: Tta = False,
+    tissue: Annotated[
+        Optional[Path], typer.Option(help="Folder of corrected tissue outlines, a GeoJSON a slide.")
+    ] = None,
+    no_tissue: Annotated[bool, typer.Option("--no-tissue", help="Map the background too.")] = False,
+    hdf5: Annotated[
+        bool, typer.Option("--hdf5", help="Also write tiles.h5, in CLAM's layout.")
+    ] = False,
+    positive: Positive = None,
+    device: Device = "auto",
+    batch_size: PredictBatch = PREDICT_BATCH,
+    shard: ShardOption = None,
+) -> None:
+    """Lay a bundle over whole slides: heat maps, regions for QuPath, a page for each slide."""
+    from histo.commands.map import map_to
+
+    share = share_of(shard)
+    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+        raise LeftOut(f"done, but without {counted(failed, 'slide')}: see the lines above")
 
 
 def say_left_out(listed: Path) -> None:

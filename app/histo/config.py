@@ -49,6 +49,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "devices": (1, None),
     "most": (1, None),
     "mpp": (0.05, 50),
+    "stride": (1, None),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}

@@ -130,6 +130,7 @@ def facts_of(run: RunFolder, table: Predictions, positive: Positive | None) -> d
         "metrics": {name: value for name, value in found.items() if name not in NOT_IN_CARD},
         "trained": environment.get("started"),
         "fingerprint": environment.get("fingerprint"),
+        "appearance": environment.get("appearance"),
     }
 
 

@@ -1,0 +1,378 @@
+"""`histo map`: lay a bundle over whole slides."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from histo.config import PREDICT_BATCH, ModelCard, check_setting
+from histo.data.appearance import FIGURES, Appearance
+from histo.distributed import ranks
+from histo.errors import HistoError
+from histo.model.predictor import Predictor, open_bundle
+from histo.report.map_page import (
+    INDEX_PAGE,
+    SLIDE_PAGE,
+    IndexPage,
+    SlidePage,
+    write_index,
+    write_slide_page,
+)
+from histo.run.calls import apply_temperature
+from histo.run.positive import bundle_positive
+from histo.screen import Progress, Screen, counted, screen_of
+from histo.shards.shard import Shard
+from histo.slides.grid import Grid, Places
+from histo.slides.heat import Scheme
+from histo.slides.map_geojson import area_mm2
+from histo.slides.map_slide import MapModel, Mapped, MapSettings, key_of, map_slide
+from histo.slides.maps_folder import MapsFolder
+from histo.slides.reader import Slide, open_slide
+from histo.slides.slide_files import find_slides, fingerprint_of
+from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, digits, write_row
+from histo.slides.tissue_tiles import all_tiles, tissue_tiles
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from histo.slides.map_slide import ChooseTiles, Tiles
+
+
+def map(
+    bundle: str | Path,
+    slides: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "maps",
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
+    stride: int | None = None,
+    tta: bool = False,
+    tissue: str | Path | None = None,
+    no_tissue: bool = False,
+    hdf5: bool = False,
+    positive: str | None = None,
+    device: str = "auto",
+    batch_size: int = PREDICT_BATCH,
+    progress: Progress = False,
+) -> pd.DataFrame:
+    """Map slides, files or folders of them; returns the table of `out`/slides.csv, a row a slide.
+
+    Each slide gets a folder in `out`: tiles.csv, heatmap.tiff, map.geojson, overlay.png, slide.html.
+    Killed, the same call goes on. `mpp` is the µm per px of the model's patches, where the bundle
+    does not say; `slide_mpp` that of slides that do not say, a number or a CSV; `stride` the step
+    of tiles in px of the model; `tta` averages the eight D4 views; `tissue` is a folder of
+    corrected tissue outlines; `no_tissue` maps the background too; `hdf5` also writes tiles.h5.
+    A slide that cannot be mapped is listed with the reason. Raises HistoError.
+    """
+    import pandas as pd
+
+    map_to(
+        Path(bundle),
+        [Path(one) for one in ([slides] if isinstance(slides, str | Path) else slides)],
+        Path(out),
+        screen_of(progress),
+        mpp=mpp,
+        slide_mpp=slide_mpp,
+        stride=stride,
+        tta=tta,
+        tissue=Path(tissue) if tissue else None,
+        no_tissue=no_tissue,
+        hdf5=hdf5,
+        positive=positive,
+        device=device,
+        batch_size=batch_size,
+    )
+    return pd.read_csv(Path(out) / SLIDES_CSV, dtype={"slide": str}, keep_default_na=False)
+
+
+def map_to(
+    bundle: Path,
+    slides: Sequence[Path],
+    out: Path,
+    screen: Screen,
+    *,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
+    stride: int | None = None,
+    tta: bool = False,
+    tissue: Path | None = None,
+    no_tissue: bool = False,
+    hdf5: bool = False,
+    positive: str | None = None,
+    device: str = "auto",
+    batch_size: int = PREDICT_BATCH,
+    shard: Shard | None = None,
+) -> int:
+    """`map`, without reading the table; returns how many slides have no map.
+
+    `shard` maps its share of the slides alone, for `histo merge`. The processes of a launcher take
+    a share each, and the first writes the table.
+    """
+    for name, value in (("batch_size", batch_size), ("mpp", mpp), ("stride", stride)):
+        check_setting(name, value)
+    found = find_slides(slides)
+    resolutions = SlideMpp.read(slide_mpp)
+    predictor = open_bundle(bundle, device)
+    model = model_of(predictor, mpp, positive, tta)
+    settings = MapSettings(stride, batch_size, hdf5, tissue_word(tissue, no_tissue))
+    folder = MapsFolder.open(out, shared_settings(model, settings), model.scheme.named, list(found))
+    mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
+    names = list(found)[mine.number - 1 :: mine.of]
+    maker = Maker(folder, model, settings, chooser(tissue, no_tissue), resolutions, screen)
+    failed = 0
+    for name in names:
+        failed += not maker.make(name, found[name])
+    if shard:
+        screen.say(
+            f"share {shard}: {counted(len(names) - failed, 'slide')} in {out} (when all "
+            f"{shard.of} are done: histo merge {out})"
+        )
+        return failed
+    ranks.barrier()
+    return finish(out, screen) if ranks.rank() == 0 else 0
+
+
+def model_of(predictor: Predictor, mpp: float | None, positive: str | None, tta: bool) -> MapModel:
+    """A bundle as a map needs it; HistoError where its µm per px or positive class is not known."""
+    card = predictor.card
+    known = mpp or card.mpp
+    if known is None:
+        raise HistoError(
+            f"{predictor.files.folder} does not say at how many µm per px its patches are",
+            "give {mpp}: 0.972 for PatchCamelyon",
+        )
+    about = bundle_positive(card.vocab, card.positive, card.format == 1, positive)
+    if about:
+        about.needed_for("a map")
+    return MapModel(
+        lambda tiles: predictor.predict(tiles, tta).probabilities,
+        Scheme(card.vocab, about.index if about else 0, published_threshold(card)),
+        card.patch_size,
+        known,
+        f"{predictor.files.fingerprint()} {predictor.engine.name} {'8 views' if tta else ''}",
+        Appearance.read(predictor.files.facts.get("appearance")),
+    )
+
+
+def published_threshold(card: ModelCard) -> float:
+    """The threshold for probabilities with the temperature, which bundles of format 1 leave out."""
+    if card.format > 1:
+        return card.threshold
+    at = np.array([[1 - card.threshold, card.threshold]])
+    return float(apply_temperature(at, card.temperature)[0, 1])
+
+
+def shared_settings(model: MapModel, settings: MapSettings) -> dict[str, Any]:
+    """What all maps of a folder share, as maps.json keeps it."""
+    return {
+        "model": model.facts,
+        "mpp": model.mpp,
+        "stride": settings.stride or model.side,
+        "positive": model.scheme.vocab[model.scheme.positive],
+        "threshold": model.scheme.threshold,
+        "tissue": settings.tissue,
+        "hdf5": settings.hdf5,
+        "batch_size": settings.batch_size,
+    }
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the maps of a folder, one slide after the other."""
+
+    folder: MapsFolder
+    model: MapModel
+    settings: MapSettings
+    choose: ChooseTiles
+    resolutions: SlideMpp
+    screen: Screen
+
+    def make(self, name: str, path: Path) -> bool:
+        """Map a slide unless it is done; False, and a line, where it cannot be mapped."""
+        with self.folder.lock(name):
+            try:
+                self._make(name, path)
+            except HistoError as error:
+                self.screen.say(f"{name}: {error.message}")
+                self.folder.fail(SlideRow(name, path.name, error=error.message))
+                return False
+        return True
+
+    def _make(self, name: str, path: Path) -> None:
+        began = time.monotonic()
+        with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
+            key = key_of(self.model, self.settings, slide, fingerprint_of(path))
+            if self.folder.is_done(name, key):
+                self.screen.say(f"{name}: done already")
+                return
+            with self.folder.making(name) as work:
+                done = map_slide(
+                    slide, name, work, key, self.model, self.settings, self.choose, self.screen
+                )
+                write_slide_page(work, slide_page(done))
+                row = replace(done.row, seconds=time.monotonic() - began)
+                write_row(work / SLIDE_JSON, key, row)
+        self.screen.say(line_of(row))
+
+
+def tissue_mask(slide):
+    import cv2
+
+    thumb = slide.thumbnail(max(8.0, slide.mpp))
+    return cv2.cvtColor(thumb, cv2.COLOR_RGB2HSV)[..., 1] > 15, slide.size[0] / thumb.shape[1]
+
+
+class SlideMpp:
+    @classmethod
+    def read(cls, given):
+        self = cls()
+        self.v = float(given) if given else None
+        return self
+
+    def of(self, name, path):
+        return self.v
+
+
+def tissue_word(tissue, no_tissue):
+    return "none" if no_tissue else str(tissue or "")
+
+
+def line_of(row: SlideRow) -> str:
+    """A slide's result in a line."""
+    found = [
+        f"{name} {figures.mm2:.2f} mm² ({100 * figures.share:.1f} %), at most {figures.maximum:.3f}"
+        for name, figures in row.classes.items()
+    ]
+    speed = row.tiles / max(row.seconds, 1e-9)
+    lines = [
+        f"{row.slide}: {counted(row.tiles, 'tile')} in {row.seconds:.1f} s ({speed:.0f}/s); "
+        + "; ".join(found[:3]),
+        *(f"  {warning}" for warning in row.warnings),
+    ]
+    return "\n".join(lines)
+
+
+def chooser(tissue: Path | None, no_tissue: bool) -> ChooseTiles:
+    """How the tiles of a slide are chosen."""
+
+    def choose(slide: Slide, grid: Grid) -> tuple[Places, float]:
+        if no_tissue:
+            places = all_tiles(grid)
+            return places, area_mm2(grid, len(places), slide.mpp)
+        mask, pixel = tissue_mask(slide)
+        mm2 = float(mask.sum()) * (pixel * slide.mpp / 1000) ** 2
+        return tissue_tiles(grid, mask, pixel), mm2
+
+    return choose
+
+
+# ---------------------------------------------------------------- the pages
+
+
+def slide_page(done: Mapped) -> SlidePage:
+    """The page of a slide."""
+    row, picture, scheme = done.row, done.picture, done.heat.scheme
+    facts = {
+        "file": row.file,
+        "µm per px": f"{row.mpp:.4g} (model {done.mpp:.4g})",
+        "tiles": f"{row.tiles:,}",
+        "tissue": f"{row.tissue_mm2:.2f} mm²",
+    }
+    for name, figures in row.classes.items():
+        facts[name] = (
+            f"{figures.mm2:.3f} mm² ({100 * figures.share:.1f} % of what was mapped) in "
+            f"{counted(figures.regions, 'region')}; highest {digits(figures.maximum, 3)}, "
+            f"score {digits(figures.score, 3)}"
+        )
+    if done.drift:
+        parts = [f"{name} {done.drift.by_figure[name]:+.1f}" for name in FIGURES]
+        facts["drift"] = f"{', '.join(parts)} (standard deviations of the training patches)"
+    if len(scheme.vocab) == 2:
+        legend = (
+            f"Blue: probability 0 of {scheme.vocab[scheme.positive]}; vermilion: 1. It is called "
+            f"from {scheme.threshold:.3f} on."
+        )
+    else:
+        legend = "Each tile has the colour of the class called: see overlay.png."
+    return SlidePage(
+        row.slide,
+        row.warnings,
+        facts,
+        encoded(picture.thumbnail, "JPEG"),
+        encoded(picture.colours, "PNG"),
+        legend,
+        [(encoded(tile, "JPEG"), text) for tile, text in picture.highest],
+        [(encoded(tile, "JPEG"), text) for tile, text in picture.uncertain],
+        {name: what for name, what in FILES.items() if name in done.files},
+    )
+
+
+FILES = {
+    "tiles.csv": "every tile with its probabilities",
+    "tiles.h5": "the same in CLAM's layout",
+    "heatmap.tiff": "for QuPath, napari, OpenSlide: in register with the slide",
+    "map.geojson": "regions and tiles for QuPath",
+    "map.geojson.gz": "regions and tiles for QuPath",
+    "lesions.csv": "the highest places, in Camelyon16's form",
+    "overlay.png": "the map over the slide",
+}
+
+
+def encoded(pixels: Tiles, kind: str) -> bytes:
+    """A picture as the bytes of a JPEG or a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, quality=85)
+    return file.getvalue()
+
+
+def finish(out: Path, screen: Screen) -> int:
+    """Write slides.csv and index.html, once all slides are done; returns how many have no map."""
+    folder = MapsFolder.read(out)
+    rows = folder.write_table()
+    failed = [row for row in rows if row.error]
+    good = [row for row in rows if not row.error]
+    write_index(
+        out / INDEX_PAGE,
+        IndexPage(
+            f"Maps of {counted(len(rows), 'slide')}",
+            f"{counted(len(good), 'slide')} mapped at {folder.settings['mpp']:g} µm per px.",
+            index_rows(rows, folder.classes),
+            {row.slide: f"{row.slide}/{SLIDE_PAGE}" for row in good},
+            [(row.slide, small_picture(folder.of(row.slide) / "overlay.png")) for row in good],
+            [f"{row.slide} has no map: {row.error}" for row in failed],
+        ),
+    )
+    screen.say(f"maps: {out} ({counted(len(good), 'slide')}; open {out / INDEX_PAGE})")
+    return len(failed)
+
+
+def small_picture(path: Path) -> bytes:
+    """A picture of 200 px at most as a JPEG."""
+    with Image.open(path) as picture:
+        picture.thumbnail((200, 200))
+        return encoded(np.asarray(picture.convert("RGB")), "JPEG")
+
+
+def index_rows(rows: Sequence[SlideRow], classes: Sequence[str]) -> list[list[str]]:
+    """The table of the index."""
+    head = ["slide", "tissue mm²"]
+    for name in classes:
+        head += [f"{name} mm²", "share", "max", "score"]
+    table = [[*head, "drift", "notes"]]
+    for row in rows:
+        cells = [row.slide, digits(row.tissue_mm2, 2)]
+        for name in classes:
+            one = row.classes.get(name)
+            values = (one.mm2, one.share, one.maximum, one.score) if one else (math.nan,) * 4
+            cells += [digits(value, 3) for value in values]
+        notes = "failed" if row.error else counted(len(row.warnings), "warning")
+        table.append([*cells, digits(row.drift, 1), notes if row.error or row.warnings else ""])
+    return table
