@@ -36,8 +36,9 @@ from histo.slides.map_geojson import area_mm2
 from histo.slides.map_slide import MapModel, Mapped, MapSettings, key_of, map_slide
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import Slide, open_slide
-from histo.slides.slide_files import find_slides, fingerprint_of
+from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, digits, write_row
+from histo.slides.tissue import find_tissue
 from histo.slides.tissue_tiles import all_tiles, tissue_tiles
 
 if TYPE_CHECKING:
@@ -223,26 +224,9 @@ class Maker:
         self.screen.say(line_of(row))
 
 
-def tissue_mask(slide):
-    import cv2
-
-    thumb = slide.thumbnail(max(8.0, slide.mpp))
-    return cv2.cvtColor(thumb, cv2.COLOR_RGB2HSV)[..., 1] > 15, slide.size[0] / thumb.shape[1]
-
-
-class SlideMpp:
-    @classmethod
-    def read(cls, given):
-        self = cls()
-        self.v = float(given) if given else None
-        return self
-
-    def of(self, name, path):
-        return self.v
-
-
-def tissue_word(tissue, no_tissue):
-    return "none" if no_tissue else str(tissue or "")
+def tissue_word(tissue: Path | None, no_tissue: bool) -> str:
+    """How tiles are chosen, for the settings of the maps."""
+    return "none" if no_tissue else f"outlines of {tissue}" if tissue else "found"
 
 
 def line_of(row: SlideRow) -> str:
@@ -267,9 +251,8 @@ def chooser(tissue: Path | None, no_tissue: bool) -> ChooseTiles:
         if no_tissue:
             places = all_tiles(grid)
             return places, area_mm2(grid, len(places), slide.mpp)
-        mask, pixel = tissue_mask(slide)
-        mm2 = float(mask.sum()) * (pixel * slide.mpp / 1000) ** 2
-        return tissue_tiles(grid, mask, pixel), mm2
+        found = find_tissue(slide)
+        return tissue_tiles(grid, found.mask, found.pixel), found.mm2(slide.mpp)
 
     return choose
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def write_heatmap(path: Path, heat: Heat, mpp: float) -> None:
         "resolutionunit": "CENTIMETER",
         "software": "histo",
     }
-    with written(path) as file, TiffWriter(file, ome=True) as tiff:
+    made = io.BytesIO()  # a pixel a tile: small
+    with TiffWriter(made, ome=True) as tiff:
         tiff.write(
             levels[0],
             subifds=len(levels) - 1,
@@ -78,6 +80,8 @@ def write_heatmap(path: Path, heat: Heat, mpp: float) -> None:
         for number, level in enumerate(levels[1:], 1):
             density = 1e4 / (pixel * 2**number)
             tiff.write(level, subfiletype=1, resolution=(density, density), **common)
+    with written(path) as file:
+        file.write(made.getbuffer())
 
 
 def ome_of(heat: Heat, mpp: float) -> dict[str, Any]:

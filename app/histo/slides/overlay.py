@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,10 @@ def draw_classes(
         left += wide
 
 
+@lru_cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font."""
-    return ImageFont.load_default(size)
+    """Matplotlib's own font, which has µ and the letters of many languages."""
+    found = find_spec("matplotlib")
+    folder = Path(found.origin or "").parent if found else Path()
+    file = folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size) if file.is_file() else ImageFont.load_default(size)

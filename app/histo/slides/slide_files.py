@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from histo.config import RANGES
+from histo.data.columns import read_rows
 from histo.errors import HistoError
 
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
@@ -48,3 +51,43 @@ def fingerprint_of(path: Path) -> str:
         file.seek(max(0, size - ENDS))
         digest.update(file.read(ENDS))
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SlideMpp:
+    """µm per px of slides that do not say, or say it wrongly: one for all, or by name."""
+
+    value: float | None = None
+    by_name: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: str | float | None) -> SlideMpp:
+        """A number, or a CSV with the columns slide and mpp."""
+        if given is None:
+            return cls()
+        try:
+            return cls(_sound(float(given), "the slides"))
+        except ValueError:
+            table = Path(str(given))
+        found = {}
+        for line, (name, value) in read_rows(table, ["slide", "mpp"]):
+            where = f"{table.name}, line {line}"
+            try:
+                found[name] = _sound(float(value), where)
+            except ValueError:
+                raise HistoError(f"{where}: {value!r} is not a number of µm per px") from None
+        return cls(None, found)
+
+    def of(self, name: str, path: Path) -> float | None:
+        """That of a slide, if it was given: by its name, or its file's."""
+        for key in (name, path.name, path.stem):
+            if key in self.by_name:
+                return self.by_name[key]
+        return self.value
+
+
+def _sound(mpp: float, where: str) -> float:
+    low, high = RANGES["mpp"]
+    if not low <= mpp <= (high or mpp):
+        raise HistoError(f"{where}: {mpp:g} µm per px is out of the range {low:g} to {high:g}")
+    return mpp

@@ -59,7 +59,8 @@ def write_hdf5(
     """Write `coords` as CLAM does (level-0 px, its attributes), and `probabilities` beside them."""
     import h5py
 
-    with written(path) as file, h5py.File(file, "w", track_order=False) as table:
+    made = io.BytesIO()
+    with h5py.File(made, "w") as table:
         coords = table.create_dataset("coords", data=grid.corners(places), track_times=False)
         facts = {
             "downsample": np.ones(2),
@@ -73,3 +74,5 @@ def write_hdf5(
         for key, value in facts.items():
             coords.attrs[key] = value
         table.create_dataset("probabilities", data=probabilities, track_times=False)
+    with written(path) as file:
+        file.write(made.getbuffer())

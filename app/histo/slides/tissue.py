@@ -1,0 +1,58 @@
+"""Where a slide has tissue: saturation above Otsu's threshold on a small picture of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from histo.slides.reader import Slide
+
+MPP = 8.0
+"""µm per px of the mask."""
+LOWEST, HIGHEST = 8, 40
+"""Bounds of the threshold on saturation (0..255): Otsu's would be at home on a slide that is all
+tissue, or all glass."""
+SPECK_UM2, HOLE_UM2 = 2_000.0, 20_000.0
+"""Smaller specks of tissue are dropped, smaller holes filled."""
+LONGEST = 8192
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """A mask over the whole slide: bool [H, W], its pixels `pixel` level-0 px wide."""
+
+    mask: NDArray[np.bool_]
+    pixel: float
+
+    def mm2(self, mpp: float) -> float:
+        """Its area; `mpp` is that of level 0."""
+        return float(self.mask.sum()) * (self.pixel * mpp / 1000) ** 2
+
+
+def find_tissue(slide: Slide) -> Tissue:
+    """The tissue of a slide."""
+    import cv2
+
+    mpp = max(MPP, slide.mpp, max(slide.size) * slide.mpp / LONGEST)
+    picture = slide.thumbnail(mpp)
+    pixel = slide.size[0] / picture.shape[1]
+    saturation = cv2.medianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)[..., 1], 3)
+    otsu, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    mask = np.asarray(saturation > np.clip(otsu, LOWEST, HIGHEST))
+    area = (pixel * slide.mpp) ** 2
+    mask = without_small(mask, SPECK_UM2 / area)
+    return Tissue(~without_small(~mask, HOLE_UM2 / area), pixel)
+
+
+def without_small(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
+    """The mask without its parts of fewer than `least` px."""
+    import cv2
+
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    keep = np.asarray(stats[:, cv2.CC_STAT_AREA]) >= least
+    keep[0] = False
+    return np.asarray(keep[labels])
