@@ -82,7 +82,7 @@ class Drift:
         return self.most > UNLIKE
 
     def __str__(self) -> str:
-        """`this slide looks unlike …: sharpness 2.1 below, …`; the largest first."""
+        """A sentence: `this slide looks unlike …: sharpness 2.1 below`; the largest first."""
         far = sorted(self.by_figure.items(), key=lambda each: -abs(each[1]))
         said = [
             f"{name} {abs(value):.1f} {'above' if value > 0 else 'below'}"

@@ -34,7 +34,7 @@ def regions_of(heat: Heat, code: int) -> Iterator[Region]:
     import cv2
 
     called = heat.called == code
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
         called.astype(np.uint8), connectivity=4, ltype=cv2.CV_32S
     )
     sizes = np.asarray(stats[1:, cv2.CC_STAT_AREA])

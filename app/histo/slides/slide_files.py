@@ -12,10 +12,60 @@ from histo.config import RANGES
 from histo.data.columns import read_rows
 from histo.errors import HistoError
 
-SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide")
-SUFFIXES += (".czi", ".dcm")
+ONLY_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
+TIFFS = (".tif", ".tiff")
+SUFFIXES = (*ONLY_SLIDES, *TIFFS)
+TILE_WIDTH = 322
+"""The TIFF tag that only tiled images have."""
+PATCH_SIDE = 2048
+"""An image without tiles whose longest side is not above this is a patch."""
 ENDS = 1 << 16
 """Bytes at both ends of a slide that identify it, with its size."""
+
+
+def is_slide(path: Path) -> bool:
+    """Whether a file looks like a slide: by its suffix, or a TIFF that is tiled or large."""
+    if path.suffix.lower() in ONLY_SLIDES:
+        return True
+    if path.suffix.lower() not in TIFFS:
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:  # reads the tags alone
+            return TILE_WIDTH in image.tag_v2 or max(image.size) > PATCH_SIDE  # type: ignore[attr-defined]
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def refuse_slides(given: Sequence[Path], bundle: Path) -> None:
+    """HistoError where a slide is given to be predicted like a patch, with the command for slides."""
+    for path in given:
+        inside = (p for p in sorted(path.iterdir()) if p.is_file()) if path.is_dir() else [path]
+        first = next((p for p in inside if p.suffix.lower() in SUFFIXES), None)
+        if first and first.is_file() and is_slide(first):
+            raise HistoError(f"{first} is a whole slide, not a patch (histo map {bundle} {path})")
+
+
+def refuse_patches(paths: Sequence[Path]) -> None:
+    """HistoError where the first file is a patch, with the command for patches."""
+    for path in paths[:1]:
+        if path.is_file() and not is_slide(path) and _opens(path):
+            raise HistoError(
+                f"{path} is a patch, not a whole slide (histo predict BUNDLE {path.parent})"
+            )
+
+
+def _opens(path: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(path):
+            return True
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def find_slides(given: Sequence[Path]) -> dict[str, Path]:
@@ -23,8 +73,10 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            everything = sorted(p for p in path.rglob("*") if p.is_file())
+            inside = [p for p in everything if p.suffix.lower() in SUFFIXES]
             if not inside:
+                refuse_patches(everything)
                 raise HistoError(f"{path} holds no slides ({', '.join(SUFFIXES[:5])} …)")
             paths += inside
         elif path.is_file():
@@ -32,6 +84,7 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
         else:
             raise HistoError(f"no slide {path}")
     paths = list(dict.fromkeys(paths))
+    refuse_patches(paths)
     stems = Counter(path.stem for path in paths)
     names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
     twice = [name for name, count in Counter(names).items() if count > 1]

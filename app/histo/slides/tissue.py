@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 MPP = 8.0
 """µm per px of the mask."""
-LOWEST, HIGHEST = 8, 40
+LOWEST, HIGHEST = 8, 15
 """Bounds of the threshold on saturation (0..255): Otsu's would be at home on a slide that is all
 tissue, or all glass."""
-SPECK_UM2, HOLE_UM2 = 2_000.0, 20_000.0
+SPECK_UM2, HOLE_UM2 = 500.0, 20_000.0
 """Smaller specks of tissue are dropped, smaller holes filled."""
 LONGEST = 8192
 
