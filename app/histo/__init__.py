@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from histo.commands.import_pcam import import_pcam as import_pcam
     from histo.commands.interpret import interpret as interpret
     from histo.commands.load import load as load
+    from histo.commands.map import map as map
     from histo.commands.merge import merge as merge
     from histo.commands.predict import predict as predict
     from histo.commands.review import review as review
@@ -41,6 +42,7 @@ _HOME = {
     "import_pcam": "import_pcam",
     "interpret": "interpret",
     "load": "load",
+    "map": "map",
     "merge": "merge",
     "predict": "predict",
     "review": "review",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +76,7 @@ def write_heatmap(path: Path, heat: Heat, mpp: float) -> None:
             levels[0],
             subifds=len(levels) - 1,
             resolution=(1e4 / pixel, 1e4 / pixel),
-            metadata=ome_of(heat, mpp),
+            metadata={**ome_of(heat, mpp), "UUID": uuid_of(levels[0])},
             **common,
         )
         for number, level in enumerate(levels[1:], 1):
@@ -82,6 +84,11 @@ def write_heatmap(path: Path, heat: Heat, mpp: float) -> None:
             tiff.write(level, subfiletype=1, resolution=(density, density), **common)
     with written(path) as file:
         file.write(made.getbuffer())
+
+
+def uuid_of(image: NDArray[np.uint8]) -> str:
+    """An UUID of what the image holds: the same map is the same bytes."""
+    return str(uuid5(NAMESPACE_OID, hashlib.sha256(image.tobytes()).hexdigest()))
 
 
 def ome_of(heat: Heat, mpp: float) -> dict[str, Any]:
