@@ -446,15 +446,20 @@ def evaluate(
     batch_size: PredictBatch = PREDICT_BATCH,
     positive: Positive = None,
     skip_bad: SkipBad = False,
+    annotations: Annotated[
+        Optional[Path], typer.Option(help="Of whole slides: a folder with a GeoJSON a slide.")
+    ] = None,
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
     shard: ShardOption = None,
 ) -> None:
-    """Evaluate a bundle on labelled patches it never saw."""
+    """Evaluate a bundle on labelled patches, or whole slides, that it never saw."""
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
 
     screen = screen_for(ctx)
     done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
-    if done is not None:
+    if done is not None and not isinstance(done, Path):
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
 

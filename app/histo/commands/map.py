@@ -44,7 +44,8 @@ from histo.slides.tissue_tiles import all_tiles, tissue_tiles
 if TYPE_CHECKING:
     import pandas as pd
 
-    from histo.slides.map_slide import ChooseTiles, Tiles
+    from histo.slides.map_slide import ChooseTiles
+    from histo.slides.tile_predictions import Tiles
 
 
 def map(

@@ -45,7 +45,7 @@ class Appearance:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             return None
         sound = all(np.isfinite(pair).all() and pair[1] > 0 for pair in pairs)
-        return cls(*map(list, zip(*pairs, strict=True)), patches) if sound else None
+        return cls([m for m, _ in pairs], [s for _, s in pairs], patches) if sound else None
 
 
 def appearance_of(patches: Iterable[Pixels]) -> Appearance | None:

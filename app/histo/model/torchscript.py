@@ -84,7 +84,9 @@ def traced(model: nn.Module, card: ModelCard) -> bytes:
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and is what QuPath reads
         try:
-            script = torch.jit.trace(whole, torch.rand(2, 3, side, side), check_trace=False)
+            script = torch.jit.trace(  # type: ignore[no-untyped-call]
+                whole, torch.rand(2, 3, side, side), check_trace=False
+            )
             file = io.BytesIO()
             torch.jit.save(script, file)
         except (RuntimeError, TypeError, NotImplementedError) as error:
@@ -120,7 +122,9 @@ def as_qupath_does(data: bytes, card: ModelCard, patches: NDArray[np.uint8]) -> 
     """Probabilities [N, C] of patches uint8 [N, S, S, 3] as the extension computes them."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        script = torch.jit.load(io.BytesIO(data), map_location="cpu")
+        script = torch.jit.load(  # type: ignore[no-untyped-call]
+            io.BytesIO(data), map_location="cpu"
+        )
         tensors = torch.from_numpy(patches).permute(0, 3, 1, 2).float() / 255
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.mean, card.std))
         found = torch.softmax(script((tensors - mean) / std), 1)

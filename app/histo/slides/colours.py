@@ -32,7 +32,7 @@ def ramp(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     places, colours = [at for at, _ in RAMP], np.array([colour for _, colour in RAMP])
     known = np.nan_to_num(values)
     channels = [np.interp(known, places, colours[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+    return np.asarray(np.rint(np.stack(channels, -1)), np.uint8)
 
 
 def class_colour(heat_vocab: int, code: int, positive: int) -> Colour:

@@ -50,7 +50,8 @@ class Grid:
 
     def corners(self, places: Places) -> NDArray[np.int64]:
         """The top left corners of tiles in level-0 px, int64 [N, 2]."""
-        return np.rint(places * self.cell).astype(np.int64) + np.array(self.origin)
+        found = np.rint(places * self.cell).astype(np.int64) + np.array(self.origin)
+        return np.asarray(found, np.int64)
 
 
 def make_grid(

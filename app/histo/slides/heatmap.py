@@ -36,7 +36,7 @@ def halved(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     fours = padded.reshape(classes, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
     count = (fours > NONE).sum((2, 4))
     mean = fours.sum((2, 4)) / np.maximum(count, 1)
-    return np.rint(mean).astype(np.uint8)
+    return np.asarray(np.rint(mean), np.uint8)
 
 
 def whole_image(heat: Heat) -> NDArray[np.uint8]:

@@ -43,14 +43,14 @@ def colours_over(heat: Heat, shape: tuple[int, int], size: tuple[int, int]) -> P
     (rows, inside_rows), (columns, inside_columns) = axes
     found = colours[rows[:, None], columns[None]]
     found[..., 3] = np.where(inside_rows[:, None] & inside_columns[None], found[..., 3], 0)
-    return found
+    return np.asarray(found)
 
 
 def blended(picture: Pixels, colours: Pixels, opacity: float = OPACITY) -> Pixels:
     """A picture uint8 [H, W, 3] with the colours uint8 [H, W, 4] over it."""
     alpha = colours[..., 3:].astype(np.float32) * (opacity / 255)
     mixed = picture * (1 - alpha) + colours[..., :3] * alpha
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def write_overlay(path: Path, picture: Pixels, colours: Pixels, scheme: Scheme, mpp: float) -> None:

@@ -33,19 +33,24 @@ def is_slide(path: Path) -> bool:
 
     try:
         with Image.open(path) as image:  # reads the tags alone
-            return TILE_WIDTH in image.tag_v2 or max(image.size) > PATCH_SIDE  # type: ignore[attr-defined]
+            return TILE_WIDTH in getattr(image, "tag_v2", ()) or max(image.size) > PATCH_SIDE
     except Image.DecompressionBombError:
         return True
     except (OSError, ValueError, SyntaxError):
         return False
 
 
+def holds_slides(path: Path) -> Path | None:
+    """The slide that a path is, or the first file in a folder where that is a slide; else None."""
+    inside = (p for p in sorted(path.iterdir()) if p.is_file()) if path.is_dir() else [path]
+    first = next((p for p in inside if p.suffix.lower() in SUFFIXES), None)
+    return first if first and first.is_file() and is_slide(first) else None
+
+
 def refuse_slides(given: Sequence[Path], bundle: Path) -> None:
     """HistoError where a slide is given to be predicted like a patch, with the command for slides."""
     for path in given:
-        inside = (p for p in sorted(path.iterdir()) if p.is_file()) if path.is_dir() else [path]
-        first = next((p for p in inside if p.suffix.lower() in SUFFIXES), None)
-        if first and first.is_file() and is_slide(first):
+        if first := holds_slides(path):
             raise HistoError(f"{first} is a whole slide, not a patch (histo map {bundle} {path})")
 
 

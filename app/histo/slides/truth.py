@@ -1,0 +1,117 @@
+"""What is known of a slide: its lesions as a pathologist drew them, and the tiles they hold."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.errors import HistoError
+from histo.files.limits import MB, Limit, read_bytes
+from histo.run.positive import find_positive
+
+ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 512 * MB, "bytes")
+ENDINGS = (".geojson", ".geojson.gz", ".json")
+FARTHEST = 1e8
+"""No slide has so many px a side."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The lesions of a slide, shapely polygons in level-0 px; an empty list where it has none."""
+
+    lesions: list[Any]
+    names: set[str]
+    """of all annotations that are there"""
+
+
+def annotation_file(folder: Path, slide: str) -> Path | None:
+    """The annotations of a slide in a folder, by its name."""
+    found = [folder / f"{slide}{ending}" for ending in ENDINGS]
+    return next((path for path in found if path.is_file()), None)
+
+
+def read_truth(path: Path, positive: str, bounds: tuple[int, int]) -> Truth:
+    """The lesions in QuPath's GeoJSON: of the positive class's name, or one that obviously is positive.
+
+    QuPath's coordinates begin at the slide's `bounds`.
+    """
+    from shapely.affinity import translate
+
+    names, lesions = set(), []
+    for name, polygon in read_polygons(path):
+        names.add(name)
+        if is_lesion(name, positive):
+            lesions.append(translate(polygon, *bounds))
+    return Truth(lesions, names)
+
+
+def is_lesion(name: str, positive: str) -> bool:
+    """Whether annotations of this name are of the positive class."""
+    return name.casefold() == positive.casefold() or find_positive("normal", name) == name
+
+
+def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
+    """Class name and polygon of each annotation; invalid rings are mended."""
+    from shapely import make_valid
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    data = read_bytes(path, ANNOTATION_BYTES)
+    try:
+        if path.suffix == ".gz":
+            data = _unpacked(data, path)
+        found = json.loads(data)
+        features = found["features"] if isinstance(found, dict) else found
+        for feature in features:
+            properties = feature.get("properties") or {}
+            name = (properties.get("classification") or {}).get("name") or properties.get("name")
+            polygon = make_valid(shape(feature["geometry"]))
+            if polygon.area and all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
+                yield str(name or ""), polygon
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapelyError):
+        raise HistoError(f"{path} is not GeoJSON with annotations as QuPath exports it") from None
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """The content of a gzip file, within the same bound."""
+    import io
+
+    most = ANNOTATION_BYTES.value
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(most + 1)
+    ANNOTATION_BYTES.check(len(found), str(path))
+    return found
+
+
+@dataclass(frozen=True)
+class TileTruth:
+    """A slide's tiles: whether the middle of each is in a lesion, and its probability."""
+
+    inside: NDArray[np.bool_]
+    scores: NDArray[np.float64]
+
+
+def tile_truth(tiles: Path, positive: str, lesions: Sequence[Any]) -> TileTruth:
+    """Read tiles.csv of a slide's map and find the tiles whose middle is in a lesion."""
+    from shapely import contains_xy, prepare, union_all
+
+    with tiles.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        header = next(rows)
+        columns = [header.index(name) for name in ("x", "y", "width", f"p_{positive}")]
+        table = np.array([[float(row[c]) for c in columns] for row in rows], np.float64)
+    x, y, width, scores = table.reshape(-1, 4).T
+    if not len(lesions):
+        return TileTruth(np.zeros(len(x), bool), scores)
+    union = union_all(list(lesions))
+    prepare(union)
+    return TileTruth(contains_xy(union, x + width / 2, y + width / 2), scores)
