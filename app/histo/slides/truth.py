@@ -56,7 +56,8 @@ def read_truth(path: Path, positive: str, bounds: tuple[int, int]) -> Truth:
 
 def is_lesion(name: str, positive: str) -> bool:
     """Whether annotations of this name are of the positive class."""
-    return name.casefold() == positive.casefold() or find_positive("normal", name) == name
+    # beside a name that says nothing, only one that itself says positive is found
+    return name.casefold() == positive.casefold() or find_positive("other", name) == name
 
 
 def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
