@@ -250,6 +250,22 @@ def test_the_map_without_tissue_found_says_so(tmp_path):
     assert rows_of(tmp_path / "all" / "slides.csv")[0]["tiles"] == str(12 * 12)
 
 
+def test_outlines_of_tissue_take_the_place_of_what_is_found(slides, tmp_path):
+    """A slide without an outline is listed."""
+    (tmp_path / "outlines").mkdir()
+    ring = [[96, 96], [192, 96], [192, 192], [96, 192], [96, 96]]
+    feature = {"geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    (tmp_path / "outlines" / "scale1.geojson").write_text(json.dumps([feature]))
+    out = tmp_path / "maps"
+    words = ["--out", out, "--mpp", MPP, "--tissue", tmp_path / "outlines"]
+    assert run_histo("map", BUNDLE, slides, *words).exit_code == 3
+    corners = {(r["x"], r["y"]) for r in rows_of(out / "scale1" / "tiles.csv")}
+    assert corners == {("96", "96"), ("144", "96"), ("96", "144"), ("144", "144")}
+    first, second = rows_of(out / "slides.csv")
+    assert float(first["tissue_mm2"]) == pytest.approx((96 * MPP / 1000) ** 2, rel=0.05)
+    assert "has no scale2.geojson" in second["error"]
+
+
 def test_tiles_with_measurements_and_regions_are_there_for_qupath(maps):
     found = json.loads((maps / "scale2" / "map.geojson").read_text(encoding="utf-8"))
     kinds = [f["properties"]["objectType"] for f in found["features"]]

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,9 @@ from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import Slide, open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, digits, write_row
-from histo.slides.tissue import find_tissue
+from histo.slides.tissue import Tissue, drawn_tissue, find_tissue
 from histo.slides.tissue_tiles import all_tiles, tissue_tiles
+from histo.slides.truth import annotation_file, read_polygons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +122,12 @@ def map_to(
     """
     for name, value in (("batch_size", batch_size), ("mpp", mpp), ("stride", stride)):
         check_setting(name, value)
+    if tissue and no_tissue:
+        raise HistoError(
+            "outlines of tissue are given, and that they do not matter", "leave {no_tissue} out"
+        )
     found = find_slides(slides)
+    check_installed()
     resolutions = SlideMpp.read(slide_mpp)
     predictor = open_bundle(bundle, device)
     model = model_of(predictor, mpp, positive, tta)
@@ -140,6 +147,13 @@ def map_to(
         return failed
     ranks.barrier()
     return finish(out, screen) if ranks.rank() == 0 else 0
+
+
+def check_installed() -> None:
+    """HistoError where a package that maps need is missing."""
+    for name in ("openslide", "shapely", "tifffile"):
+        if find_spec(name) is None:
+            raise HistoError(f"whole slides need {name}: pip install 'histolearn[slides]'")
 
 
 def model_of(predictor: Predictor, mpp: float | None, positive: str | None, tta: bool) -> MapModel:
@@ -252,10 +266,21 @@ def chooser(tissue: Path | None, no_tissue: bool) -> ChooseTiles:
         if no_tissue:
             places = all_tiles(grid)
             return places, area_mm2(grid, len(places), slide.mpp)
-        found = find_tissue(slide)
+        found = outlined(tissue, slide) if tissue else find_tissue(slide)
         return tissue_tiles(grid, found.mask, found.pixel), found.mm2(slide.mpp)
 
     return choose
+
+
+def outlined(folder: Path, slide: Slide) -> Tissue:
+    """The tissue of a slide by its GeoJSON in a folder; HistoError where there is none."""
+    from shapely.affinity import translate
+
+    file = annotation_file(folder, slide.path.stem) or annotation_file(folder, slide.path.name)
+    if file is None:
+        raise HistoError(f"{folder} has no {slide.path.stem}.geojson with the tissue of this slide")
+    polygons = (translate(polygon, *slide.bounds) for _, polygon in read_polygons(file))
+    return drawn_tissue(slide, polygons)
 
 
 # ---------------------------------------------------------------- the pages
