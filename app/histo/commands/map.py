@@ -22,6 +22,7 @@ from histo.model.predictor import Predictor, open_bundle
 from histo.report.map_page import (
     INDEX_PAGE,
     SLIDE_PAGE,
+    THUMBNAILS,
     IndexPage,
     SlidePage,
     write_index,
@@ -31,7 +32,7 @@ from histo.run.calls import apply_temperature
 from histo.run.positive import bundle_positive
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.shard import Shard
-from histo.slides.grid import Grid, Places
+from histo.slides.grid import Grid, Places, check_stride
 from histo.slides.heat import Scheme
 from histo.slides.map_geojson import area_mm2
 from histo.slides.map_slide import MapModel, Mapped, MapSettings, key_of, map_slide
@@ -131,11 +132,13 @@ def map_to(
     resolutions = SlideMpp.read(slide_mpp)
     predictor = open_bundle(bundle, device)
     model = model_of(predictor, mpp, positive, tta)
+    check_stride(model.side, stride)
     settings = MapSettings(stride, batch_size, hdf5, tissue_word(tissue, no_tissue))
     folder = MapsFolder.open(out, shared_settings(model, settings), model.scheme.named, list(found))
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     names = list(found)[mine.number - 1 :: mine.of]
-    maker = Maker(folder, model, settings, chooser(tissue, no_tissue), resolutions, screen)
+    choose = chooser(tissue, no_tissue)
+    maker = Maker(folder, model, settings, choose, tissue, resolutions, screen)
     failed = 0
     for name in names:
         failed += not maker.make(name, found[name])
@@ -208,6 +211,7 @@ class Maker:
     model: MapModel
     settings: MapSettings
     choose: ChooseTiles
+    tissue: Path | None
     resolutions: SlideMpp
     screen: Screen
 
@@ -225,7 +229,10 @@ class Maker:
     def _make(self, name: str, path: Path) -> None:
         began = time.monotonic()
         with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
-            key = key_of(self.model, self.settings, slide, fingerprint_of(path))
+            prints = fingerprint_of(path)
+            if self.tissue:
+                prints += fingerprint_of(outline_of(self.tissue, slide))
+            key = key_of(self.model, self.settings, slide, prints)
             if self.folder.is_done(name, key):
                 self.screen.say(f"{name}: done already")
                 return
@@ -241,7 +248,7 @@ class Maker:
 
 def tissue_word(tissue: Path | None, no_tissue: bool) -> str:
     """How tiles are chosen, for the settings of the maps."""
-    return "none" if no_tissue else f"outlines of {tissue}" if tissue else "found"
+    return "none" if no_tissue else "outlines" if tissue else "found"
 
 
 def line_of(row: SlideRow) -> str:
@@ -276,11 +283,16 @@ def outlined(folder: Path, slide: Slide) -> Tissue:
     """The tissue of a slide by its GeoJSON in a folder; HistoError where there is none."""
     from shapely.affinity import translate
 
+    found = read_polygons(outline_of(folder, slide))
+    return drawn_tissue(slide, (translate(polygon, *slide.bounds) for _, polygon in found))
+
+
+def outline_of(folder: Path, slide: Slide) -> Path:
+    """The GeoJSON with the tissue of a slide; HistoError where there is none."""
     file = annotation_file(folder, slide.path.stem) or annotation_file(folder, slide.path.name)
     if file is None:
         raise HistoError(f"{folder} has no {slide.path.stem}.geojson with the tissue of this slide")
-    polygons = (translate(polygon, *slide.bounds) for _, polygon in read_polygons(file))
-    return drawn_tissue(slide, polygons)
+    return file
 
 
 # ---------------------------------------------------------------- the pages
@@ -355,7 +367,10 @@ def finish(out: Path, screen: Screen) -> int:
             f"{counted(len(good), 'slide')} mapped at {folder.settings['mpp']:g} µm per px.",
             index_rows(rows, folder.classes),
             {row.slide: f"{row.slide}/{SLIDE_PAGE}" for row in good},
-            [(row.slide, small_picture(folder.of(row.slide) / "overlay.png")) for row in good],
+            [
+                (row.slide, small_picture(folder.of(row.slide) / "overlay.png"))
+                for row in good[:THUMBNAILS]
+            ],
             [f"{row.slide} has no map: {row.error}" for row in failed],
         ),
     )

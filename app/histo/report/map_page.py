@@ -106,13 +106,13 @@ def write_index(path: Path, shown: IndexPage) -> None:
 
 def _pictures(pictures: Sequence[tuple[str, bytes]], links: Mapping[str, str]) -> str:
     shown = []
-    for name, data in pictures[:THUMBNAILS]:
+    for name, data in pictures:
         source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
         text = escape(name, quote=True)
         shown.append(
             f'<a href="{escape(links[name], quote=True)}" style="width: 11rem">'
             f'<img src="{source}" alt="{text}" style="width: 100%"><br><small>{text}</small></a>'
         )
-    more = len(pictures) - THUMBNAILS
+    more = len(links) - len(pictures)
     rest = page.paragraph(f"and {more:,} more: see the table", "small") if more > 0 else ""
     return f'<div class="patches">{"".join(shown)}</div>{rest}'

@@ -65,12 +65,7 @@ def make_grid(
 
     HistoError where `stride` does not divide `side`, or there are too many tiles or none.
     """
-    stride = stride or side
-    if side % stride:
-        raise HistoError(
-            f"a stride of {stride} px does not divide the tiles' side of {side} px",
-            f"give {{stride}} {side // 2}",
-        )
+    stride = check_stride(side, stride)
     columns, rows = (
         int(((whole - start) / scale - side / 2) // stride) + 1
         for whole, start in zip(size, origin, strict=True)
@@ -81,6 +76,16 @@ def make_grid(
         )
     TILES.check(columns * rows, f"{columns:,} x {rows:,} places")
     return Grid(origin, columns, rows, side, stride, scale)
+
+
+def check_stride(side: int, stride: int | None) -> int:
+    """The step of tiles of `side` px, their side by default; HistoError where it does not divide it."""
+    if stride and side % stride:
+        raise HistoError(
+            f"a stride of {stride} px does not divide the tiles' side of {side} px",
+            f"give {{stride}} {side // 2}",
+        )
+    return stride or side
 
 
 @dataclass(frozen=True)

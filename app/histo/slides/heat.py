@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,12 @@ class Heat:
     first: tuple[int, int]
     values: NDArray[np.float64]
 
-    @property
+    @cached_property
     def known(self) -> NDArray[np.bool_]:
         """Cells that a tile covers, bool [R, C]."""
         return ~np.isnan(self.values[..., 0])
 
-    @property
+    @cached_property
     def called(self) -> NDArray[np.int64]:
         """The class called of each cell, int64 [R, C]; -1 where no tile is."""
         rows, columns, classes = self.values.shape

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from histo.slides.grid import Grid, Places
 from histo.slides.heat import Heat, Scheme
 from histo.slides.regions import Region, regions_of
 
+TILES_AT_ONCE = 10_000
 LARGE = 50_000
 """With more tiles than this the file is compressed, which QuPath opens too."""
 PLAIN, PACKED = "map.geojson", "map.geojson.gz"
@@ -98,23 +99,36 @@ def tile_features(
 ) -> Iterator[dict[str, Any]]:
     """The tiles, with the probability of each class as measurements."""
     names = [f"p {name}" for name in scheme.vocab]
-    corners = grid.corners(places) - np.array(grid.origin)
-    for (x, y), values, code in zip(
-        corners.tolist(), probabilities.tolist(), called.tolist(), strict=True
-    ):
-        right, low = x + grid.width, y + grid.width
-        ring = [[x, y], [right, y], [right, low], [x, low], [x, y]]
-        yield {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "properties": {
-                "objectType": "tile",
-                "classification": classification(scheme, code),
-                "measurements": dict(
-                    zip(names, (round(value, 6) for value in values), strict=True)
-                ),
-            },
-        }
+    for start in range(0, len(places), TILES_AT_ONCE):
+        part = slice(start, start + TILES_AT_ONCE)
+        corners = grid.corners(places[part]) - np.array(grid.origin)
+        rows = zip(
+            corners.tolist(), probabilities[part].tolist(), called[part].tolist(), strict=True
+        )
+        yield from (tile_feature(grid, scheme, names, *row) for row in rows)
+
+
+def tile_feature(
+    grid: Grid,
+    scheme: Scheme,
+    names: Sequence[str],
+    corner: Sequence[int],
+    values: Sequence[float],
+    code: int,
+) -> dict[str, Any]:
+    """A tile: its square, its class, its probabilities under `names`."""
+    x, y = corner
+    right, low = x + grid.width, y + grid.width
+    ring = [[x, y], [right, y], [right, low], [x, low], [x, y]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "tile",
+            "classification": classification(scheme, code),
+            "measurements": dict(zip(names, (round(value, 6) for value in values), strict=True)),
+        },
+    }
 
 
 def classification(scheme: Scheme, code: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
-from histo.files.locks import locked
+from histo.files.locks import locked, locked_when_free
 from histo.files.writing import read_json, write_json
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, read_row, write_row, write_slides
 
@@ -34,22 +34,32 @@ class MapsFolder:
         cls, path: Path, settings: Mapping[str, Any], classes: Sequence[str], slides: Sequence[str]
     ) -> MapsFolder:
         """Make the folder, or add slides to it; HistoError where it holds something else."""
-        known: list[str] = []
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            before = cls.read(path, why="give another {out}")
-            if before.settings != settings:
-                changed = [k for k in settings if settings[k] != before.settings.get(k)]
-                raise HistoError(
-                    f"{path} holds maps with other settings ({', '.join(changed)})",
-                    "give another {out}",
-                )
-            known = list(before.slides)
-        path.mkdir(parents=True, exist_ok=True)
-        names = list(dict.fromkeys([*known, *slides]))
-        found = cls(path, dict(settings), list(classes), names)
-        if names != known:
-            write_json(path / MAPS_JSON, {"format": FORMAT, **_plain(found)})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise HistoError(f"{path} is a file", "give another {out}") from None
+        with locked_when_free(path / ".maps.lock", lambda: None):  # shares begin together
+            known: list[str] = []
+            if any(not one.name.startswith(".") for one in path.iterdir()):
+                before = cls.read(path, why="give another {out}")
+                before.check_same(settings)
+                known = list(before.slides)
+            names = list(dict.fromkeys([*known, *slides]))
+            found = cls(path, dict(settings), list(classes), names)
+            if names != known:
+                write_json(path / MAPS_JSON, {"format": FORMAT, **_plain(found)})
+        with suppress(OSError):
+            (path / ".maps.lock").unlink()
         return found
+
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """HistoError where the maps have other settings."""
+        changed = [name for name in settings if settings[name] != self.settings.get(name)]
+        if changed:
+            raise HistoError(
+                f"{self.path} holds maps with other settings ({', '.join(changed)})",
+                "give another {out}",
+            )
 
     @classmethod
     def read(cls, path: Path, why: str = "give the folder that histo map made") -> MapsFolder:

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from histo.config import RANGES
@@ -17,6 +18,8 @@ TIFFS = (".tif", ".tiff")
 SUFFIXES = (*ONLY_SLIDES, *TIFFS)
 TILE_WIDTH = 322
 """The TIFF tag that only tiled images have."""
+GLANCE = 1000
+"""Files of a folder that are looked at: a folder of patches may hold millions."""
 PATCH_SIDE = 2048
 """An image without tiles whose longest side is not above this is a patch."""
 ENDS = 1 << 16
@@ -41,10 +44,10 @@ def is_slide(path: Path) -> bool:
 
 
 def holds_slides(path: Path) -> Path | None:
-    """The slide that a path is, or the first file in a folder where that is a slide; else None."""
-    inside = (p for p in sorted(path.iterdir()) if p.is_file()) if path.is_dir() else [path]
-    first = next((p for p in inside if p.suffix.lower() in SUFFIXES), None)
-    return first if first and first.is_file() and is_slide(first) else None
+    """The slide that a path is, or a folder's first TIFF or slide where that is one; else None."""
+    inside = islice(path.iterdir(), GLANCE) if path.is_dir() else [path]
+    first = next((p for p in inside if p.suffix.lower() in SUFFIXES and p.is_file()), None)
+    return first if first and is_slide(first) else None
 
 
 def refuse_slides(given: Sequence[Path], bundle: Path) -> None:
@@ -78,7 +81,7 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            everything = sorted(p for p in path.rglob("*") if p.is_file())
+            everything = sorted(p for p in path.rglob("[!.]*") if p.is_file())
             inside = [p for p in everything if p.suffix.lower() in SUFFIXES]
             if not inside:
                 refuse_patches(everything)
@@ -103,11 +106,14 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
 def fingerprint_of(path: Path) -> str:
     """Identifies a slide's file: its size, its first bytes and its last."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        digest.update(str(size).encode() + file.read(ENDS))
-        file.seek(max(0, size - ENDS))
-        digest.update(file.read(ENDS))
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            digest.update(str(size).encode() + file.read(ENDS))
+            file.seek(max(0, size - ENDS))
+            digest.update(file.read(ENDS))
+    except OSError as error:
+        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 
