@@ -139,6 +139,8 @@ def test_annotations_of_other_names_are_told(slides, tmp_path):
         '{"features": 3}',
         '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, "properties": {}}]',
         '[{"geometry": null, "properties": null}]',
+        '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [0, 1e300], [0, 0]]]}}]',
+        '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [NaN, 0], [0, 5], [0, 0]]]}}]',
     ],
 )
 def test_damaged_annotations_are_refused_in_a_line(text, slides, tmp_path):
@@ -149,3 +151,24 @@ def test_damaged_annotations_are_refused_in_a_line(text, slides, tmp_path):
     (tmp_path / "drawn" / "s0.geojson").write_text(text)
     words = ["--annotations", tmp_path / "drawn", *HOW, "--out", tmp_path / "out"]
     assert_one_line_error(run_histo("evaluate", BUNDLE, one, *words), "is not GeoJSON")
+
+
+def test_a_ring_that_crosses_itself_is_mended(slides, tmp_path):
+    """And an outline of many points is read."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s0.tif").write_bytes((slides / "slides" / "s0.tif").read_bytes())
+    (tmp_path / "drawn").mkdir()
+    around = np.linspace(0, 2 * np.pi, 200_000)
+    circle = np.stack([600 + 400 * np.cos(around), 600 + 400 * np.sin(around)], 1)
+    circle[-1] = circle[0]
+    bow = [[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]
+    found = [feature("Tumor", 0, 0, 1, 1), feature("Tumor", 0, 0, 1, 1)]
+    found[0]["geometry"]["coordinates"] = [circle.round(3).tolist()]
+    found[1]["geometry"]["coordinates"] = [bow]
+    (tmp_path / "drawn" / "s0.geojson").write_text(json.dumps(found))
+    words = ["--annotations", tmp_path / "drawn", *HOW, "--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, one, *words)
+    assert done.exit_code == 0, done.output
+    (row,) = rows_of(tmp_path / "out" / "by_slide.csv")
+    assert int(row["tiles_inside"]) == pytest.approx(np.pi * 400**2 / 48**2, rel=0.05)

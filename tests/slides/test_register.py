@@ -214,3 +214,35 @@ def test_holes_stay_holes(tmp_path):
     (region,) = [f for f in found if f["properties"]["objectType"] == "annotation"]
     assert len(region["geometry"]["coordinates"]) == 2
     assert shape(region["geometry"]).area == 512**2 - 256**2
+
+
+def test_of_three_classes_each_has_a_channel_and_its_regions(tmp_path):
+    """Cells have the colour of the class called; there are no lesions."""
+
+    def third(tiles):
+        black, red = (tiles.max(-1) < 60), (tiles[..., 0] > 200) & (tiles[..., 1] < 60)
+        shares = [black.mean((1, 2)), red.mean((1, 2))]
+        return np.stack([1 - shares[0] - shares[1], *shares], 1)
+
+    pixels = tissue_slide(1280, 960, 1)
+    pixels[256:384, 256:512] = 0
+    pixels[512:640, 640:768] = (255, 0, 0)
+    (tmp_path / "map").mkdir()
+    model = MapModel(third, Scheme(["rest", "black", "red"], 0, 0.5), SIDE, MPP, "three")
+    slide = MemorySlide(pixels, 0.25)
+    done = map_slide(slide, "s", tmp_path / "map", "k", model, MapSettings(), every_tile, QUIET)
+    with tifffile.TiffFile(tmp_path / "map" / "heatmap.tiff") as tiff:
+        image, ome = tiff.asarray(), tiff.ome_metadata
+    assert image.shape == (3, 15, 20)
+    assert 'Name="p black"' in ome
+    assert (image[1] == 255).sum() == 2 * 4
+    assert (image[2] == 255).sum() == 2 * 2
+    found = json.loads((tmp_path / "map" / "map.geojson").read_text(encoding="utf-8"))["features"]
+    regions = [f for f in found if f["properties"]["objectType"] == "annotation"]
+    names = [f["properties"]["classification"]["name"] for f in regions]
+    assert names == ["rest", "black", "red"]
+    assert len({tuple(f["properties"]["classification"]["color"]) for f in regions}) == 3
+    cell = (SIDE * MPP / 1000) ** 2
+    assert done.row.classes["black"].mm2 == pytest.approx(8 * cell)
+    assert done.row.classes["rest"].share == pytest.approx(1 - 12 / 300)
+    assert not (tmp_path / "map" / "lesions.csv").exists()

@@ -18,8 +18,10 @@ from histo.errors import HistoError
 from histo.files.limits import MB, Limit, read_bytes
 from histo.run.positive import find_positive
 
-ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 512 * MB, "bytes")
+ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 128 * MB, "bytes")
 ENDINGS = (".geojson", ".geojson.gz", ".json")
+MANY = 10_000
+"""Outlines of more points are simplified, by half a px of level 0 at most."""
 FARTHEST = 1e8
 """No slide has so many px a side."""
 
@@ -62,11 +64,17 @@ def is_lesion(name: str, positive: str) -> bool:
 
 def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
     """Class name and polygon of each annotation; invalid rings are mended."""
-    from shapely import make_valid
+    data = read_bytes(path, ANNOTATION_BYTES)
+    with np.errstate(invalid="ignore", over="ignore"):  # shapely's, of numbers that are none
+        yield from _polygons_of(data, path)
+
+
+def _polygons_of(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
+    """What `read_polygons` gives, from the bytes of the file."""
+    from shapely import get_num_coordinates, make_valid
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
-    data = read_bytes(path, ANNOTATION_BYTES)
     try:
         if path.suffix == ".gz":
             data = _unpacked(data, path)
@@ -75,8 +83,13 @@ def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
         for feature in features:
             properties = feature.get("properties") or {}
             name = (properties.get("classification") or {}).get("name") or properties.get("name")
-            polygon = make_valid(shape(feature["geometry"]))
-            if polygon.area and all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
+            polygon = shape(feature["geometry"])
+            if not all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
+                raise ValueError("no slide is so large")
+            if get_num_coordinates(polygon) > MANY:
+                polygon = polygon.simplify(0.5)
+            polygon = make_valid(polygon)
+            if polygon.area:
                 yield str(name or ""), polygon
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapelyError):
         raise HistoError(f"{path} is not GeoJSON with annotations as QuPath exports it") from None
