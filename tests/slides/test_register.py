@@ -18,7 +18,7 @@ from histo.slides.map_slide import MapModel, MapSettings, map_slide
 from histo.slides.reader import open_slide
 from histo.slides.tissue_tiles import all_tiles
 from tests.conftest import rows_of
-from tests.slides.made import MemorySlide, tissue_slide, write_slide
+from tests.slides.made import MemorySlide, tissue_slide, write_scn, write_slide
 
 SIDE = 16
 MPP = 1.0
@@ -64,6 +64,12 @@ def with_bounds(tmp_path):
     return MemorySlide(crossed(1380, 997, at, 64), 0.25, (100, 37)), at, 64
 
 
+def scn_with_bounds(tmp_path):
+    """A file of which OpenSlide says that the scanned area begins at 300, 137."""
+    path = write_scn(tmp_path / "s.scn", crossed(1280, 960, (512, 448), 64), 0.25, (300, 137))
+    return open_slide(path), (812, 585), 64
+
+
 def odd_levels(tmp_path):
     """A file whose levels are down-sampled by 3.98 and 15.9."""
     pixels = crossed(2560, 1920, (1024, 896), 64)
@@ -78,7 +84,7 @@ def odd_scale(tmp_path):
     return MemorySlide(pixels, MPP / 3.88), (corner, corner), 62
 
 
-@pytest.mark.parametrize("make", [exact, with_bounds, odd_levels, odd_scale])
+@pytest.mark.parametrize("make", [exact, with_bounds, scn_with_bounds, odd_levels, odd_scale])
 def test_the_cross_is_where_it_was_drawn(make, tmp_path):
     """In tiles.csv, the heat map, the GeoJSON, the lesions and the overlay, to a pixel or a tile."""
     slide, at, arm = make(tmp_path)
