@@ -62,7 +62,7 @@ def positive_of_part(part: Part, given: str | None) -> Positive | None:
 
 def merge_maps(given: Sequence[Path], other: str | Path | None, screen: Screen) -> Path:
     """Write slides.csv and the index of a folder of maps; returns the path of slides.csv."""
-    from histo.commands.map import finish
+    from histo.commands.map_pages import finish
 
     if len(given) > 1:
         raise HistoError(
