@@ -93,6 +93,11 @@ def test_the_figures_are_those_of_a_plain_computation(judged):
             assert int(row["false_positives"]) == sum(c >= 0.4 for c in found)
     assert figures["tiles_roc_auc"] == pytest.approx(roc_auc_score(*every))
     assert figures["lesions"] == 2
+    assert list(figures["by_group"]) == ["a", "b", "c"]
+    both = figures["by_group"]["b"]
+    assert (both["slides"], both["positive"]) == (2, 1)
+    assert both["roc_auc"] == roc_auc_score([1, 0], scores[1:3])
+    assert figures["by_group"]["c"]["roc_auc"] is None
     assert set(figures["froc"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
     page = (judged / "report.html").read_text(encoding="utf-8")
     assert 'href="maps/s0/slide.html"' in page
