@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -27,6 +29,7 @@ from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen, counted
 from histo.shards.shard import Shard
+from histo.text import REPLACES
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -72,6 +75,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `histo` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is no traceback
+            stream.reconfigure(errors=REPLACES)
     # fastai calls functions that torch deprecates, which histo's users cannot change
     warnings.simplefilter("ignore", FutureWarning)
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
@@ -85,9 +91,15 @@ def number(setting: str, help: str | None = None, *names: str) -> Any:
     return typer.Option(*names, min=low, max=high, help=help)
 
 
-def screen_for(ctx: typer.Context) -> Screen:
-    """The screen of a command: only the first process of a launch prints."""
-    return Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
+def screen_for(ctx: typer.Context, doing: str = "") -> Screen:
+    """The screen of a command: only the first process of a launch prints.
+
+    `doing` is said at once, as the command's imports take seconds.
+    """
+    screen = Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
+    if doing:
+        screen.say(doing)
+    return screen
 
 
 def no_options(_setting: str) -> None:
@@ -217,9 +229,10 @@ def check(
     store: StoreFolder = None,
 ) -> None:
     """Read every label and every patch, and report what is wrong with them."""
+    screen = screen_for(ctx, f"checking {data}")
     from histo.commands.check import check as run
 
-    result = run(**ctx.params, progress=screen_for(ctx))
+    result = run(**ctx.params, progress=screen)
     if not result.ready:
         leave = f"histo train --exclude {write_exclusions} leaves those named out"
         ways = [leave] if write_exclusions else []
@@ -314,9 +327,10 @@ def train(
     if data is None and resume is None:
         raise typer.BadParameter("give DATA, the folder to train on, or --resume RUN")
 
+    screen = screen_for(ctx, f"training on {data}" if resume is None else f"resuming {resume}")
     from histo.commands.train import train as run
 
-    done = run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    done = run(resume=resume, progress=screen, **given(ctx, "resume", "devices"))
     say_left_out(done.path / SKIPPED)
 
 
@@ -340,10 +354,11 @@ def interpret(
     positive: Positive = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
+    refuse_both(sensitivity, specificity)
+    screen = screen_for(ctx, f"interpreting {run}")
     from histo.commands.interpret import interpret as report
 
-    refuse_both(sensitivity, specificity)
-    report(**ctx.params, progress=screen_for(ctx))
+    report(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -357,9 +372,10 @@ def review(
     ] = None,
 ) -> None:
     """List the labels that are probably wrong, as a CSV to correct and a page of the patches."""
+    screen = screen_for(ctx, f"reviewing the labels of {run}")
     from histo.commands.review import review as write
 
-    write(**ctx.params, progress=screen_for(ctx))
+    write(**ctx.params, progress=screen)
 
 
 def refuse_both(sensitivity: float | None, specificity: float | None) -> None:
@@ -385,10 +401,11 @@ def export(
     mpp: Mpp = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
+    refuse_both(sensitivity, specificity)
+    screen = screen_for(ctx, f"exporting {run}")
     from histo.commands.export import export as write
 
-    refuse_both(sensitivity, specificity)
-    write(**ctx.params, progress=screen_for(ctx))
+    write(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -417,14 +434,15 @@ def predict(
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
-    from histo.commands.predict import predict_to
-
     share = share_of(shard)
     if share and submission:
         raise typer.BadParameter("a share has no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    if predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+    screen = screen_for(ctx, f"predicting with {bundle}")
+    from histo.commands.predict import predict_to
+
+    if predict_to(**{**ctx.params, "shard": share}, screen=screen):
         say_left_out(skipped_path(out))
 
 
@@ -454,11 +472,12 @@ def evaluate(
     shard: ShardOption = None,
 ) -> None:
     """Evaluate a bundle on labelled patches, or whole slides, that it never saw."""
+    share = share_of(shard)
+    screen = screen_for(ctx, f"evaluating {bundle} on {data}")
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
 
-    screen = screen_for(ctx)
-    done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
+    done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen)
     if done is not None and not isinstance(done, Path):
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
@@ -490,10 +509,11 @@ def map(
     shard: ShardOption = None,
 ) -> None:
     """Lay a bundle over whole slides: heat maps, regions for QuPath, a page for each slide."""
+    share = share_of(shard)
+    screen = screen_for(ctx, f"mapping with {bundle}")
     from histo.commands.map import map_to
 
-    share = share_of(shard)
-    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen):
         raise LeftOut(f"done, but without {counted(failed, 'slide')}: see the lines above")
 
 
@@ -526,10 +546,12 @@ def merge(
     positive: Positive = None,
 ) -> None:
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
+    screen = screen_for(
+        ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3)
+    )
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
 
-    screen = screen_for(ctx)
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
@@ -548,9 +570,10 @@ def compare(
     positive: Positive = None,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
+    screen = screen_for(ctx, f"comparing {first} (A) and {second} (B)")
     from histo.commands.compare import compare as run
 
-    run(**ctx.params, progress=screen_for(ctx))
+    run(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -567,9 +590,10 @@ def import_pcam(
     ] = False,
 ) -> None:
     """Turn PatchCamelyon's HDF5 files into a folder in Kaggle's layout, with slide names."""
+    screen = screen_for(ctx, f"importing {h5dir}")
     from histo.commands.import_pcam import import_pcam as run
 
-    run(**ctx.params, progress=screen_for(ctx))
+    run(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -588,6 +612,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:
     """Run all of the above on synthetic patches: needs no data and no network."""
+    screen = screen_for(ctx, f"the demo of histo, in {folder}")
     from histo.commands.demo import demo as run
 
-    run(folder, progress=screen_for(ctx))
+    run(folder, progress=screen)
