@@ -116,7 +116,7 @@ def _area_cover(area: Any) -> Cover:
         from shapely import box, contains, intersection, intersects
 
         squares = box(*boxes.T)
-        found = contains(area, squares).astype(np.float64)
+        found = np.asarray(contains(area, squares), np.float64)
         border = np.flatnonzero(intersects(area, squares) & (found == 0))
         found[border] = area_of(intersection(area, squares[border])) / area_of(squares[border])
         return found
@@ -132,7 +132,11 @@ def _of_mask(mask: LabelMask, classes: Mapping[str, str]) -> Annotations:
             values.setdefault(name, []).append(value)
 
     def cover_of(several: list[int]) -> Cover:
-        return lambda boxes: np.sum([mask.cover(value, boxes) for value in several], axis=0)
+        def cover(boxes: Boxes) -> NDArray[np.float64]:
+            found = np.sum([mask.cover(value, boxes) for value in several], axis=0)
+            return np.asarray(found, np.float64)
+
+        return cover
 
     covers = {name: cover_of(several) for name, several in values.items()}
     return Annotations(covers, frozenset(map(str, mask.present)))

@@ -73,6 +73,14 @@ class Slide:
         how = cv2.INTER_AREA if ratio >= 1 else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(pixels, shape, interpolation=how), np.uint8)
 
+    def _region(self, x: int, y: int, level: int, shape: tuple[int, int]) -> Pixels:
+        try:
+            region = np.asarray(self._handle.read_region((x, y), level, shape))
+        except Exception as error:  # OpenSlide's errors, and ctypes' own
+            raise HistoError(f"{self.path} cannot be read at {x}, {y} ({error})") from None
+        colours, alpha = region[..., :3], region[..., 3:]
+        return np.where(alpha == 255, colours, BACKGROUND).astype(np.uint8)
+
     def thumbnail(self, mpp: float) -> Pixels:
         """The whole slide at `mpp` µm per px, uint8 [H, W, 3]."""
         scale = mpp / self.mpp
