@@ -13,6 +13,7 @@ from histo.errors import HistoError as HistoError
 if TYPE_CHECKING:
     from histo.commands.check import check as check
     from histo.commands.compare import compare as compare
+    from histo.commands.cut import cut as cut
     from histo.commands.demo import demo as demo
     from histo.commands.doctor import doctor as doctor
     from histo.commands.draw_patches import draw_patches as draw_patches
@@ -34,6 +35,7 @@ _HOME = {
     "Run": "runs",
     "check": "check",
     "compare": "compare",
+    "cut": "cut",
     "demo": "demo",
     "doctor": "doctor",
     "draw_patches": "draw_patches",

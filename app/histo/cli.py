@@ -19,6 +19,7 @@ from histo.config import (
     RANGES,
     Augment,
     CheckConfig,
+    CutConfig,
     DataConfig,
     Precision,
     Tracker,
@@ -481,6 +482,62 @@ def evaluate(
     if done is not None and not isinstance(done, Path):
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
+
+
+@app.command()
+def cut(
+    ctx: typer.Context,
+    slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of them.")],
+    annotations: Annotated[
+        Path, typer.Option(help="Folder with SLIDE.geojson, SLIDE.xml (ASAP) or a mask SLIDE.png.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the patches.")] = CutConfig.out,
+    mpp: Annotated[float, number("mpp", "Micrometres per pixel of the patches.")] = CutConfig.mpp,
+    size: Annotated[int, number("size", "Side of the patches in px.")] = CutConfig.size,
+    stride: Annotated[
+        Optional[int], number("stride", "Step of the patches in px.  [default: no overlap]")
+    ] = None,
+    classes: Annotated[
+        Optional[list[str]],
+        typer.Option("--class", help="NAME=CLASS of annotations, others are left out; repeat it."),
+    ] = None,
+    background: Annotated[
+        Optional[str],
+        typer.Option(help="Class of tissue outside annotations.  [default: left out]"),
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Write tissue outside annotations to unlabelled/.")
+    ] = False,
+    normal_slides: Annotated[
+        bool,
+        typer.Option("--normal-slides", help="Slides without annotations are all background."),
+    ] = False,
+    cover: Annotated[
+        str,
+        typer.Option(help="Share of a patch that its class covers, or centre: any of its third."),
+    ] = CutConfig.cover,
+    tissue: Annotated[
+        Optional[Path], typer.Option(help="Folder of corrected tissue outlines, a GeoJSON a slide.")
+    ] = None,
+    no_tissue: Annotated[
+        bool, typer.Option("--no-tissue", help="Take patches without tissue too.")
+    ] = False,
+    per_slide: Annotated[
+        Optional[int], number("per_slide", "At most N patches a slide and class, at random.")
+    ] = None,
+    seed: Annotated[int, number("seed")] = CutConfig.seed,
+    patient_from: Annotated[
+        Optional[str], typer.Option(help="Regular expression for the patient in a slide's name.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+) -> None:
+    """Cut annotated whole slides into labelled patches, ready for check and train."""
+    from histo.commands.cut import cut_to
+
+    settings = {k: v for k, v in ctx.params.items() if k not in ("slides", "annotations")}
+    config = CutConfig(**{**settings, "classes": tuple(classes or ())})
+    if failed := cut_to(slides, annotations, config, screen_for(ctx)):
+        raise LeftOut(f"done, but without {counted(failed, 'slide')}: see {out / 'failed.csv'}")
 
 
 @app.command()

@@ -50,6 +50,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "most": (1, None),
     "mpp": (0.05, 50),
     "stride": (1, None),
+    "per_slide": (1, None),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}
@@ -154,6 +155,41 @@ class CheckConfig(DataConfig):
     groups: str | None = None
     write_exclusions: Path | None = None
     """a CSV of ids to leave out, to be given to train as `exclude`"""
+
+
+@dataclass(frozen=True)
+class CutConfig(Settings):
+    """Settings of cutting slides into patches."""
+
+    out: Path = Path("patches")
+    """a new folder, or one of an earlier cut with the same settings"""
+    mpp: float = 0.972
+    """µm per px of the patches; PatchCamelyon's by default"""
+    size: int = 96
+    """side of the patches in px"""
+    stride: int | None = None
+    """step of the patches in px; their side by default"""
+    cover: str = "0.5"
+    """the share of a patch that its class must cover, or `centre`: PatchCamelyon's rule"""
+    background: str | None = None
+    """the class of tissue outside all annotations; without it, such tissue is left out"""
+    unlabelled: bool = False
+    """write tissue outside all annotations too, without a label"""
+    normal_slides: bool = False
+    """slides without annotations are background throughout; else they are left out"""
+    classes: tuple[str, ...] = ()
+    """`NAME=CLASS` for annotations of that name; others are left out"""
+    tissue: Path | None = None
+    """a folder of corrected outlines of tissue, a GeoJSON a slide"""
+    no_tissue: bool = False
+    """take patches without tissue too"""
+    per_slide: int | None = None
+    """at most so many patches a slide and class, drawn by `seed`"""
+    seed: int = 0
+    patient_from: str | None = None
+    """a regular expression that finds the patient in a slide's name"""
+    slide_mpp: str | float | None = None
+    """µm per px of slides that do not say: a number, or a CSV with the columns slide and mpp"""
 
 
 @dataclass(frozen=True)

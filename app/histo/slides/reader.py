@@ -16,6 +16,8 @@ from histo.errors import HistoError
 LEAST_MPP, MOST_MPP = 0.05, 50.0
 BACKGROUND = 255
 """Of what a slide has no pixels for."""
+AT_ONCE = 1 << 24
+"""Most px of a level that are read at once: larger regions are read in bands."""
 Pixels = NDArray[np.uint8]
 
 
@@ -46,19 +48,30 @@ class Slide:
     def read(self, x: int, y: int, width: int, height: int, *, scale: float) -> Pixels:
         """`width` x `height` px of `scale` level-0 px each, from the level-0 corner x, y: uint8 [H, W, 3].
 
-        From the next finer level, area-averaged down.
+        From the next finer level, area-averaged down; in bands, so that memory is bounded.
         """
-        import cv2
-
         steps = self._handle.level_downsamples
         level = max((n for n, step in enumerate(steps) if step <= scale * 1.01), default=0)
         ratio = scale / steps[level]
-        shape = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-        pixels = self._region(x, y, level, shape)
-        if shape == (width, height):
+        rows = max(1, int(AT_ONCE / (width * ratio * ratio)))
+        if height <= rows:
+            return self._band(x, y, (width, height), level, ratio)
+        pixels = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            shape = (width, min(rows, height - top))
+            pixels[top : top + rows] = self._band(x, y + round(top * scale), shape, level, ratio)
+        return pixels
+
+    def _band(self, x: int, y: int, shape: tuple[int, int], level: int, ratio: float) -> Pixels:
+        """A region of `shape` (width, height), each of its px `ratio` px of the level wide."""
+        import cv2
+
+        wanted = (max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio)))
+        pixels = self._region(x, y, level, wanted)
+        if wanted == shape:
             return pixels
         how = cv2.INTER_AREA if ratio >= 1 else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), np.uint8)
+        return np.asarray(cv2.resize(pixels, shape, interpolation=how), np.uint8)
 
     def _region(self, x: int, y: int, level: int, shape: tuple[int, int]) -> Pixels:
         try:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.errors import HistoError
-from histo.files.limits import MB, Limit, read_bytes
 from histo.run.positive import find_positive
+from histo.slides.qupath import read_geojson
 
-ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 128 * MB, "bytes")
 ENDINGS = (".geojson", ".geojson.gz", ".json")
-MANY = 10_000
-"""Outlines of more points are simplified, by half a px of level 0 at most."""
-FARTHEST = 1e8
-"""No slide has so many px a side."""
 
 
 @dataclass(frozen=True)
@@ -64,46 +55,7 @@ def is_lesion(name: str, positive: str) -> bool:
 
 def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
     """Class name and polygon of each annotation; invalid rings are mended."""
-    data = read_bytes(path, ANNOTATION_BYTES)
-    with np.errstate(invalid="ignore", over="ignore"):  # shapely's, of numbers that are none
-        yield from _polygons_of(data, path)
-
-
-def _polygons_of(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
-    """What `read_polygons` gives, from the bytes of the file."""
-    from shapely import get_num_coordinates, make_valid
-    from shapely.errors import ShapelyError
-    from shapely.geometry import shape
-
-    try:
-        if path.suffix == ".gz":
-            data = _unpacked(data, path)
-        found = json.loads(data)
-        features = found["features"] if isinstance(found, dict) else found
-        for feature in features:
-            properties = feature.get("properties") or {}
-            name = (properties.get("classification") or {}).get("name") or properties.get("name")
-            polygon = shape(feature["geometry"])
-            if not all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
-                raise ValueError("no slide is so large")
-            if get_num_coordinates(polygon) > MANY:
-                polygon = polygon.simplify(0.5)
-            polygon = make_valid(polygon)
-            if polygon.area:
-                yield str(name or ""), polygon
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, ShapelyError):
-        raise HistoError(f"{path} is not GeoJSON with annotations as QuPath exports it") from None
-
-
-def _unpacked(data: bytes, path: Path) -> bytes:
-    """The content of a gzip file, within the same bound."""
-    import io
-
-    most = ANNOTATION_BYTES.value
-    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        found = file.read(most + 1)
-    ANNOTATION_BYTES.check(len(found), str(path))
-    return found
+    return ((outline.name, outline.polygon) for outline in read_geojson(path))
 
 
 @dataclass(frozen=True)
