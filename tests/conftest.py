@@ -37,7 +37,7 @@ def run_histo(*words: Any) -> Result:
 def histo_process(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """A histo command line, in a process of its own."""
     command = [sys.executable, "-m", "histo", *[str(word) for word in words]]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+    return subprocess.run(command, capture_output=True, check=False, **{"text": True, **kwargs})
 
 
 def assert_one_line_error(result: Result, *parts: str) -> None:

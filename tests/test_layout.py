@@ -25,7 +25,7 @@ LAYERS = (
     ("run", "shards"),
     ("files", "distributed", "pixels"),
     ("screen",),
-    ("config",),
+    ("config", "launcher", "text"),
     ("errors",),
 )
 """From the top down: a package imports from itself and from those in the rows below its own."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -28,6 +30,7 @@ from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen, counted
 from histo.shards.shard import Shard
+from histo.text import REPLACES
 
 NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -73,6 +76,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `histo` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is no traceback
+            stream.reconfigure(errors=REPLACES)
     # fastai calls functions that torch deprecates, which histo's users cannot change
     warnings.simplefilter("ignore", FutureWarning)
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
@@ -86,9 +92,15 @@ def number(setting: str, help: str | None = None, *names: str) -> Any:
     return typer.Option(*names, min=low, max=high, help=help)
 
 
-def screen_for(ctx: typer.Context) -> Screen:
-    """The screen of a command: only the first process of a launch prints."""
-    return Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
+def screen_for(ctx: typer.Context, doing: str = "") -> Screen:
+    """The screen of a command: only the first process of a launch prints.
+
+    `doing` is said at once, as the command's imports take seconds.
+    """
+    screen = Screen(quiet=ranks.rank() > 0, spell=options_of(ctx.command))
+    if doing:
+        screen.say(doing)
+    return screen
 
 
 def no_options(_setting: str) -> None:
@@ -218,9 +230,10 @@ def check(
     store: StoreFolder = None,
 ) -> None:
     """Read every label and every patch, and report what is wrong with them."""
+    screen = screen_for(ctx, f"checking {data}")
     from histo.commands.check import check as run
 
-    result = run(**ctx.params, progress=screen_for(ctx))
+    result = run(**ctx.params, progress=screen)
     if not result.ready:
         leave = f"histo train --exclude {write_exclusions} leaves those named out"
         ways = [leave] if write_exclusions else []
@@ -253,6 +266,7 @@ def train(
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     positive: Positive = None,
+    mpp: Mpp = None,
     skip_bad: SkipBad = False,
     corrections: Corrections = None,
     valid_pct: Annotated[
@@ -315,9 +329,10 @@ def train(
     if data is None and resume is None:
         raise typer.BadParameter("give DATA, the folder to train on, or --resume RUN")
 
+    screen = screen_for(ctx, f"training on {data}" if resume is None else f"resuming {resume}")
     from histo.commands.train import train as run
 
-    done = run(resume=resume, progress=screen_for(ctx), **given(ctx, "resume", "devices"))
+    done = run(resume=resume, progress=screen, **given(ctx, "resume", "devices"))
     say_left_out(done.path / SKIPPED)
 
 
@@ -341,10 +356,11 @@ def interpret(
     positive: Positive = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
+    refuse_both(sensitivity, specificity)
+    screen = screen_for(ctx, f"interpreting {run}")
     from histo.commands.interpret import interpret as report
 
-    refuse_both(sensitivity, specificity)
-    report(**ctx.params, progress=screen_for(ctx))
+    report(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -358,9 +374,10 @@ def review(
     ] = None,
 ) -> None:
     """List the labels that are probably wrong, as a CSV to correct and a page of the patches."""
+    screen = screen_for(ctx, f"reviewing the labels of {run}")
     from histo.commands.review import review as write
 
-    write(**ctx.params, progress=screen_for(ctx))
+    write(**ctx.params, progress=screen)
 
 
 def refuse_both(sensitivity: float | None, specificity: float | None) -> None:
@@ -386,10 +403,11 @@ def export(
     mpp: Mpp = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
+    refuse_both(sensitivity, specificity)
+    screen = screen_for(ctx, f"exporting {run}")
     from histo.commands.export import export as write
 
-    refuse_both(sensitivity, specificity)
-    write(**ctx.params, progress=screen_for(ctx))
+    write(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -418,14 +436,15 @@ def predict(
     shard: ShardOption = None,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
-    from histo.commands.predict import predict_to
-
     share = share_of(shard)
     if share and submission:
         raise typer.BadParameter("a share has no submission: give --submission to histo merge")
     if trust_pickle and bundle.suffix == ".pkl":
         typer.echo(f"warning: loading {bundle} runs whatever code it holds", err=True)
-    if predict_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+    screen = screen_for(ctx, f"predicting with {bundle}")
+    from histo.commands.predict import predict_to
+
+    if predict_to(**{**ctx.params, "shard": share}, screen=screen):
         say_left_out(skipped_path(out))
 
 
@@ -454,6 +473,7 @@ def evaluate(
     slide_mpp: SlideMpp = None,
     shard: ShardOption = None,
 ) -> None:
+<<<<<<< HEAD
     """Evaluate a bundle on labelled patches, or whole slides, that it never saw."""
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
@@ -461,6 +481,16 @@ def evaluate(
     screen = screen_for(ctx)
     done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
     if done is not None and not isinstance(done, Path):
+=======
+    """Evaluate a bundle on labelled patches it never saw."""
+    share = share_of(shard)
+    screen = screen_for(ctx, f"evaluating {bundle} on {data}")
+    from histo.commands.evaluate import evaluate_to
+    from histo.commands.interpret import interpret as report
+
+    done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen)
+    if done is not None:
+>>>>>>> main
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
 
@@ -582,11 +612,15 @@ def merge(
     submission: Submission = None,
     positive: Positive = None,
 ) -> None:
+<<<<<<< HEAD
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
+=======
+    """Join the parts of predict --shard or evaluate --shard, once all are there."""
+    screen = screen_for(ctx, f"joining {', '.join(map(str, parts[:3]))}" + " …" * (len(parts) > 3))
+>>>>>>> main
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
 
-    screen = screen_for(ctx)
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
@@ -605,9 +639,10 @@ def compare(
     positive: Positive = None,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
+    screen = screen_for(ctx, f"comparing {first} (A) and {second} (B)")
     from histo.commands.compare import compare as run
 
-    run(**ctx.params, progress=screen_for(ctx))
+    run(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -624,9 +659,10 @@ def import_pcam(
     ] = False,
 ) -> None:
     """Turn PatchCamelyon's HDF5 files into a folder in Kaggle's layout, with slide names."""
+    screen = screen_for(ctx, f"importing {h5dir}")
     from histo.commands.import_pcam import import_pcam as run
 
-    run(**ctx.params, progress=screen_for(ctx))
+    run(**ctx.params, progress=screen)
 
 
 @app.command()
@@ -645,6 +681,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="A new folder.")] = Path("histo-demo"),
 ) -> None:
     """Run all of the above on synthetic patches: needs no data and no network."""
+    screen = screen_for(ctx, f"the demo of histo, in {folder}")
     from histo.commands.demo import demo as run
 
-    run(folder, progress=screen_for(ctx))
+    run(folder, progress=screen)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -500,3 +501,23 @@ def test_what_is_nearly_called_so_is_named(tmp_path):
     table.write_text(table.read_text().replace("p003", "p3"))
     result = run_histo("check", data, "--out", tmp_path / "c")
     assert "1 label without a patch\n  p3 (there is p003.png)" in result.stdout
+
+
+def test_pixels_that_a_rule_of_reading_changed_are_noted_with_their_files(dataset, tmp_path):
+    """Alpha and samples of 16 bits; the set trains all the same."""
+    data = tmp_path / "data"
+    shutil.copytree(dataset, data)
+    first, second = sorted((data / "train").iterdir())[:2]
+    pixels = cv2.imread(str(first))
+    deep = data / "train" / f"{second.stem}.png"
+    cv2.imwrite(str(deep), cv2.imread(str(second)).astype(np.uint16) * 257)
+    second.unlink()
+    alpha = data / "train" / f"{first.stem}.png"
+    cv2.imwrite(str(alpha), np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]))
+    first.unlink()
+    result = run_histo("check", data, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "1 file read by a rule: alpha is dropped" in " ".join(result.stdout.split())
+    tables = {"alpha.csv": alpha.name, "deep.csv": deep.name}
+    for table, name in tables.items():
+        assert [row["file"] for row in rows_of(tmp_path / "out" / table)] == [name]

@@ -22,7 +22,7 @@ from histo.commands.doctor import (
     match,
     memory,
     public,
-    try_package,
+    try_packages,
     weights,
 )
 from tests.conftest import histo_process
@@ -133,7 +133,7 @@ def test_whatever_is_broken_is_named_with_its_fix(broken):
 
 def test_a_package_that_is_not_there_is_named_as_pip_calls_it(monkeypatch):
     monkeypatch.setitem(PACKAGES, "cv3", "opencv-python-three")
-    found = doctor.package("cv3", try_package("cv3"))
+    found = doctor.package("cv3", *try_packages(["cv3"]))
     assert found.fix == "pip install opencv-python-three"
     assert found.fatal
 

@@ -20,6 +20,7 @@ from histo.data.check.suspects import (
     duplicate_findings,
     group_findings,
     quality_findings,
+    reading_findings,
     split_findings,
 )
 from histo.data.check.tables import (
@@ -164,6 +165,7 @@ def suspects(files: CheckedFiles, screen: Screen) -> list[Finding]:
         *duplicate_findings(files, equal, near=False),
         *duplicate_findings(files, [readable[rows] for rows in near], near=True),
         *quality_findings(files),
+        *reading_findings(files),
         *group_findings(files),
         *split_findings(files),
     ]

@@ -1,6 +1,6 @@
 """`histo doctor`: what this machine has for histo, and the fix for each thing that is wrong.
 
-Packages that may be broken are each imported in a separate process. The output is meant for bug
+Packages that may be broken are imported in a separate process. The output is meant for bug
 reports: it names no user, host or folder.
 """
 
@@ -14,19 +14,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from histo import __version__
 from histo.distributed import ranks
-from histo.distributed.prefetch import prefetch
-from histo.screen import Progress, screen_of
+from histo.screen import Progress, Screen, screen_of
 
 HOST = "download.pytorch.org"
 SECONDS = 300
@@ -80,51 +81,104 @@ class Probe:
     fatal: bool = False
 
 
+ANSWER = "histo doctor: "
+"""Before each answer of the process, among whatever packages print."""
+CHILD = f"""
+import json, sys, traceback
+for code in json.loads(sys.argv[1]):
+    found = {{}}
+    try:
+        exec(code, found)
+        facts = found["facts"]
+    except BaseException as error:
+        facts = {{"error": traceback.format_exception_only(error)[-1].strip()}}
+    print({ANSWER!r} + json.dumps(facts), flush=True)
+"""
+WIDTH = max(map(len, [*PACKAGES.values(), "this folder"]))
 PackageFacts = dict[str, Any]
 """Facts about a package: `version` and more, or `error` if it does not load."""
 
 
 def doctor(*, progress: Progress = False) -> list[Probe]:
     """Examine this machine, print what it has for histo, and return it."""
-    screen = screen_of(progress)
-    tried = prefetch(try_package, PACKAGES, len(PACKAGES), os.cpu_count() or 1)
-    seen = screen.track(zip(PACKAGES, tried, strict=True), "loading packages", len(PACKAGES))
-    packages = dict(seen)
-    findings = [
-        *machine(),
-        *(package(module, facts) for module, facts in packages.items()),
-        *match(packages),
-        device(packages["torch"]),
-        weights(packages["torchvision"]),
-    ]
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        screen.say(f"{finding.name:<{width}}  {finding.found}")
+    screen, findings = screen_of(progress), []
+    for finding in examine(screen):
+        findings.append(finding)
+        screen.say(f"{finding.name:<{WIDTH}}  {finding.found}")
         if finding.fix:
-            screen.say(f"{'':<{width}}  fix: {finding.fix}")
+            screen.say(f"{'':<{WIDTH}}  fix: {finding.fix}")
     return findings
 
 
-def try_package(module: str) -> PackageFacts:
-    """Facts about a package, imported in a separate process."""
-    code = LOADS.format(module) + MORE.get(module, "") + "print(json.dumps(facts))"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            capture_output=True,
+def examine(screen: Screen) -> Iterator[Probe]:
+    """Each finding as soon as it is known."""
+    yield from machine()
+    packages: dict[str, PackageFacts] = {}
+    tried = zip(PACKAGES, try_packages(list(PACKAGES)), strict=True)
+    with ThreadPoolExecutor(1) as pool:  # the network may take seconds to fail
+        for module, facts in screen.track(tried, "loading packages", len(PACKAGES)):
+            packages[module] = facts
+            if module == "torchvision":
+                last = pool.submit(weights, facts)
+            yield package(module, facts)
+        yield from match(packages)
+        yield device(packages["torch"])
+        yield last.result()
+
+
+def try_packages(modules: Sequence[str]) -> Iterator[PackageFacts]:
+    """Facts about each package, imported in a separate process; after one that fails, in a new one."""
+    left = list(modules)
+    while left:
+        with closing(_load(left)) as answers:
+            for facts in answers:
+                left.pop(0)
+                yield facts
+                if "error" in facts:
+                    break
+
+
+def _load(modules: Sequence[str]) -> Generator[PackageFacts, None, None]:
+    """Facts about packages that one process imports in turn, up to the first that it does not survive."""
+    code = [LOADS.format(module) + MORE.get(module, "") for module in modules]
+    with tempfile.TemporaryFile("w+", errors="replace") as said:
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CHILD, json.dumps(code)],
+            stdout=subprocess.PIPE,
+            stderr=said,
             text=True,
             errors="replace",
-            check=False,
-            timeout=SECONDS,
             env={**os.environ, "PYTHONSAFEPATH": "1"},  # no torch.py of the current folder
         )
-        facts = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return {"error": f"no readable answer within {SECONDS} s"}
-    if facts is None:
-        lines = done.stderr.strip().splitlines() or [f"it ends with status {done.returncode}"]
-        return {"error": public(lines[-1])}
-    return dict(facts)
+        try:
+            for _ in modules:
+                facts = _answer(child, said)
+                yield facts
+                if "error" in facts:
+                    return
+        finally:
+            child.kill()
+            child.communicate()
+
+
+def _answer(child: subprocess.Popen[str], said: IO[str]) -> PackageFacts:
+    """The next answer of the process, or how it ended without one."""
+    assert child.stdout
+    timer = threading.Timer(SECONDS, child.kill)
+    timer.start()
+    try:
+        for line in child.stdout:
+            if line.startswith(ANSWER):
+                facts: PackageFacts = json.loads(line.removeprefix(ANSWER))
+                return {**facts, "error": public(facts["error"])} if "error" in facts else facts
+        status = child.wait()
+        if not timer.is_alive() or status == 0:
+            return {"error": f"no readable answer within {SECONDS} s"}
+    finally:
+        timer.cancel()
+    said.seek(0)
+    lines = said.read().strip().splitlines() or [f"it ends with status {status}"]
+    return {"error": public(lines[-1])}
 
 
 def public(text: str) -> str:

@@ -213,9 +213,8 @@ def evaluate_share(
     part = Part(mine.path(table), facts, mine, settings)
     with (
         open_table(part, patches.paths[part.block], screen) as rows,
-        screen.bar("predicting", part.expected) as advance,
+        screen.bar("predicting", part.expected, rows.rows) as advance,
     ):
-        advance(rows.rows)
         write_rows(rows, patches, predictor, trained, advance)
     if shard is not None:
         return part

@@ -172,9 +172,8 @@ def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> No
     paths, ids = inputs.paths[part.block], inputs.ids[part.block]
     with (
         open_table(part, paths, screen) as table,
-        screen.bar("predicting", len(paths)) as advance,
+        screen.bar("predicting", len(paths), table.rows) as advance,
     ):
-        advance(table.rows)
         for batch, calls in opened.predict(paths[table.rows :]):
             mine = ids[table.rows : table.rows + len(batch.paths)]
             table.add(rows_of(batch, mine, calls, opened.vocab))

@@ -37,13 +37,17 @@ def read_patch(path: Path) -> Pixels:
     Raises HistoError, naming the file, for anything else, for damage, and for what is beyond
     histo.limits.
     """
+    return decode_patch(read_image(path), path)
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file, bounded. Raises HistoError where there is none."""
     try:
-        data = read_bytes(path, IMAGE_BYTES)
+        return read_bytes(path, IMAGE_BYTES)
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not an image") from None
     except FileNotFoundError:
         raise HistoError(f"no image {path}") from None
-    return decode_patch(data, path)
 
 
 def decode_patch(data: bytes, path: Path) -> Pixels:

@@ -1,7 +1,6 @@
 """Rank and world size without importing torch, which takes seconds; and collective operations.
 
-The variables are those that torchrun and `accelerate launch` set. Without a launcher there is one
-process, of rank 0, and every function here returns at once.
+Without a launcher there is one process, of rank 0, and every function here returns at once.
 """
 
 from __future__ import annotations
@@ -13,33 +12,16 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
+from histo import launcher
 from histo.errors import HistoError
 
 T = TypeVar("T")
+rank, world_size = launcher.rank, launcher.world_size
+local_rank, local_world_size = launcher.local_rank, launcher.local_world_size
 START = timedelta(minutes=10)
 """Time within which all processes must start."""
 PATIENCE = timedelta(days=30)
 """Timeout of collective operations: long, for slow processes; `heartbeat` detects lost ones."""
-
-
-def rank() -> int:
-    """The number of this process in the launch, from 0. Rank 0 alone prints and writes files."""
-    return _number("RANK", 0)
-
-
-def world_size() -> int:
-    """How many processes the launch has, on all machines."""
-    return _number("WORLD_SIZE", 1)
-
-
-def local_rank() -> int:
-    """The number of this process on its machine, from 0: that of its GPU."""
-    return _number("LOCAL_RANK", 0)
-
-
-def local_world_size() -> int:
-    """How many processes the launch has on this machine."""
-    return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def cores() -> int:
@@ -119,9 +101,3 @@ def barrier() -> None:
 
     with nullcontext() if dist.is_initialized() else process_group(PATIENCE):
         any_rank(False)  # torch's own barrier would use NCCL if there are GPUs
-
-
-def _number(name: str, alone: int) -> int:
-    """A launcher's variable; RANK alone, which some systems set, does not count."""
-    launched = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
-    return int(os.environ.get(name, alone)) if launched else alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def save(figure: Figure, path: Path) -> None:
     """Write PATH.png and PATH.svg, each whole or not at all."""
     with matplotlib.rc_context(STYLE):
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
-            with written(path.with_name(f"{path.name}.{kind}")) as file:
+            whole = written(path.with_name(f"{path.name}.{kind}"))
+            with whole as file, warnings.catch_warnings():  # what the font lacks is drawn as a box
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
                 figure.savefig(file, format=kind, metadata=metadata)
             figure.set_layout_engine("none")  # a second layout would take as long as the first

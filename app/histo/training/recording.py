@@ -41,6 +41,9 @@ HISTORY = (
     "seconds",
     "patches_per_second",
 )
+HEADER = "epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s"
+NARROW_HEADER = "epoch   train   valid  accuracy     AUC  seconds  patches/s"
+"""For terminals of 60 columns: train and valid are losses, as fastai prints them."""
 PACKAGES = ("fastai", "torch", "torchvision", "opencv-python", "numpy", "pandas")
 
 
@@ -166,12 +169,13 @@ class Recording:
         )
 
     def _say(self, row: dict[str, float]) -> None:
-        if len(self.rows) == 1:
-            self.screen.say("epoch  train loss  valid loss  accuracy     AUC  seconds  patches/s")
-        self.screen.say(
-            f"{row['epoch']:5d}  {row['train_loss']:10.4f}  {row['valid_loss']:10.4f}  "
+        narrow = self.screen.columns < len(HEADER)
+        losses = 6 if narrow else 10
+        self.screen.row(
+            NARROW_HEADER if narrow else HEADER,
+            f"{row['epoch']:5d}  {row['train_loss']:{losses}.4f}  {row['valid_loss']:{losses}.4f}  "
             f"{row['accuracy']:8.4f}  {row['roc_auc']:6.4f}  {row['seconds']:7.1f}  "
-            f"{row['patches_per_second']:9.0f}"
+            f"{row['patches_per_second']:9.0f}",
         )
 
     def finish_in_fp32(self, learn: Learner) -> None:

@@ -91,14 +91,15 @@ def fit(
     config, learn, minutes = job.config, job.learn, job.config.checkpoint_minutes
     steps = len(learn.dls.train) + len(learn.dls.valid)
     epochs = job.freeze_epochs + config.epochs
-    with stop_asked() as stop, screen.bar("training", epochs * steps) as advance:
+    done = begin.position.epoch * steps + begin.position.batch if begin else 0
+    bar = screen.bar("training", epochs * steps, done, "patches", learn.dls.train.bs)
+    with stop_asked() as stop, bar as advance:
         recording = Recording(run, job.data, screen, minutes, stop, tracking, begin)
         learn.recorder.earlier = list(recording.rows)
         watch = follow(job, recording, begin, advance)
         lr = start(run, job, screen) if begin is None else float(config.lr or 0)
         if begin:
             resume(run, job, begin, screen)
-            advance(watch.at.epoch * steps + watch.at.batch)
         tracking.begin(recording.rows)
         try:
             with with_callbacks(learn, callbacks):
@@ -115,7 +116,13 @@ def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: An
     from histo.training.callbacks import Watch
     from histo.training.data_parallel import DataParallel
 
-    watch = Watch(advance, recording.epoch, recording.pause, recording.pause_due, begin)
+    epochs, batches = job.freeze_epochs + job.config.epochs, len(job.learn.dls.train)
+
+    def on_batch() -> None:
+        place = f"{watch.at.batch:,}/{batches:,}" if watch.training else "validating"
+        advance(1, f"epoch {watch.at.epoch + 1}/{epochs}, {place}")
+
+    watch = Watch(on_batch, recording.epoch, recording.pause, recording.pause_due, begin)
     job.learn.add_cb(watch)
     if ranks.world_size() > 1:
         job.learn.add_cb(DataParallel())
@@ -166,6 +173,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "group_column": data.unit,
         "corrected": dict(data.corrected),
         "positive": job.card.positive,
+        "mpp": config.mpp,
     }
     write_json(run.config, config.record(found))
     write_json(run.path / "model.json", job.card.as_dict())

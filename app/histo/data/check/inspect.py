@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 from histo.data.check.duplicates import SIDE, thumbnail
 from histo.data.check.quality import STATISTICS, measure
-from histo.data.decode import SHA1, pixel_sha1, read_patch
+from histo.data.decode import SHA1, decode_patch, pixel_sha1, read_image
 from histo.data.decode_ahead import AHEAD
 from histo.data.ids import IdLookup, stem_of
 from histo.data.labels import Row
 from histo.data.patch_files import PatchFiles, PatchIndex
+from histo.data.remarks import remarks
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.screen import Screen
+
+Look = tuple[bytes, tuple[int, int], tuple[Any, ...], NDArray[np.uint8], list[str]]
+"""What is kept of a file: SHA-1, size, statistics, thumbnail and remarks."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class InspectedFiles:
     thumbs: NDArray[np.uint8]
     unreadable: dict[int, str]
     """why, by row"""
+    remarks: dict[int, list[str]]
+    """rules of reading that changed a file's pixels, by row"""
 
     @cached_property
     def readable(self) -> NDArray[np.int64]:
@@ -80,25 +86,30 @@ def base_of(name: str) -> str:
 def inspect_files(paths: PatchFiles, screen: Screen) -> InspectedFiles:
     """Decode and measure every file, on all cores."""
 
-    def look(path: Path) -> tuple[bytes, tuple[int, int], tuple[Any, ...], NDArray[np.uint8]] | str:
+    def look(path: Path) -> Look | str:
         try:
-            pixels = read_patch(path)
+            data = read_image(path)
+            pixels = decode_patch(data, path)
         except (HistoError, OSError) as error:
             return str(error)
         size = (pixels.shape[1], pixels.shape[0])
-        return pixel_sha1(pixels).encode(), size, measure(pixels), thumbnail(pixels)
+        said = remarks(data, path)
+        return pixel_sha1(pixels).encode(), size, measure(pixels), thumbnail(pixels), said
 
     n = len(paths)
     sha1, sizes = np.zeros(n, "S40"), np.zeros((n, 2), np.int64)
     statistics, thumbs = np.zeros(n, STATISTICS), np.zeros((n, SIDE, SIDE), np.uint8)
-    unreadable = {}
+    unreadable: dict[int, str] = {}
+    noted: dict[int, list[str]] = {}
     seen = prefetch(look, paths, AHEAD, ranks.cores())
     for row, found in enumerate(screen.track(seen, "reading patches", n)):
         if isinstance(found, str):
             unreadable[row] = found
         else:
-            sha1[row], sizes[row], statistics[row], thumbs[row] = found
-    return InspectedFiles(paths, sha1, sizes, statistics, thumbs, unreadable)
+            sha1[row], sizes[row], statistics[row], thumbs[row], said = found
+            if said:
+                noted[row] = said
+    return InspectedFiles(paths, sha1, sizes, statistics, thumbs, unreadable, noted)
 
 
 def files_of_rows(index: PatchIndex, rows: Sequence[Row]) -> list[str | None]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
+from histo.data import remarks
 from histo.data.check.finding import Finding
 from histo.data.check.inspect import FileLabels
 from histo.data.check.quality import faults
@@ -147,6 +148,37 @@ def quality_findings(files: CheckedFiles) -> list[Finding]:
             )
         )
     return found
+
+
+READING = {
+    remarks.FIRST_PAGE: "first_page",
+    remarks.TIFF_TURN: "turned",
+    remarks.EXIF_TURN: "not_turned",
+    remarks.DEEP: "deep",
+    remarks.ALPHA: "alpha",
+    remarks.INKS: "inks",
+}
+"""The table of each rule of reading."""
+
+
+def reading_findings(files: CheckedFiles) -> list[Finding]:
+    """Files whose pixels a rule of reading has changed, one finding for each rule."""
+    by_rule: dict[str, list[int]] = defaultdict(list)
+    for row, rules in sorted(files.inspected.remarks.items()):
+        for rule in rules:
+            by_rule[rule].append(row)
+    return [
+        Finding(
+            READING[rule],
+            "file",
+            f"read by a rule: {rule}",
+            files.columns,
+            [files.line(row) for row in rows],
+            advice="Every command reads them so. Nothing to do if that is what you expect.",
+            examples=[files.name(row) for row in rows[:9]],
+        )
+        for rule, rows in by_rule.items()
+    ]
 
 
 def group_findings(files: CheckedFiles) -> list[Finding]:
