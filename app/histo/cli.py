@@ -473,24 +473,14 @@ def evaluate(
     slide_mpp: SlideMpp = None,
     shard: ShardOption = None,
 ) -> None:
-<<<<<<< HEAD
     """Evaluate a bundle on labelled patches, or whole slides, that it never saw."""
-    from histo.commands.evaluate import evaluate_to
-    from histo.commands.interpret import interpret as report
-
-    screen = screen_for(ctx)
-    done = evaluate_to(**{**ctx.params, "shard": share_of(shard)}, screen=screen)
-    if done is not None and not isinstance(done, Path):
-=======
-    """Evaluate a bundle on labelled patches it never saw."""
     share = share_of(shard)
     screen = screen_for(ctx, f"evaluating {bundle} on {data}")
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
 
     done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen)
-    if done is not None:
->>>>>>> main
+    if done is not None and not isinstance(done, Path):
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
 
@@ -612,12 +602,8 @@ def merge(
     submission: Submission = None,
     positive: Positive = None,
 ) -> None:
-<<<<<<< HEAD
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
-=======
-    """Join the parts of predict --shard or evaluate --shard, once all are there."""
     screen = screen_for(ctx, f"joining {', '.join(map(str, parts[:3]))}" + " …" * (len(parts) > 3))
->>>>>>> main
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
 
