@@ -266,6 +266,7 @@ def train(
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     positive: Positive = None,
+    mpp: Mpp = None,
     skip_bad: SkipBad = False,
     corrections: Corrections = None,
     valid_pct: Annotated[
@@ -466,7 +467,8 @@ def evaluate(
     positive: Positive = None,
     skip_bad: SkipBad = False,
     annotations: Annotated[
-        Optional[Path], typer.Option(help="Of whole slides: a folder with a GeoJSON a slide.")
+        Optional[Path],
+        typer.Option(help="Of whole slides: a folder with a GeoJSON or ASAP XML a slide."),
     ] = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,

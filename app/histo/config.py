@@ -208,6 +208,8 @@ class TrainConfig(DataConfig):
     """a CSV of ids to leave out"""
     positive: str | None = None
     """the positive class of two; found by the classes' names where they are an obvious pair"""
+    mpp: float | None = None
+    """µm per px of the patches' files; known where histo cut or imported them"""
     skip_bad: bool = False
     """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
