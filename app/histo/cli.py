@@ -467,7 +467,8 @@ def evaluate(
     positive: Positive = None,
     skip_bad: SkipBad = False,
     annotations: Annotated[
-        Optional[Path], typer.Option(help="Of whole slides: a folder with a GeoJSON a slide.")
+        Optional[Path],
+        typer.Option(help="Of whole slides: a folder with a GeoJSON or ASAP XML a slide."),
     ] = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
@@ -567,10 +568,11 @@ def map(
     shard: ShardOption = None,
 ) -> None:
     """Lay a bundle over whole slides: heat maps, regions for QuPath, a page for each slide."""
+    share = share_of(shard)
+    screen = screen_for(ctx, f"mapping with {bundle}")
     from histo.commands.map import map_to
 
-    share = share_of(shard)
-    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen_for(ctx)):
+    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen):
         raise LeftOut(f"done, but without {counted(failed, 'slide')}: see the lines above")
 
 
@@ -604,7 +606,7 @@ def merge(
 ) -> None:
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
     screen = screen_for(
-        ctx, f"joining {', '.join(str(p) for p in parts[:3])}" + " …" * (len(parts) > 3)
+        ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3)
     )
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join

@@ -93,6 +93,11 @@ def test_the_figures_are_those_of_a_plain_computation(judged):
             assert int(row["false_positives"]) == sum(c >= 0.4 for c in found)
     assert figures["tiles_roc_auc"] == pytest.approx(roc_auc_score(*every))
     assert figures["lesions"] == 2
+    assert list(figures["by_group"]) == ["a", "b", "c"]
+    both = figures["by_group"]["b"]
+    assert (both["slides"], both["positive"]) == (2, 1)
+    assert both["roc_auc"] == roc_auc_score([1, 0], scores[1:3])
+    assert figures["by_group"]["c"]["roc_auc"] is None
     assert set(figures["froc"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
     page = (judged / "report.html").read_text(encoding="utf-8")
     assert 'href="maps/s0/slide.html"' in page
@@ -112,7 +117,7 @@ def test_what_is_missing_is_named(slides, tmp_path):
     words = ["evaluate", BUNDLE, slides / "slides", *HOW, "--out", tmp_path / "out"]
     assert_one_line_error(run_histo(*words), "whole slides", "--annotations", "--labels")
     result = run_histo(*words, "--annotations", slides / "drawn")
-    assert_one_line_error(result, "has no s3.geojson", "--labels")
+    assert_one_line_error(result, "has no annotations of s3", "--labels")
     (tmp_path / "labels.csv").write_text("slide,label\ns0,tumour\ns1,cat\n")
     result = run_histo(*words, "--labels", tmp_path / "labels.csv")
     assert_one_line_error(result, "line 3: label 'cat' is not a class")
@@ -138,7 +143,6 @@ def test_annotations_of_other_names_are_told(slides, tmp_path):
         "[" * 100_000,
         '{"features": 3}',
         '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, "properties": {}}]',
-        '[{"geometry": null, "properties": null}]',
         '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [0, 1e300], [0, 0]]]}}]',
         '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [NaN, 0], [0, 5], [0, 0]]]}}]',
     ],
@@ -172,3 +176,25 @@ def test_a_ring_that_crosses_itself_is_mended(slides, tmp_path):
     assert done.exit_code == 0, done.output
     (row,) = rows_of(tmp_path / "out" / "by_slide.csv")
     assert int(row["tiles_inside"]) == pytest.approx(np.pi * 400**2 / 48**2, rel=0.05)
+
+
+def test_xml_of_asap_gives_the_figures_of_geojson(slides, judged, tmp_path):
+    """With Camelyon16's names of groups."""
+    (tmp_path / "drawn").mkdir()
+    left, top, right, low = LESION
+    corners = ((left, top), (right, top), (right, low), (left, low))
+    points = "".join(
+        f'<Coordinate Order="{n}" X="{x}" Y="{y}"/>' for n, (x, y) in enumerate(corners)
+    )
+    for name, group in (("s0", "Tumor"), ("s1", "_1"), ("s2", "_2")):
+        (tmp_path / "drawn" / f"{name}.xml").write_text(
+            '<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="a" '
+            f'Type="Polygon" PartOfGroup="{group}"><Coordinates>{points}</Coordinates>'
+            "</Annotation></Annotations></ASAP_Annotations>"
+        )
+    words = ["--annotations", tmp_path / "drawn", "--labels", slides / "labels.csv", *HOW]
+    groups = ["--groups", slides / "patients.csv", "--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words, *groups)
+    assert done.exit_code == 0, done.output
+    for name in ("slides.json", "by_slide.csv"):
+        assert (tmp_path / "out" / name).read_text() == (judged / name).read_text()

@@ -82,3 +82,11 @@ def test_a_pixel_size_that_cannot_be_is_refused(tiny_run, tmp_path):
     for mpp in (0.02, 100):
         result = run_histo("export", tiny_run, "--out", tmp_path / "b", "--qupath", "--mpp", mpp)
         assert result.exit_code == 2
+
+
+def test_a_later_export_leaves_no_model_of_an_earlier_one(folds_run):
+    """In the run's own folder, which each export replaces."""
+    assert run_histo("export", folds_run, "--qupath", "--mpp", 1).exit_code == 0
+    assert list((folds_run / "export").rglob("*.pt"))
+    assert run_histo("export", folds_run).exit_code == 0
+    assert not list((folds_run / "export").rglob("*.pt"))

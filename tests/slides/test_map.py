@@ -239,6 +239,15 @@ def test_predict_and_map_name_each_other(slides, patches, tmp_path):
     assert_one_line_error(wrong, "is a patch, not a whole slide", "histo predict")
 
 
+def test_patches_in_tiled_tiffs_are_patches(patches, tmp_path):
+    """They are predicted, as those in strips are."""
+    for name, pixels in patches[1].items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, tile=(64, 64), photometric="rgb")
+    done = run_histo("predict", BUNDLE, tmp_path, "--out", tmp_path / "p.csv")
+    assert done.exit_code == 0, done.output
+    assert len(rows_of(tmp_path / "p.csv")) == len(patches[1])
+
+
 def test_the_map_without_tissue_found_says_so(tmp_path):
     glass = write_slide(tmp_path / "glass.tif", np.full((590, 590, 3), 243, np.uint8), MPP)
     done = run_histo("map", BUNDLE, glass, "--out", tmp_path / "maps", "--mpp", MPP)

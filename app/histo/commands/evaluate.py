@@ -90,7 +90,7 @@ def evaluate(
     another size, and lists them in the run's skipped.csv. Raises HistoError.
 
     Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
-    in `annotations`, a folder with a GeoJSON a slide, or by slide labels in the CSV `labels`;
+    in `annotations`, a folder with a GeoJSON or ASAP XML a slide, or by slide labels in the CSV `labels`;
     `mpp` and `slide_mpp` are as for `map`. Returns the folder with slides.json and report.html.
     """
     done = evaluate_to(

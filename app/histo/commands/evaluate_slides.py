@@ -19,13 +19,14 @@ from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.predictor import open_bundle
 from histo.screen import Screen, counted
+from histo.slides.annotations import find_annotation
 from histo.slides.froc import grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides
 from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
-from histo.slides.truth import Truth, annotation_file, is_lesion, read_truth, tile_truth
+from histo.slides.truth import Truth, is_lesion, read_truth, tile_truth
 
 SLIDE_NAMES = ("slide", "id", "image", "name", "filename", "file", "wsi", "case")
 """Columns that may hold a slide's name."""
@@ -50,13 +51,13 @@ def evaluate_slides(
 ) -> Path | None:
     """Map slides into OUT/maps and judge them; returns OUT, or None in later processes of a launch.
 
-    `annotations` is a folder with a GeoJSON a slide, `labels` a CSV of slides and labels. Writes
+    `annotations` is a folder with a GeoJSON or ASAP XML a slide, `labels` a CSV of slides and labels. Writes
     slides.json, by_slide.csv and report.html.
     """
     if annotations is None and labels is None:
         raise HistoError(
             f"{slides} holds whole slides: what is known of them is missing",
-            "give {annotations} a folder with a GeoJSON a slide",
+            "give {annotations} a folder with the annotations of each slide",
             "give {labels} a CSV with the columns slide and label",
         )
     found = find_slides([slides])
@@ -166,12 +167,11 @@ def find_annotations(
     """The annotations of each slide; HistoError where a slide has none and is not said to be negative."""
     found = {}
     for slide, path in slides.items():
-        file = annotation_file(folder, slide) or annotation_file(folder, path.name)
-        if file:
+        if file := find_annotation(folder, path):
             found[slide] = file
         elif known.get(slide, True):
             raise HistoError(
-                f"{folder} has no {slide}.geojson, and the slide is not said to be negative",
+                f"{folder} has no annotations of {slide}, and the slide is not said to be negative",
                 "give {labels} a CSV with the columns slide and label",
             )
     return found

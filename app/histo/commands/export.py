@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def export(
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
+    remove_qupath(place)
     if qupath:
         export_qupath(place, folder.path.resolve().name, model, screen)
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
@@ -87,6 +89,17 @@ def check_mpp(card: ModelCard, run: RunFolder) -> None:
             f"{run.path} does not say at how many µm per px its patches are, which QuPath needs",
             "give {mpp}: 0.972 for PatchCamelyon",
         )
+
+
+def remove_qupath(place: Path) -> None:
+    """Remove what an earlier export wrote for QuPath: it is of another bundle."""
+    from histo.model.torchscript import FILES
+
+    for folder in (place / "qupath").glob("*/"):
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # the user's own files stay
+            folder.rmdir()
 
 
 def export_qupath(place: Path, name: str, model: Any, screen: Screen) -> None:

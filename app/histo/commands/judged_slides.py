@@ -21,6 +21,8 @@ from histo.slides.truth import TileTruth
 
 MAPS = "maps"
 """The folder of the maps, in that of the figures."""
+SHOWN_GROUPS = 50
+"""Groups of a table on the page; slides.json has all."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def write_judged(
             "positive_slides": int(labels.sum()),
             "intervals_over": unit if groups else "slide",
             "by_slide": {name: figure.as_dict() for name, figure in slides.items()},
+            **({"by_group": by_group(judged, groups)} if groups else {}),
             "tiles_roc_auc": tiles,
             "lesions": sum(one.lesions for one in lesions),
             "froc": {name: figure.as_dict() for name, figure in curve.items()},
@@ -73,13 +76,28 @@ def write_judged(
     rows = by_slide(judged, groups, unit)
     with written(place / "by_slide.csv", "w") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    write_report(place, judged, slides, tiles, curve, rows, unit if groups else "slide")
+    write_report(place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups)
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
     if tiles is not None:
         screen.say(f"tiles: AUC {tiles:.3f}, each by its middle")
     if curve and curve["score"].value is not None:
         screen.say(f"lesions: FROC score {curve['score']}")
     screen.say(f"report: {place / 'report.html'}")
+
+
+def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each group (patient, centre) its slides, and the AUC over them and over their tiles."""
+    found = {}
+    for group in sorted(set(groups)):
+        own = [one for one, name in zip(judged, groups, strict=True) if name == group]
+        labels = np.array([one.positive for one in own])
+        found[group] = {
+            "slides": len(own),
+            "positive": int(labels.sum()),
+            "roc_auc": areas_of(labels, np.array([one.score for one in own]))[0],
+            "tiles_roc_auc": tile_figure(own),
+        }
+    return found
 
 
 def tile_figure(judged: Sequence[JudgedSlide]) -> float | None:
@@ -115,6 +133,16 @@ def by_slide(
     return rows
 
 
+def group_rows(found: dict[str, dict[str, Any]], unit: str) -> list[list[str]]:
+    """The table of the groups."""
+    rows = [[unit, "slides", "positive", "AUC over slides", "AUC over tiles"]]
+    for group, facts in found.items():
+        areas = [facts["roc_auc"], facts["tiles_roc_auc"]]
+        shown = ["–" if value is None else f"{value:.3f}" for value in areas]
+        rows.append([group, str(facts["slides"]), str(facts["positive"]), *shown])
+    return rows
+
+
 def tile_cells(one: JudgedSlide) -> list[str]:
     """A slide's tiles in lesions, and AUC, sensitivity and specificity over its tiles."""
     if one.tiles is None:
@@ -145,6 +173,7 @@ def write_report(
     curve: dict[str, Figure],
     rows: list[list[str]],
     unit: str,
+    groups: Sequence[str] | None,
 ) -> None:
     """Write report.html."""
     facts = {
@@ -161,6 +190,8 @@ def write_report(
         table = [["false positives a slide", "sensitivity"]]
         table += [["mean" if k == "score" else k, str(v)] for k, v in curve.items()]
         parts.append(("Lesions: FROC by Camelyon16's rules", [page.table(table)]))
+    if groups and len(set(groups)) <= SHOWN_GROUPS:
+        parts.append((f"By {unit}", [page.table(group_rows(by_group(judged, groups), unit))]))
     links = {one.row.slide: f"{MAPS}/{one.row.slide}/slide.html" for one in judged}
     parts.append(("Slides", [page.table(rows, sortable=True, links=links)]))
     note = (

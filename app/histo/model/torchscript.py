@@ -26,6 +26,7 @@ SPEC = "1.0"
 TORCHSCRIPT = "torchscript_model.pt"
 CONFIG = "config.json"
 README = "README.md"
+FILES = (TORCHSCRIPT, CONFIG, README)
 EQUAL = 1e-5
 """Largest difference between a probability in QuPath and the bundle's."""
 

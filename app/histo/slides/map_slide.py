@@ -135,7 +135,7 @@ def map_slide(
     for left in folder.iterdir():  # by a process that was killed while it wrote
         if left not in journal.files:
             left.unlink()
-    with screen.bar(name, len(places)) as advance:
+    with screen.bar(name, len(places), journal.rows) as advance:
         predict_tiles(slide, grid, places, model.predict, journal, settings.batch_size, advance)
     probabilities = journal.read()
     scheme = model.scheme

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from histo.config import RANGES
 from histo.data.columns import read_rows
@@ -21,26 +22,32 @@ TILE_WIDTH = 322
 GLANCE = 1000
 """Files of a folder that are looked at: a folder of patches may hold millions."""
 PATCH_SIDE = 2048
-"""An image without tiles whose longest side is not above this is a patch."""
+"""Longest side of an image that is certainly a patch, in px."""
 ENDS = 1 << 16
 """Bytes at both ends of a slide that identify it, with its size."""
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a file looks like a slide: by its suffix, or a TIFF that is tiled or large."""
+    """Whether a file looks like a slide: by its suffix, or a tiled TIFF with levels or many pixels."""
     if path.suffix.lower() in ONLY_SLIDES:
         return True
-    if path.suffix.lower() not in TIFFS:
-        return False
+    return path.suffix.lower() in TIFFS and _looks(path) == "slide"
+
+
+def _looks(path: Path) -> Literal["slide", "patch", ""]:
+    """What an image is by its tags alone; nothing where that is not clear."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # reads the tags alone
-            return TILE_WIDTH in getattr(image, "tag_v2", ()) or max(image.size) > PATCH_SIDE
+        with Image.open(path) as image:
+            large = max(image.size) > PATCH_SIDE
+            if TILE_WIDTH not in getattr(image, "tag_v2", ()):
+                return "" if large else "patch"
+            return "slide" if large or getattr(image, "n_frames", 1) > 1 else "patch"
     except Image.DecompressionBombError:
-        return True
+        return "slide"
     except (OSError, ValueError, SyntaxError):
-        return False
+        return ""
 
 
 def holds_slides(path: Path) -> Path | None:
@@ -60,20 +67,10 @@ def refuse_slides(given: Sequence[Path], bundle: Path) -> None:
 def refuse_patches(paths: Sequence[Path]) -> None:
     """HistoError where the first file is a patch, with the command for patches."""
     for path in paths[:1]:
-        if path.is_file() and not is_slide(path) and _opens(path):
+        if path.suffix.lower() not in ONLY_SLIDES and path.is_file() and _looks(path) == "patch":
             raise HistoError(
                 f"{path} is a patch, not a whole slide (histo predict BUNDLE {path.parent})"
             )
-
-
-def _opens(path: Path) -> bool:
-    from PIL import Image
-
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, ValueError, SyntaxError):
-        return False
 
 
 def find_slides(given: Sequence[Path]) -> dict[str, Path]:

@@ -43,7 +43,6 @@ def predict_tiles(
         return block.cut(read_block(slide, block))[done:]
 
     with journal.open():
-        advance(journal.rows)
         tiles = prefetch(read, missing(grid, places, journal.rows), AHEAD, ranks.cores())
         for batch in in_batches(tiles, batch_size):
             journal.add(predict(batch))

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.errors import HistoError
 from histo.run.positive import find_positive
+from histo.slides.annotations import class_of, reader_of
 from histo.slides.qupath import read_geojson
 
 ENDINGS = (".geojson", ".geojson.gz", ".json")
@@ -33,18 +35,26 @@ def annotation_file(folder: Path, slide: str) -> Path | None:
 
 
 def read_truth(path: Path, positive: str, bounds: tuple[int, int]) -> Truth:
-    """The lesions in QuPath's GeoJSON: of the positive class's name, or one that obviously is positive.
+    """The lesions that were drawn: of the positive class's name, or one that obviously is positive.
 
-    QuPath's coordinates begin at the slide's `bounds`.
+    QuPath's coordinates begin at the slide's `bounds`. What is marked to be ignored, or as
+    Camelyon16's `_2`, is taken out of them. HistoError for a mask.
     """
+    from shapely import union_all
     from shapely.affinity import translate
 
-    names, lesions = set(), []
-    for name, polygon in read_polygons(path):
-        names.add(name)
-        if is_lesion(name, positive):
-            lesions.append(translate(polygon, *bounds))
-    return Truth(lesions, names)
+    reader = reader_of(path)
+    if reader is None:
+        raise HistoError(f"{path} is a mask: slides are judged by outlines (GeoJSON or ASAP's XML)")
+    outlines = list(reader(path))
+    ignored = union_all([one.polygon for one in outlines if class_of(one.name, {}) == ""])
+    moved = bounds if reader is read_geojson else (0, 0)
+    lesions = [
+        translate(one.polygon.difference(ignored), *moved)
+        for one in outlines
+        if is_lesion(one.name, positive)
+    ]
+    return Truth([one for one in lesions if one.area], {one.name for one in outlines})
 
 
 def is_lesion(name: str, positive: str) -> bool:
