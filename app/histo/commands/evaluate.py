@@ -43,6 +43,7 @@ from histo.screen import Advance, Progress, Screen, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
 from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
+from histo.slides.slide_files import holds_slides
 
 COLUMNS = ("id", "label", "group", "sha1", "seen")
 """Columns of a part before the probabilities; `seen` is as `Trained.seen` has it."""
@@ -76,14 +77,21 @@ def evaluate(
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
+    annotations: str | Path | None = None,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
     progress: Progress = False,
-) -> Run:
+) -> Run | Path:
     """Predict the labelled patches in `data` and return the run that holds the table.
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
     `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `positive` is the positive class of
     two, where the bundle does not say; `skip_bad` leaves patches out that cannot be read or have
     another size, and lists them in the run's skipped.csv. Raises HistoError.
+
+    Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
+    in `annotations`, a folder with a GeoJSON or ASAP XML a slide, or by slide labels in the CSV `labels`;
+    `mpp` and `slide_mpp` are as for `map`. Returns the folder with slides.json and report.html.
     """
     done = evaluate_to(
         Path(bundle),
@@ -102,10 +110,13 @@ def evaluate(
         batch_size=batch_size,
         positive=positive,
         skip_bad=skip_bad,
+        annotations=Path(annotations) if annotations else None,
+        mpp=mpp,
+        slide_mpp=slide_mpp,
     )
     if done is None:
         raise HistoError("only the first process of a launch has the run")
-    return Run(done.path)
+    return done if isinstance(done, Path) else Run(done.path)
 
 
 def evaluate_to(
@@ -121,9 +132,33 @@ def evaluate_to(
     label_from: str | None = None,
     group_from: str | None = None,
     shard: Shard | None = None,
+    annotations: Path | None = None,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
     **how: Any,
-) -> RunFolder | None:
-    """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes."""
+) -> RunFolder | Path | None:
+    """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes.
+
+    Of whole slides the folder of their figures.
+    """
+    if annotations or holds_slides(data):
+        if shard:
+            raise HistoError("slides are not evaluated in shares", "leave {shard} out")
+        from histo.commands.evaluate_slides import evaluate_slides
+
+        how.pop("skip_bad", None)
+        return evaluate_slides(
+            bundle,
+            data,
+            screen,
+            out=out,
+            annotations=annotations,
+            labels=labels,
+            label_name=label_column,
+            mpp=mpp,
+            slide_mpp=slide_mpp,
+            **how,
+        )
     config = DataConfig(
         data,
         labels,

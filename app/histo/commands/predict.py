@@ -30,6 +30,7 @@ from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, join, open_parts, part_line
 from histo.shards.shard import Shard
 from histo.shards.table import open_table
+from histo.slides.slide_files import refuse_slides
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ def predict_to(
 
     `shard` makes a part of the table for `histo merge`.
     """
+    refuse_slides(patches, bundle)
     inputs = find_inputs(patches, images, id_column, screen)
     count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
     if shard:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
-from histo.data.decode import SHA1
+from histo.data.decode import SHA1, read_patch
 from histo.data.ids import stem_of
 from histo.data.label_table import LabelTable, find_groups
 from histo.data.near import near_across
@@ -48,6 +48,8 @@ class Dataset:
     """ids of patches that were left out, and why"""
     corrected: Mapping[str, int] = field(default_factory=dict)
     """how many labels were changed, by `from -> to`"""
+    side: int = 0
+    """of the first patch in px after the crop, before it is resized"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -108,7 +110,15 @@ def load_dataset(
         *(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit),
         skipped=skipped,
         corrected=table.corrected,
+        side=side_of(config, table, store),
     )
+
+
+def side_of(config: TrainConfig, table: LabelTable, store: Store) -> int:
+    """Side of a patch in px before it is resized; read from a file only where mpp depends on it."""
+    if config.crop or config.size is None or config.mpp is None:
+        return config.crop or store.side
+    return int(read_patch(table.paths[0]).shape[0])
 
 
 def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> Leak:

@@ -134,6 +134,7 @@ def _is_sound(card: ModelCard) -> bool:
         and _is_between(card.threshold, 0, 1.1)
         and (card.positive is None or (len(card.vocab) == 2 and card.positive in card.vocab))
         and (card.wanted is None or Wanted.read(card.wanted) is not None)
+        and (card.mpp is None or _is_between(card.mpp, 0.05, 50))
         and type(card.format) is int
     )
 

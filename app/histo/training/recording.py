@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo import __version__
+from histo.data.appearance import ENOUGH, appearance_of
 from histo.data.dataset import Dataset
 from histo.data.similar import hashes_of
 from histo.distributed import ranks
@@ -237,7 +238,7 @@ def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
 
 
 def environment(data: Dataset, device: Any) -> dict[str, Any]:
-    """Versions, device, command line, git commit, fingerprints of the data."""
+    """Versions, device, command line, git commit, fingerprints and look of the data."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
@@ -249,7 +250,16 @@ def environment(data: Dataset, device: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "git_commit": commit,
         "fingerprint": data.fingerprints(),
+        "appearance": appearance(data),
     }
+
+
+def appearance(data: Dataset) -> dict[str, Any] | None:
+    """How the patches look: figures of some of them, evenly drawn; None of fewer than two."""
+    count = len(data.ids)
+    places = np.unique(np.linspace(0, count - 1, min(ENOUGH, count)).astype(np.int64))
+    found = appearance_of(data.store.take(place[None])[0] for place in places)
+    return found.as_dict() if found else None
 
 
 def session(device: Any) -> dict[str, Any]:
