@@ -636,6 +636,11 @@ def compare(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(help="A run folder or a predictions CSV: A.")],
     second: Annotated[Path, typer.Argument(help="Another one, of the same patches: B.")],
+    labels: Annotated[
+        Optional[Path], typer.Option(help="The label CSV, for tables of histo predict.")
+    ] = None,
+    id_column: IdColumn = DataConfig.id_column,
+    label_column: LabelColumn = DataConfig.label_column,
     groups: Groups = None,
     out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
     positive: Positive = None,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from histo.commands.tables import positive_of, read_table
+from histo.commands.tables import labels_by_id, positive_of, read_table
+from histo.config import DataConfig
 from histo.errors import HistoError
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
@@ -68,6 +69,9 @@ def compare(
     first: str | Path,
     second: str | Path,
     *,
+    labels: str | Path | None = None,
+    id_column: str = DataConfig.id_column,
+    label_column: str = DataConfig.label_column,
     groups: str | Path | None = None,
     out: str | Path | None = None,
     positive: str | None = None,
@@ -75,12 +79,13 @@ def compare(
 ) -> Comparison:
     """Compare two run folders or predictions tables, A and B, on the patches that both have.
 
-    `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON;
+    `labels` is the label CSV of tables that `histo predict` wrote. `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON;
     `positive` is the positive class of two, if neither run says.
     Raises HistoError if the tables have no common patch, or different classes.
     """
     screen, places = screen_of(progress), (Path(first), Path(second))
-    one, two = (read_table(place) for place in places)
+    label_of = labels_by_id(Path(labels), id_column, label_column) if labels else None
+    one, two = (read_table(place, label_of) for place in places)
     a, b = pair(one, two, *places)
     known = common_positive(a.vocab, places, positive)
     unit, names = groups_for(str(groups) if groups else None, a.ids, places)
@@ -88,6 +93,9 @@ def compare(
     screen.say(f"A: {first}\nB: {second}")
     if known:
         screen.say(f"positive class: {known}", *known.ways)
+    for name, place, other in (("A", *places), ("B", *reversed(places))):
+        if note := trained_note(name, place, other, a.ids):
+            screen.say(f"note: {note}")
     left = len(one.ids) + len(two.ids) - 2 * len(a.ids)
     apart = f"; {left:,} in only one of them are left out" if left else ""
     screen.say(
@@ -101,6 +109,25 @@ def compare(
     words = "the AUCs differ" if shown else "no difference in AUC is shown"
     screen.say(words + (f" ({out})" if out else ""))
     return result
+
+
+def trained_note(name: str, place: Path, other: Path, ids: Sequence[str]) -> str:
+    """That a model was trained on what is compared, or that this is not known; empty if it was not."""
+    if place.is_file():
+        return f"whether the model of {name} was trained on these patches is not known"
+    run = RunFolder.open(place)
+    leak = run.read_split_kind().leak
+    if leak.of:
+        return f"{name}: {leak}: its figures are too good"
+    rows = run.read_split()
+    trained = {row.get("sha1") or row["id"] for row in rows if row["split"] == "train"}
+    known = {row["id"]: row.get("sha1") or row["id"] for row in rows}
+    if other.is_dir():
+        known |= {r["id"]: r.get("sha1") or r["id"] for r in RunFolder.open(other).read_split()}
+    seen = sum(known.get(each, each) in trained for each in ids)
+    if not seen:
+        return ""
+    return f"{name} was trained on {seen:,} of these patches, by their pixels: its figures are too good"
 
 
 def common_positive(

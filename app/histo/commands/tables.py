@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from histo.errors import HistoError
@@ -11,11 +11,26 @@ from histo.run.folder import RunFolder
 from histo.run.positive import Positive, choose_positive, recorded_positive
 from histo.run.predictions import Predictions, read_predictions
 
+LabelOf = Callable[[str], str | None]
+"""The label of an id; None if it has none."""
 
-def read_table(path: Path) -> Predictions:
-    """The predictions of a run folder, or a table itself."""
+
+def labels_by_id(path: Path, id_column: str, label_column: str) -> LabelOf:
+    """The labels of a CSV, found with and without the suffix of a file name."""
+    from histo.data.ids import IdLookup
+    from histo.data.labels import read_labels
+
+    found = IdLookup()
+    for row in read_labels(path, id_column, label_column):
+        if found.add(row.id, row.label) != row.label:
+            raise HistoError(f"{path.name}, line {row.line}: id {row.id} has two labels")
+    return found.get
+
+
+def read_table(path: Path, label_of: LabelOf | None = None) -> Predictions:
+    """The predictions of a run folder, or a table itself; `label_of` for one of `histo predict`."""
     if path.is_file():
-        return read_predictions(path)
+        return read_predictions(path, label_of)
     run = RunFolder.open(path)
     if not run.predictions.is_file():
         raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")

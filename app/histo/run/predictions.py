@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,8 +121,14 @@ def check_distinct(ids: Sequence[str], path: Path) -> None:
             )
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Read and check a predictions table; HistoError names the wrong row."""
+def read_predictions(
+    path: Path, label_of: Callable[[str], str | None] | None = None
+) -> Predictions:
+    """Read and check a predictions table; HistoError names the wrong row.
+
+    A table of `histo predict` has no labels: `label_of` gives that of an id, and rows without are
+    left out.
+    """
     import numpy as np
 
     rows = read_table(path)
@@ -134,7 +140,16 @@ def read_predictions(path: Path) -> Predictions:
         raise HistoError(f"{path} is a folder, not a predictions table") from None
     vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
     distinct = 2 <= len(set(vocab)) == len(vocab)
-    if header != ["id", "label", *prediction_columns(vocab)] or not distinct:
+    unlabelled = header == ["id", "predicted", *prediction_columns(vocab)]
+    if unlabelled and label_of is None:
+        raise HistoError(
+            f"{path} has no labels: it is a table of histo predict", "give their CSV as {labels}"
+        )
+    if not unlabelled:
+        label_of = None
+        if header != ["id", "label", *prediction_columns(vocab)]:
+            distinct = False
+    if not distinct:
         raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
     CLASSES.check(len(vocab), str(path))
     index = {name: i for i, name in enumerate(vocab)}
@@ -145,8 +160,11 @@ def read_predictions(path: Path) -> Predictions:
         where = f"{path.name}, row {i + 1}"
         if len(row) != len(header):
             raise HistoError(f"{where}: {len(row)} values where the header has {len(header)}")
-        if row[1] not in index:
-            raise HistoError(f"{where}: label {row[1]!r} has no column {PROBABILITY}{row[1]}")
+        label = row[1] if label_of is None else label_of(row[0])
+        if label is None:
+            continue
+        if label not in index:
+            raise HistoError(f"{where}: label {label!r} has no column {PROBABILITY}{label}")
         try:
             values = [float(value) for value in row[2:]]
         except ValueError:
@@ -154,10 +172,10 @@ def read_predictions(path: Path) -> Predictions:
         if not (all(value >= 0 for value in values) and abs(sum(values) - 1) < 1e-3):
             raise HistoError(f"{where}: the probabilities do not add up to 1")
         ids.append(row[0])
-        labels.append(index[row[1]])
+        labels.append(index[label])
         table.extend(values)
     if not ids:
-        raise HistoError(f"{path} has no rows")
+        raise HistoError(f"{path} has no rows" + " with a label" * (label_of is not None))
     check_distinct(ids, path)
     return Predictions(
         ids, np.array(labels, np.int64), np.array(table).reshape(-1, len(vocab)), vocab
