@@ -93,9 +93,12 @@ def compare(
     screen.say(f"A: {first}\nB: {second}")
     if known:
         screen.say(f"positive class: {known}", *known.ways)
-    for name, place, other in (("A", *places), ("B", *reversed(places))):
-        if note := trained_note(name, place, other, a.ids):
-            screen.say(f"note: {note}")
+    notes = (
+        trained_note("A", places[0], places[1], a.ids),
+        trained_note("B", places[1], places[0], a.ids),
+    )
+    for note in filter(None, notes):
+        screen.say(f"note: {note}")
     left = len(one.ids) + len(two.ids) - 2 * len(a.ids)
     apart = f"; {left:,} in only one of them are left out" if left else ""
     screen.say(
@@ -116,7 +119,7 @@ def trained_note(name: str, place: Path, other: Path, ids: Sequence[str]) -> str
     if place.is_file():
         return f"whether the model of {name} was trained on these patches is not known"
     run = RunFolder.open(place)
-    leak = run.read_split_kind().leak
+    leak = run.split_of(run.settings()).leak
     if leak.of:
         return f"{name}: {leak}: its figures are too good"
     rows = run.read_split()

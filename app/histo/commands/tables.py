@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.positive import Positive, choose_positive, recorded_positive
-from histo.run.predictions import Predictions, read_predictions
-
-LabelOf = Callable[[str], str | None]
-"""The label of an id; None if it has none."""
+from histo.run.predictions import LabelOf, Predictions, read_predictions
 
 
 def labels_by_id(path: Path, id_column: str, label_column: str) -> LabelOf:

@@ -17,6 +17,8 @@ from histo.files.writing import written
 if TYPE_CHECKING:
     import numpy as np
 
+LabelOf = Callable[[str], str | None]
+"""The label of an id; None if it has none."""
 PROBABILITY = "p_"
 """The prefix of a probability column, so that a class may be called `id` or `label`."""
 
@@ -121,9 +123,27 @@ def check_distinct(ids: Sequence[str], path: Path) -> None:
             )
 
 
-def read_predictions(
-    path: Path, label_of: Callable[[str], str | None] | None = None
-) -> Predictions:
+def checked_header(
+    path: Path, header: list[str], vocab: Sequence[str], label_of: LabelOf | None
+) -> LabelOf | None:
+    """`label_of` for a table without labels, None for one that has them; HistoError for any other."""
+    columns = prediction_columns(vocab)
+    if (
+        not 2 <= len(set(vocab)) == len(vocab)
+        or header[:1] + header[2:] != ["id", *columns]
+        or header[1] not in ("label", "predicted")
+    ):
+        raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
+    if header[1] == "label":
+        return None
+    if label_of is None:
+        raise HistoError(
+            f"{path} has no labels: it is a table of histo predict", "give their CSV as {labels}"
+        )
+    return label_of
+
+
+def read_predictions(path: Path, label_of: LabelOf | None = None) -> Predictions:
     """Read and check a predictions table; HistoError names the wrong row.
 
     A table of `histo predict` has no labels: `label_of` gives that of an id, and rows without are
@@ -139,18 +159,7 @@ def read_predictions(
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not a predictions table") from None
     vocab = [name[len(PROBABILITY) :] for name in header[2:] if name.startswith(PROBABILITY)]
-    distinct = 2 <= len(set(vocab)) == len(vocab)
-    unlabelled = header == ["id", "predicted", *prediction_columns(vocab)]
-    if unlabelled and label_of is None:
-        raise HistoError(
-            f"{path} has no labels: it is a table of histo predict", "give their CSV as {labels}"
-        )
-    if not unlabelled:
-        label_of = None
-        if header != ["id", "label", *prediction_columns(vocab)]:
-            distinct = False
-    if not distinct:
-        raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
+    label_of = checked_header(path, header, vocab, label_of)
     CLASSES.check(len(vocab), str(path))
     index = {name: i for i, name in enumerate(vocab)}
     ids: list[str] = []
