@@ -241,8 +241,11 @@ def check(
 
     result = run(**ctx.params, progress=screen)
     if not result.ready:
-        leave = f"histo train --exclude {write_exclusions} leaves those named out"
-        ways = [leave] if write_exclusions else []
+        ways = [f"histo train --exclude {write_exclusions} leaves those named out"]
+        if not write_exclusions:
+            bad = {finding.name for finding in result.findings if finding.fatal}
+            leave = "histo train --skip-bad leaves those patches out"
+            ways = [leave] if bad <= {"odd_sizes", "unreadable"} else []
         raise HistoError(f"{data}: training would fail, see above", *ways)
 
 

@@ -521,3 +521,23 @@ def test_pixels_that_a_rule_of_reading_changed_are_noted_with_their_files(datase
     tables = {"alpha.csv": alpha.name, "deep.csv": deep.name}
     for table, name in tables.items():
         assert [row["file"] for row in rows_of(tmp_path / "out" / table)] == [name]
+
+
+def test_patches_cut_at_an_edge_are_said_to_be_of_one_class_and_the_way_out_works(
+    weights, tmp_path
+):
+    """50x8 px beside 50x50 px, all of class 0: they are left out by the option that is named."""
+    for n, (pixels, label) in enumerate(synthetic_patches(48, seed=5, side=50)):
+        folder = tmp_path / "tree" / f"s{n // 2 % 8}" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_image(folder / f"{n}.png", pixels[:8] if n % 8 == 0 else pixels)
+    tree = tmp_path / "tree"
+    result = run_histo("check", tree, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    said = " ".join(result.stdout.split())
+    assert "6 patches not of 50x50 px, 6 of them of class '0', which a model would learn" in said
+    assert "--skip-bad" in result.stderr
+    words = ("--skip-bad", "--weights", weights, "--epochs", 1, "--out", tmp_path / "run", *TINY)
+    assert run_histo("train", tree, *words).exit_code == 3
+    rows = rows_of(tmp_path / "run" / "split.csv")
+    assert len(rows) == 42

@@ -274,8 +274,9 @@ def groups_line(rows: Sequence[Sequence[str]]) -> str:
         return ""
     single = sum(sum(count != "0" for count in row[2:]) == 1 for row in body)
     sizes = [int(row[1]) for row in body]
+    few = f"{single:,}" if single else "none"
     return (
-        f"{single:,} of {counted(len(body), 'group')} ({head[0]}) with one class only "
+        f"{few} of {counted(len(body), 'group')} ({head[0]}) with one class only "
         f"({min(sizes):,} to {max(sizes):,} patches each)"
     )
 

@@ -195,7 +195,7 @@ def size_findings(files: CheckedFiles) -> list[Finding]:
         Finding(
             "odd_sizes",
             "patch",
-            f"not of {common[0]}x{common[1]} px",
+            f"not of {common[0]}x{common[1]} px{mostly_of_class(files, odd)}",
             [*files.columns, "size"],
             [[*files.line(row), size] for row, size in zip(odd, shown, strict=True)],
             fatal=not fits,
@@ -214,6 +214,20 @@ def size_findings(files: CheckedFiles) -> list[Finding]:
             fatal=True,
         ),
     ]
+
+
+def mostly_of_class(files: CheckedFiles, rows: Sequence[int]) -> str:
+    """That nearly all of these patches are of one class, where others are not: their shape tells it."""
+    labels = files.listed.label
+    every = Counter(label for label in labels if label)
+    ours = Counter(labels[row] for row in rows if labels[row])
+    if len(every) < 2 or sum(ours.values()) < 5:
+        return ""
+    name, count = ours.most_common(1)[0]
+    total = sum(ours.values())
+    if count < 0.9 * total or every[name] > 0.8 * sum(every.values()):
+        return ""
+    return f", {count:,} of them of class '{name}', which a model would learn from their shape"
 
 
 def _usable(config: CheckConfig, width: int, height: int) -> bool:
