@@ -175,6 +175,7 @@ Sensitivity = Annotated[
 Specificity = Annotated[
     Optional[float], number("specificity", "Find the threshold that reaches it.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that histo did not write.")]
 Positive = Annotated[
     Optional[str],
     typer.Option(help="The positive class of two.  [default: as recorded, or found by the names]"),
@@ -234,6 +235,7 @@ def check(
     crop: Crop = None,
     size: Size = None,
     store: StoreFolder = None,
+    force: Force = False,
 ) -> None:
     """Read every label and every patch, and report what is wrong with them."""
     screen = screen_for(ctx, f"checking {data}")
@@ -449,6 +451,7 @@ def predict(
     positive: Positive = None,
     skip_bad: SkipBad = False,
     shard: ShardOption = None,
+    force: Force = False,
 ) -> None:
     """Write the probabilities of patches to a CSV."""
     share = share_of(shard)
@@ -618,6 +621,7 @@ def merge(
     ] = None,
     submission: Submission = None,
     positive: Positive = None,
+    force: Force = False,
 ) -> None:
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
     screen = screen_for(
@@ -647,6 +651,7 @@ def compare(
     groups: Groups = None,
     out: Annotated[Optional[Path], typer.Option(help="Also write the figures as JSON.")] = None,
     positive: Positive = None,
+    force: Force = False,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
     screen = screen_for(ctx, f"comparing {first} (A) and {second} (B)")

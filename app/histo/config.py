@@ -155,6 +155,8 @@ class CheckConfig(DataConfig):
     groups: str | None = None
     write_exclusions: Path | None = None
     """a CSV of ids to leave out, to be given to train as `exclude`"""
+    force: bool = False
+    """write the exclusions over a file that histo did not write"""
 
 
 @dataclass(frozen=True)

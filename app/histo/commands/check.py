@@ -40,7 +40,8 @@ from histo.data.labels import Row, make_vocab, read_labels
 from histo.data.patch_files import PatchIndex
 from histo.data.store import store_bytes, store_folder
 from histo.errors import plain
-from histo.files.writing import check_folders, written
+from histo.files.outputs import Output, check_outputs, starts_with
+from histo.files.writing import written
 from histo.pixels.fit import Fit
 from histo.report.check_page import Checked, open_folder, write_findings
 from histo.screen import Progress, Screen, counted, screen_of
@@ -84,7 +85,19 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
     read = read_listed(config, screen)
     rows, index = read.rows, read.index
     open_folder(config.out)
-    check_folders(config.write_exclusions)
+    check_outputs(
+        [
+            Output(
+                config.write_exclusions, "write_exclusions", starts_with(config.id_column, "reason")
+            )
+        ],
+        (
+            config.label_table,
+            config.corrections,
+            Path(config.groups.partition(":")[0]) if config.groups else None,
+        ),
+        config.force,
+    )
     listed = match_labels(index, rows, read.files, read.groups, read.unit)
     files = CheckedFiles(inspect_files(index.paths, screen), listed, config)
     tables = [

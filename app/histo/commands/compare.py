@@ -12,6 +12,7 @@ import numpy as np
 from histo.commands.tables import labels_by_id, positive_of, read_table
 from histo.config import DataConfig
 from histo.errors import HistoError
+from histo.files.outputs import Output, check_outputs
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.run.positive import Positive
@@ -75,15 +76,20 @@ def compare(
     groups: str | Path | None = None,
     out: str | Path | None = None,
     positive: str | None = None,
+    force: bool = False,
     progress: Progress = False,
 ) -> Comparison:
     """Compare two run folders or predictions tables, A and B, on the patches that both have.
 
     `labels` is the label CSV of tables that `histo predict` wrote. `groups` is `CSV[:column]`, over which the bootstrap resamples; `out` gets the metrics as JSON;
-    `positive` is the positive class of two, if neither run says.
+    `positive` is the positive class of two, if neither run says; `force` writes `out` over a file
+    that histo did not write.
     Raises HistoError if the tables have no common patch, or different classes.
     """
     screen, places = screen_of(progress), (Path(first), Path(second))
+    written = Output(Path(out) if out else None, "out", lambda text: '"difference": {' in text)
+    read = [*places, *(place / "predictions.csv" for place in places)]
+    check_outputs([written], [*read, Path(labels) if labels else None], force)
     label_of = labels_by_id(Path(labels), id_column, label_column) if labels else None
     one, two = (read_table(place, label_of) for place in places)
     a, b = pair(one, two, *places)

@@ -9,9 +9,9 @@ from histo.commands.evaluate import write_run
 from histo.commands.predict import check_submission
 from histo.commands.runs import Run
 from histo.errors import HistoError
-from histo.files.writing import check_folders
+from histo.files.outputs import check_outputs
 from histo.run.positive import Positive, recorded_positive
-from histo.run.predictions import PROBABILITY, move_skipped, write_submission
+from histo.run.predictions import PROBABILITY, move_skipped, table_outputs, write_submission
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
@@ -25,14 +25,15 @@ def merge(
     out: str | Path | None = None,
     submission: str | Path | None = None,
     positive: str | None = None,
+    force: bool = False,
     progress: Progress = False,
 ) -> Path | Run:
     """Join the parts of a prediction, files or a folder of them, once all are there.
 
     Returns the path of the table, or the run of an evaluation; for a folder of maps that of its
-    slides.csv. The files equal those that one
-    process would have written. `submission` also gets Kaggle's `id,label`, of the class
-    `positive` if the parts do not say. Raises HistoError.
+    slides.csv. The files equal those that one process would have written. `submission` also gets
+    Kaggle's `id,label`, of the class `positive` if the parts do not say; `force` writes over files
+    that histo did not write. Raises HistoError.
     """
     given = [Path(one) for one in ([parts] if isinstance(parts, str | Path) else parts)]
     if any((one / MAPS_JSON).is_file() for one in given):
@@ -44,7 +45,7 @@ def merge(
         kaggle = Path(submission) if submission else None
         if kaggle:
             check_submission(known, len(found[0].facts.columns) - 2, screen)
-        table = join_table(found, place, kaggle, known.index if known else 1)
+        table = join_table(found, place, kaggle, known.index if known else 1, force)
         rows = counted(found[0].facts.patches, "patch")
         screen.say(f"predictions: {table} ({rows})")
         return table
@@ -75,11 +76,15 @@ def merge_maps(given: Sequence[Path], other: str | Path | None, screen: Screen) 
 
 
 def join_table(
-    parts: Sequence[Part], out: Path | None, submission: Path | None, positive: int
+    parts: Sequence[Part],
+    out: Path | None,
+    submission: Path | None,
+    positive: int,
+    force: bool = False,
 ) -> Path:
     """The table of all parts of a prediction."""
     out = out or whole_path(parts[0].path)
-    check_folders(out, submission)
+    check_outputs(table_outputs(out, submission), [part.path for part in parts], force)
     join(parts, out)
     if parts[0].facts.skip_bad:
         move_skipped(out)

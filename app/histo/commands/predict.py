@@ -17,13 +17,14 @@ from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.digests import sha256
-from histo.files.writing import check_folders
+from histo.files.outputs import check_outputs
 from histo.run.positive import Positive, bundle_positive, choose_positive
 from histo.run.predictions import (
     move_skipped,
     prediction_columns,
     skipped_path,
     skipped_row,
+    table_outputs,
     write_submission,
 )
 from histo.screen import Progress, Screen, counted, screen_of
@@ -56,6 +57,7 @@ def predict(
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
+    force: bool = False,
     progress: Progress = False,
 ) -> pd.DataFrame:
     """Predict patches, folders of them, or the names in a CSV, one or several; returns the table.
@@ -64,7 +66,8 @@ def predict(
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
     patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out; `positive` is the
     class that a submission is about, where the bundle does not say; `skip_bad` leaves patches out
-    that cannot be read or have another size, and lists them in `OUT.skipped.csv`. Raises HistoError.
+    that cannot be read or have another size, and lists them in `OUT.skipped.csv`. `force` writes over files that histo did not write, never over an
+    input. Raises HistoError.
     """
     import pandas as pd
 
@@ -83,6 +86,7 @@ def predict(
         batch_size=batch_size,
         positive=positive,
         skip_bad=skip_bad,
+        force=force,
     )
     ranks.barrier()  # the first process of a launch joins the parts of all
     return pd.read_csv(out, dtype={"id": str, "predicted": str}, keep_default_na=False)
@@ -97,15 +101,20 @@ def predict_to(
     images: Path | None = None,
     id_column: str = "id",
     shard: Shard | None = None,
+    submission: Path | None = None,
+    force: bool = False,
     **how: Any,
 ) -> int:
     """`predict`, without reading the table again; returns how many patches were left out.
 
     `shard` makes a part of the table for `histo merge`.
     """
+    check_outputs(table_outputs(out, submission), patches, force)
     refuse_slides(patches, bundle)
     inputs = find_inputs(patches, images, id_column, screen)
-    count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
+    count = write_predictions_table(
+        bundle, inputs, out, screen, submission=submission, shard=shard, **how
+    )
     if shard:
         screen.say(part_line(shard, out, count))
         return 0
@@ -137,7 +146,6 @@ def write_predictions_table(
     Memory does not grow with the number of patches. `shard` predicts its share alone, into a part
     for `histo merge`. The processes of a launcher take a share each, and the first joins them.
     """
-    check_folders(out, submission)
     check_setting("batch_size", batch_size)
     opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
     batch_size = opened.batch_size

@@ -12,11 +12,17 @@ from typing import IO, Any
 
 from histo.errors import HistoError
 from histo.files.limits import JSON_BYTES, Limit, read_bytes
+from histo.files.outputs import check_target
 
 
 @contextmanager
 def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`."""
+    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`.
+
+    A link stays one: the file that it leads to is written. HistoError for a pipe or a device.
+    """
+    check_target(path)
+    path = path.resolve() if path.is_symlink() else path
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
@@ -40,13 +46,6 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def check_folders(*paths: Path | None) -> None:
-    """HistoError if the folder of an output is missing: called before the work begins."""
-    for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")
 
 
 def check_new(out: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from histo.errors import HistoError
 from histo.files.limits import CLASSES
+from histo.files.outputs import Output, never, starts_with
 from histo.files.tables import read_table
 from histo.files.writing import written
 
@@ -111,6 +112,14 @@ def write_skipped(path: Path, reasons: dict[str, str]) -> None:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["id", "reason"])
         rows.writerows(reasons.items())
+
+
+def table_outputs(out: Path | None, submission: Path | None) -> tuple[Output, Output]:
+    """The files of a prediction; a submission looks like the user's own labels."""
+    return (
+        Output(out, "out", starts_with("id", "predicted")),
+        Output(submission, "submission", never),
+    )
 
 
 def check_distinct(ids: Sequence[str], path: Path) -> None:
