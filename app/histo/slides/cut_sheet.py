@@ -37,7 +37,7 @@ def write_sheet(
     """Each tile's square in the colour of its class, with a legend, over the slide."""
     import cv2
 
-    drawn = np.ascontiguousarray(picture)
+    drawn = picture.copy()
     step = picture.shape[1] / slide.size[0]
     for (x, y), name in zip(grid.corners(tiles.places).tolist(), tiles.names, strict=True):
         colour = CLASSES[names.index(str(name)) % len(CLASSES)]
@@ -77,7 +77,7 @@ def write_tissue(folder: Path, picture: NDArray[np.uint8], slide: Slide, tissue:
 
     area = outline_of(tissue)
     rings = [ring for part in parts_of(area) for ring in (part.exterior, *part.interiors)]
-    drawn = np.ascontiguousarray(picture)
+    drawn = picture.copy()
     step = picture.shape[1] / slide.size[0]
     points = [np.rint(np.asarray(ring.coords) * step).astype(np.int32) for ring in rings]
     cv2.polylines(drawn, points, True, TISSUE_COLOUR, 2)

@@ -22,8 +22,8 @@ from histo.slides.tissue_tiles import all_tiles, tissue_tiles
 
 COARSER = 1.25
 """A slide whose px are so much larger than the patches' has not what the patches should show."""
-TISSUE_SHARE = 0.05
-"""A tile with a smaller share of tissue is background glass."""
+TISSUE_SHARE = 0.1
+"""A tile with a smaller share of tissue is glass: one px of the mask along an edge is less."""
 
 
 @dataclass(frozen=True)
