@@ -606,7 +606,7 @@ def merge(
 ) -> None:
     """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
     screen = screen_for(
-        ctx, f"joining {', '.join(str(p) for p in parts[:3])}" + " …" * (len(parts) > 3)
+        ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3)
     )
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
