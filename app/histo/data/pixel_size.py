@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from histo.config import RANGES, DataConfig, TrainConfig
 from histo.errors import HistoError
@@ -50,7 +51,7 @@ def is_import(path: Path) -> bool:
     return isinstance(record, dict) and "keep_duplicates" in record
 
 
-def is_sound(mpp: object) -> bool:
+def is_sound(mpp: object) -> TypeGuard[float]:
     """Whether it is a number of µm that a pixel of a patch can have; NaN is not."""
     low, high = RANGES["mpp"]
     return isinstance(mpp, int | float) and low <= mpp <= (high or mpp)
