@@ -67,7 +67,7 @@ def check_setting(name: str, value: Any) -> None:
         low, high = RANGES[name]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise HistoError(f"{name} is {value!r}, not a number")
-        if value < low or (high is not None and value > high):
+        if not low <= value <= (value if high is None else high):  # NaN is not, either
             bound = f"from {low:g} to {high:g}" if high is not None else f"at least {low:g}"
             raise HistoError(f"{name} is {value:g}: it must be {bound}")
 

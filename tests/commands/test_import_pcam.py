@@ -29,7 +29,7 @@ from histo.data.pcam import hash_patches, unpack
 from histo.data.store import open_store
 from histo.pixels.fit import Fit
 from histo.screen import Screen
-from tests.conftest import SHARED, assert_one_line_error, rows_of, run_histo
+from tests.conftest import SHARED, TINY, assert_one_line_error, rows_of, run_histo
 from tests.opened import files_opened
 
 QUIET = Screen(quiet=True)
@@ -120,6 +120,19 @@ def test_ids_labels_slides_and_splits_are_those_of_the_files(h5, tmp_path):
     assert len(list_patches(data / "train")) == 28
     assert len(list_patches(data / "test")) == 6
     assert not (data / ".import-pcam").exists()
+
+
+def test_a_training_knows_the_pixel_size_of_an_import(h5, tmp_path):
+    """0.972 µm per px, PatchCamelyon's, is said and kept in run and model."""
+    assert run_histo("import-pcam", h5, tmp_path / "data").exit_code == 0
+    words = ("--weights", "none", "--epochs", 1, "--split-column", "split", "--size", 32)
+    done = run_histo("train", tmp_path / "data", *TINY, *words, "--out", tmp_path / "run")
+    assert "0.972 µm per px" in done.output
+    config, card = (
+        json.loads((tmp_path / "run" / name).read_text()) for name in ("config.json", "model.json")
+    )
+    assert config["mpp"] == {"value": 0.972, "source": "found"}
+    assert card["mpp"] == pytest.approx(0.972 * 3)
 
 
 def test_every_tif_decodes_to_its_id(h5, tmp_path):

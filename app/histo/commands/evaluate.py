@@ -8,6 +8,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +20,13 @@ from histo import __version__
 from histo.commands.overlap import Trained
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
+from histo.data.decode import read_patch
 from histo.data.decode_ahead import decode_batches, fitting_batch
 from histo.data.groups import groups_of
 from histo.data.label_table import LabelTable, find_groups, read_labelled
 from histo.data.labels import Row
 from histo.data.patch_files import PatchFiles
+from histo.data.pixel_size import mpp_apart
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
@@ -201,6 +204,7 @@ def evaluate_share(
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
+    say_mpp(config, predictor.card, patches.paths[0], screen)
     trained = Trained.of(predictor)
     if trained.digests is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
@@ -263,6 +267,16 @@ def read_patches(
         unit, found = find_groups(config, table)
         names = found or [""] * len(table.rows)
     return Labelled(table.rows, names, table.paths, unit)
+
+
+def say_mpp(config: DataConfig, card: ModelCard, first: Path, screen: Screen) -> None:
+    """Say where the patches, one of which is `first`, have another µm per px than the model's."""
+    if card.mpp is None:
+        return
+    with suppress(HistoError):  # a damaged patch is named when it is predicted
+        side = card.crop or int(read_patch(first).shape[0])
+        if note := mpp_apart(config, side, card.size, card.mpp):
+            screen.say(note)
 
 
 def check_labels(table: LabelTable, vocab: list[str]) -> None:

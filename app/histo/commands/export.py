@@ -64,7 +64,9 @@ def export(
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(
-        card, positive=known.name if known and known.known else None, mpp=mpp or card.mpp
+        card,
+        positive=known.name if known and known.known else None,
+        mpp=float(mpp) if mpp else card.mpp,
     )
     if qupath:
         check_mpp(card, folder)

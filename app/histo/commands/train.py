@@ -62,7 +62,10 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     table = read_label_table(config, screen)
     if positive := choose_positive(table.vocab, config.positive):
         screen.say(f"positive class: {positive}", *positive.ways)
-    config = replace(config, mpp=known_mpp(config))
+    mpp, said = known_mpp(config)
+    if said:
+        screen.say(said)
+    config = replace(config, mpp=mpp)
     check_model(config)
 
     from histo.data.dataset import load_dataset

@@ -15,6 +15,7 @@ from histo.data.decode import SHA1, read_patch
 from histo.data.ids import stem_of
 from histo.data.label_table import LabelTable, find_groups
 from histo.data.near import near_across
+from histo.data.patch_files import PatchFiles
 from histo.data.split import (
     check_split,
     fold_of,
@@ -29,6 +30,9 @@ from histo.errors import HistoError
 from histo.pixels.fit import Fit
 from histo.run.split import Leak, Split
 from histo.screen import Screen, counted
+
+LOOKED_AT = 32
+"""How many patches are read for their size before it is resized, so that it costs no time."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +119,28 @@ def load_dataset(
 
 
 def side_of(config: TrainConfig, table: LabelTable, store: Store) -> int:
-    """Side of a patch in px before it is resized; read from a file only where mpp depends on it."""
+    """Side of a patch in px before it is resized; read from files only where mpp depends on it."""
     if config.crop or config.size is None or config.mpp is None:
         return config.crop or store.side
-    return int(read_patch(table.paths[0]).shape[0])
+    return common_side(table.paths, config.size)
+
+
+def common_side(paths: PatchFiles, size: int) -> int:
+    """Side in px of the files of patches; HistoError where they differ, so that no mpp is theirs.
+
+    Of many patches only some are read.
+    """
+    side = int(read_patch(paths[0]).shape[0])
+    for place in range(0, len(paths), max(1, len(paths) // LOOKED_AT)):
+        height, width = read_patch(paths[place]).shape[:2]
+        if (height, width) != (side, side):
+            raise HistoError(
+                f"{paths[place]} is {width}x{height} px and {paths[0]} {side} px high: resized to "
+                f"{size} px, they do not have the same µm per px",
+                "leave {mpp} out",
+                "{crop} cuts the centre first",
+            )
+    return side
 
 
 def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> Leak:

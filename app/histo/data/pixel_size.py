@@ -2,36 +2,106 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
-from histo.config import RANGES, TrainConfig
+from histo.config import RANGES, DataConfig, TrainConfig
 from histo.errors import HistoError
 from histo.files.writing import read_json
 
 PCAM_MPP = 0.972
 """PatchCamelyon's: Camelyon16's 0.243 at level 2."""
 CUT, IMPORT = "cut.json", "import.json"
+APART = 1.1
+"""Patches whose mpp differs by more than this factor from the model's look different to it."""
 
 
-def recorded_mpp(data: Path) -> float | None:
-    """The mpp of the patches in a folder that histo cut or imported; None for any other."""
-    if (data / CUT).is_file():
-        record = read_json(data / CUT)
+@dataclass(frozen=True)
+class Recorded:
+    """The mpp that a file of histo's gives for the patches beside it."""
+
+    mpp: float
+    path: Path
+
+
+def recorded_mpp(config: DataConfig) -> Recorded | None:
+    """The mpp of patches that histo cut or imported; None for any others.
+
+    HistoError where the record of a cut does not give one.
+    """
+    folder = config.images.parent if config.images else config.data
+    if (path := folder / CUT).is_file():
+        record = read_json(path)
         found = record.get("mpp") if isinstance(record, dict) else None
-        low, high = RANGES["mpp"]
-        if not isinstance(found, int | float) or not low <= found <= (high or found):
-            raise HistoError(
-                f"{data / CUT} does not say the µm per px of the patches", "give {mpp}"
+        if not is_sound(found):
+            raise HistoError(f"{path} does not say the µm per px of the patches", "give {mpp}")
+        return Recorded(float(found), path)
+    path = folder / IMPORT
+    return Recorded(PCAM_MPP, path) if is_import(path) else None
+
+
+def is_import(path: Path) -> bool:
+    """Whether histo wrote this import.json."""
+    try:
+        record = read_json(path)
+    except HistoError:
+        return False
+    return isinstance(record, dict) and "keep_duplicates" in record
+
+
+def is_sound(mpp: object) -> TypeGuard[float]:
+    """Whether it is a number of µm that a pixel of a patch can have; NaN is not."""
+    low, high = RANGES["mpp"]
+    return isinstance(mpp, int | float) and low <= mpp <= (high or mpp)
+
+
+def known_mpp(config: TrainConfig) -> tuple[float | None, str]:
+    """The mpp of the patches' files, as given, else as recorded; and what there is to say of it."""
+    if config.mpp is None:
+        found = recorded_mpp(config)
+        return (found.mpp, f"{found.mpp:g} µm per px ({found.path})") if found else (None, "")
+    with suppress(HistoError):  # a record that says nothing contradicts nothing
+        found = recorded_mpp(config)
+        if found and abs(found.mpp - config.mpp) > 1e-6:
+            return float(config.mpp), (
+                f"note: {config.mpp:g} µm per px as given, where {found.path} says {found.mpp:g}"
             )
-        return float(found)
-    return PCAM_MPP if (data / IMPORT).is_file() else None
+    return float(config.mpp), ""
 
 
-def known_mpp(config: TrainConfig) -> float | None:
-    """The mpp of the patches' files: as given, else as recorded."""
-    return float(config.mpp) if config.mpp else recorded_mpp(config.data)
+def resized_mpp(mpp: float, side: int, size: int | None) -> float:
+    """The mpp of patches of `side` px (after the crop) once they are resized to `size` px."""
+    return mpp if size is None or size == side else mpp * side / size
 
 
 def model_mpp(mpp: float | None, side: int, size: int | None) -> float | None:
-    """The mpp of what the model sees: patches of `side` px (after the crop) resized to `size` px."""
-    return None if mpp is None else mpp * side / (size or side)
+    """The mpp of what the model sees; HistoError where resizing makes it absurd."""
+    if mpp is None:
+        return None
+    found = resized_mpp(mpp, side, size)
+    if not is_sound(found):
+        low, high = RANGES["mpp"]
+        raise HistoError(
+            f"patches of {side} px at {mpp:g} µm per px, resized to {size} px, have {found:.3g} µm "
+            f"per px, which is out of the range {low:g} to {high:g}",
+            "give another {size}",
+        )
+    return found
+
+
+def mpp_apart(config: DataConfig, side: int, size: int | None, mpp: float) -> str:
+    """A note where patches of `side` px, cut or imported, have another mpp than the model's `mpp`.
+
+    The model resizes them to `size` px.
+    """
+    with suppress(HistoError):  # nothing to compare
+        if found := recorded_mpp(config):
+            here = resized_mpp(found.mpp, side, size)
+            if max(here / mpp, mpp / here) > APART:
+                return (
+                    f"note: the model sees these patches at {here:.3g} µm per px and was trained "
+                    f"at {mpp:.3g}: expect worse figures"
+                )
+    return ""

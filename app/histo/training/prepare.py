@@ -99,6 +99,8 @@ def start_model(
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
     mpp = model_mpp(config.mpp, data.side, config.size)
+    if mpp != config.mpp:
+        screen.say(f"{data.side} px resized to {config.size} px: {mpp:.4g} µm per px")
     return body, replace(card, positive=positive_name(config, data), mpp=mpp)
 
 
