@@ -211,7 +211,8 @@ def plural(word: str, count: int) -> str:
 
 
 def short(name: str, most: int = 18) -> str:
-    """A class name that fits into a table or beside an axis."""
+    """A class name that fits into a table or beside an axis, with control characters escaped."""
+    name = visible(name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
