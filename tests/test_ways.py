@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 import histo
-from tests.test_layout import PACKAGE, imports_of, modules
+from tests.test_layout import imports_of, modules
 from tests.ways import COMMANDS, options_of, unknown_ways
 
 SETTING = re.compile(r"\{([a-z_]+)\}")
@@ -20,9 +20,9 @@ NOT_COMMANDS = {"splits", "reads", "is", "took", "before", "config", "then", "do
 
 
 def docstrings(tree: ast.AST) -> set[int]:
-    """The lines where documentation stands, which is no message."""
+    """The nodes of documentation, which is no message."""
     return {
-        node.value.lineno
+        id(node.value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
@@ -37,9 +37,8 @@ def texts_of(name: str) -> list[str]:
             inner |= {id(part) for part in node.values}
             values = [v.value if isinstance(v, ast.Constant) else "…" for v in node.values]
             found.append("".join(map(str, values)))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in inner and node.lineno not in skipped:
-                found.append(node.value)
+        elif isinstance(node, ast.Constant) and id(node) not in inner | skipped:
+            found += [node.value] if isinstance(node.value, str) else []
     return found
 
 

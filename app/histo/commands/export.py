@@ -37,6 +37,7 @@ def export(
     positive class of two, where the run does not say. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
+    screen.say(f"exporting {run}")
     wanted = Wanted.of(sensitivity, specificity)
     if not folder.predictions.is_file():
         raise HistoError(f"{run} has no model: no epoch of it ended")
@@ -46,12 +47,12 @@ def export(
     wanted = wanted or wanted_in_report(folder, known)
     if wanted and known:
         known.needed_for(f"a threshold for a {wanted.rate}")
-    screen.say(f"exporting {run}")
     if known:
         screen.say(f"positive class: {known}", *known.ways)
 
-    from histo.model.bundle import write_bundle
-    from histo.model.card import CARD, parse_card
+    with screen.step("loading torch and fastai"):
+        from histo.model.bundle import write_bundle
+        from histo.model.card import CARD, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(card, positive=known.name if known and known.known else None)
@@ -59,7 +60,8 @@ def export(
     card = replace(card, models=folder.settings().get("folds") or 1)
     sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
     facts = facts_of(folder, table, known)
-    has_onnx = write_bundle(place, load_model(folder, card), card, facts, sha1, not no_pickle)
+    model = load_model(folder, card)
+    has_onnx = write_bundle(place, model, card, facts, sha1, not no_pickle, screen.step)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
