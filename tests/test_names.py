@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from histo.data.synth import synthetic_patches
+from histo.text import width_of
 from tests.conftest import TINY, assert_one_line_error, histo_process, run_histo, write_image
 
 NAMES = (
@@ -99,3 +100,15 @@ def test_a_name_that_no_class_can_have_is_refused_by_its_line(name, tmp_path):
     result = run_histo("train", tmp_path, "--weights", "none", "--epochs", 1, *TINY)
     assert_one_line_error(result, "train_labels.csv, line ")
     assert_harmless(result.output)
+
+
+def test_many_classes_are_listed_and_said_to_be_macro_in_60_columns(odd_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    result = run_histo("interpret", odd_run)
+    lines = result.output.splitlines()
+    (said,) = [line for line in lines if line.startswith("5 classes: ")]
+    assert "macro, one-vs-rest" in said
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("class, one-vs-rest ")]
+    rows = lines[at : at + 1 + len(NAMES)]
+    assert all(width_of(row) <= 60 for row in rows)
+    assert any(row.startswith("abc\\u202ecba ") for row in rows)
