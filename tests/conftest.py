@@ -24,14 +24,20 @@ from histo.data.synth import write_dataset
 from histo.model.body import make_body
 from histo.model.card import CARD, SEAL, seal_of
 from histo.screen import Screen
+from tests.ways import COMMANDS, unknown_ways
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = ("--arch", "squeezenet1_1", "--no-store", "--batch-size", "16", "--device", "cpu")
 
 
 def run_histo(*words: Any) -> Result:
-    """A histo command line, in this process."""
-    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    """A histo command line, in this process; the ways out that its messages name exist."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    if result.exit_code != 2 and words and words[0] in COMMANDS:
+        for line in result.output.splitlines():
+            if line.startswith(("error", "note")):
+                assert not unknown_ways(line, str(words[0])), line
+    return result
 
 
 def histo_process(*words: Any, **kwargs: Any) -> subprocess.CompletedProcess[str]:

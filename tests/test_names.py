@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from histo.data.synth import synthetic_patches
+from histo.text import width_of
 from tests.conftest import TINY, assert_one_line_error, histo_process, run_histo, write_image
 
 NAMES = (
-    "$\\frac{1}{2",
+    "$\\frac{1}{2$",
     "<script>alert(1)</script>",
     "abc\u202ecba",
     "a_b^c & d" + "x" * 190,
@@ -69,7 +70,7 @@ def test_any_class_name_trains_is_drawn_exported_predicted_and_evaluated(
     for page in (odd_run / "report" / "report.html", tmp_path / "evaluated/report/report.html"):
         text = page.read_text("utf-8")
         assert "<script>alert" not in text
-        assert "\x1b" not in text
+        assert_harmless(text)
     assert set(json.loads((bundle / "model.json").read_text("utf-8"))["vocab"]) == set(NAMES)
     with table.open(newline="", encoding="utf-8") as file:
         assert {row["predicted"] for row in csv.DictReader(file)} <= set(NAMES)
@@ -99,3 +100,15 @@ def test_a_name_that_no_class_can_have_is_refused_by_its_line(name, tmp_path):
     result = run_histo("train", tmp_path, "--weights", "none", "--epochs", 1, *TINY)
     assert_one_line_error(result, "train_labels.csv, line ")
     assert_harmless(result.output)
+
+
+def test_many_classes_are_listed_and_said_to_be_macro_in_60_columns(odd_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    result = run_histo("interpret", odd_run)
+    lines = result.output.splitlines()
+    (said,) = [line for line in lines if line.startswith("5 classes: ")]
+    assert "macro, one-vs-rest" in said
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("class, one-vs-rest ")]
+    rows = lines[at : at + 1 + len(NAMES)]
+    assert all(width_of(row) <= 60 for row in rows)
+    assert any(row.startswith("abc\\u202ecba ") for row in rows)

@@ -421,7 +421,7 @@ def export(
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     refuse_both(sensitivity, specificity)
-    screen = screen_for(ctx, f"exporting {run}")
+    screen = screen_for(ctx)
     from histo.commands.export import export as write
 
     write(**ctx.params, progress=screen)
@@ -654,7 +654,7 @@ def compare(
     force: Force = False,
 ) -> None:
     """Compare two runs on the same patches, paired, with the interval of the difference."""
-    screen = screen_for(ctx, f"comparing {first} (A) and {second} (B)")
+    screen = screen_for(ctx, "comparing two tables of predictions")
     from histo.commands.compare import compare as run
 
     run(**ctx.params, progress=screen)

@@ -89,9 +89,10 @@ class Screen:
         return max(MIN_COLUMNS, shutil.get_terminal_size().columns)
 
     @contextmanager
-    def busy(self, what: str) -> Iterator[None]:
-        """While something of unknown length is done, say in a terminal what it is."""
+    def step(self, what: str) -> Iterator[None]:
+        """Say what is done for some seconds: while it is done in a terminal, else in a line before."""
         if not self.terminal:
+            self.say(what)
             yield
             return
         from rich import get_console
@@ -211,7 +212,8 @@ def plural(word: str, count: int) -> str:
 
 
 def short(name: str, most: int = 18) -> str:
-    """A class name that fits into a table or beside an axis."""
+    """A class name that fits into a table or beside an axis, with control characters escaped."""
+    name = visible(name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

@@ -87,4 +87,4 @@ MIN_WIDTH = 8
 
 def _figure(cell: str) -> bool:
     """Whether a cell is a number, or numbers: 0.95, `1,234`, `12.5 %`, `0.9 (0.8 to 1.0)`."""
-    return not cell.replace("to", "").strip("0123456789.,%()+- /")
+    return not cell.replace("to", "").strip("0123456789.,%()+-– /")

@@ -59,8 +59,9 @@ def export(
     if known:
         screen.say(f"positive class: {known}", *known.ways)
 
-    from histo.model.bundle import write_bundle
-    from histo.model.card import CARD, parse_card
+    with screen.step("loading torch and fastai"):
+        from histo.model.bundle import write_bundle
+        from histo.model.card import CARD, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(
@@ -78,7 +79,7 @@ def export(
     else:
         trained_on = trained_on_of(folder)
     model = load_model(folder, card)
-    has_onnx = write_bundle(place, model, card, facts, trained_on, not no_pickle)
+    has_onnx = write_bundle(place, model, card, facts, trained_on, not no_pickle, screen.step)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"

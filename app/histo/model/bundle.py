@@ -6,8 +6,8 @@ import copy
 import io
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from operator import attrgetter
@@ -43,6 +43,7 @@ from histo.model.checkpoint import on_cpu
 from histo.model.network import PixelsToProbabilities
 from histo.model.onnx import OnnxEngine, metadata_of
 
+Step = Callable[[str], AbstractContextManager[None]]
 OPSET = 18
 PACKAGES = ("fastai", "torch", "torchvision")
 """Packages whose versions a card records."""
@@ -55,12 +56,15 @@ def write_bundle(
     facts: dict[str, Any],
     trained_on: TrainedOn | None = None,
     pickled: bool = True,
+    step: Step = lambda _: nullcontext(),
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
     `trained_on` is by what the patches behind the model are recognised later; None leaves those
     files out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
     started from.
+    `step("what")` is a context around each part of the work that takes time.
+
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
@@ -68,10 +72,12 @@ def write_bundle(
     with written(folder / WEIGHTS) as file:
         file.write(save(on_cpu(model.state_dict())))
     if pickled and isinstance(model, nn.Sequential):
-        write_learner(folder / LEARNER, model, card)
+        with step(f"writing fastai's learner, {LEARNER}"):
+            write_learner(folder / LEARNER, model, card)
     else:
         (folder / LEARNER).unlink(missing_ok=True)
-    onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
+    with step(f"converting to {ONNX}, and comparing the two"):
+        onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
     if onnx is None:
         (folder / ONNX).unlink(missing_ok=True)
     write_trained(folder, trained_on)

@@ -10,8 +10,11 @@ import matplotlib
 from cycler import cycler
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 
 from histo.files.writing import written
+from histo.text import visible
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe and Ito's palette (2008), which colour-blind readers can tell apart."""
@@ -23,6 +26,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "savefig.dpi": 150,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "histo",
 }
 
@@ -48,11 +52,23 @@ def new_sheet(width: float, height: float, rows: int, columns: int) -> tuple[Fig
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write PATH.png and PATH.svg, each whole or not at all."""
+    """Write PATH.png and PATH.svg, each whole or not at all; a `$` in a name is that, not mathematics."""
     with matplotlib.rc_context(STYLE):
+        take_literally(figure)
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
             whole = written(path.with_name(f"{path.name}.{kind}"))
             with whole as file, warnings.catch_warnings():  # what the font lacks is drawn as a box
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
                 figure.savefig(file, format=kind, metadata=metadata)
             figure.set_layout_engine("none")  # a second layout would take as long as the first
+
+
+def take_literally(figure: Figure) -> None:
+    """Draw each text as it is written: class names may hold `$`, and characters that no one sees."""
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if axis.get_scale() == "log":
+            axis.set_major_formatter("{x:g}")  # matplotlib's own is mathematics: 10 to the power of
+            axis.set_minor_formatter(NullFormatter())
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text(visible(text.get_text()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from histo.files.limits import IMAGE_BYTES, read_bytes
 from histo.files.writing import write_text
+from histo.text import visible
 
 KINDS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 STYLE = """
@@ -90,6 +91,11 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 """
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """Text for a page: markup escaped, and control characters and changes of direction shown."""
+    return html.escape(visible(text), quote)
 
 
 def paragraph(text: str, kind: str = "") -> str:

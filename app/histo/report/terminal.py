@@ -10,8 +10,10 @@ from histo.report.words import (
     chosen_line,
     gradcam_line,
     headline,
+    many_line,
     point_rows,
     positive_line,
+    short_class_rows,
     split_line,
     unit_line,
     wanted_line,
@@ -30,7 +32,11 @@ def say_report(metrics: Metrics, screen: Screen) -> None:
     if metrics.positive_class:
         screen.say(positive_line(metrics), *metrics.positive_class.ways)
     screen.say(f"{counted(metrics.patches, 'patch')}. {unit_line(metrics)}.")
+    if many := many_line(metrics):
+        screen.say(many)
     screen.table(headline(metrics))
+    if metrics.classes:
+        screen.table(short_class_rows(metrics))
     if metrics.points:
         for rows in split_table(point_rows(metrics), screen.columns):
             screen.table(rows)

@@ -314,6 +314,24 @@ def metric_name(key: str, metrics: Metrics) -> str:
     return METRIC_NAMES[key] + (of_positive(metrics) if key in OF_CLASS else "")
 
 
+def many_line(metrics: Metrics) -> str:
+    """How the figures of more than two classes are to be read, nothing for two."""
+    if not metrics.classes:
+        return ""
+    means = "AUC, average precision, balanced accuracy and F1 are macro, one-vs-rest"
+    return f"{len(metrics.vocab)} classes: {means}: the mean over the classes that have patches."
+
+
+def short_class_rows(metrics: Metrics, most: int = 40) -> list[list[str]]:
+    """One row a class without intervals, for a terminal; `most` classes."""
+    rows = [["class, one-vs-rest", "AUC", "sensitivity", "specificity", "F1"]]
+    keys = ("roc_auc", "sensitivity", "specificity", "f1")
+    return rows + [
+        [name, *(number(getattr(part, key), 3) for key in keys)]
+        for name, part in list(metrics.classes.items())[:most]
+    ]
+
+
 def class_rows(metrics: Metrics) -> list[list[str]]:
     """One row a class, for more than two classes."""
     head = ["class", *(text for key in OF_CLASS for text in (METRIC_NAMES[key], "95 %"))]

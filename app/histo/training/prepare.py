@@ -48,12 +48,13 @@ class Job:
 
 def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = False) -> Job:
     """Prepare a training; the weights of a `resumed` run come from its checkpoint."""
-    from histo.model import device as devices
-    from histo.model.body import features_of
-    from histo.training.recipe import make_learner, make_loaders
-
     train, valid = int((~data.valid).sum()), int(data.valid.sum())
     screen.say(f"{train:,} train, {valid:,} validate ({split_phrase(data)})")
+    with screen.step("loading torch and fastai"):
+        from histo.model import device as devices
+        from histo.model.body import features_of
+        from histo.training.recipe import make_learner, make_loaders
+
     device = devices.resolve_device(config.device)
     precision = devices.resolve_precision(config.precision, device)
     devices.seed_everything(config.seed, device)
