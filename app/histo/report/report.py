@@ -46,6 +46,6 @@ def write_report(
     threshold = metrics.point.threshold if metrics.point else 0.5
     mistakes = mistakes_sheet(table, threshold, metrics.positive_index, read, screen)
     maps = gradcam_sheet(table, gradcam, centre, read, screen) if gradcam else None
-    drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps), screen)
+    drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps, subject.groups), screen)
     write_html(folder, subject, metrics, drawn)
     return metrics
