@@ -38,7 +38,7 @@ def bands(truth: Floats, scores: Floats, groups: Sequence[str] | None) -> tuple[
         if tp[-1] and fp[-1]:
             recall, called = tp / tp[-1], np.maximum(tp + fp, 1)
             roc.append(np.interp(GRID, np.append(0, fp / fp[-1]), np.append(0, recall)))
-            first = np.minimum(np.searchsorted(recall, GRID), len(recall) - 1)
+            first = np.minimum(np.searchsorted(recall, np.maximum(GRID, 1e-9)), len(recall) - 1)
             pr.append((tp / called)[first])
     return (_middle(roc), _middle(pr)) if len(roc) >= BAND_ROUNDS // 2 else None
 

@@ -137,7 +137,9 @@ def draw_selective(path: Path, inputs: Inputs) -> None:
 def draw_mistakes(path: Path, inputs: Inputs) -> None:
     """The sheet of the most confident mistakes."""
     if sheet := inputs.mistakes:
-        plots.draw_sheet(path, sheet.patches, sheet.captions, "The most confident mistakes")
+        plots.draw_sheet(
+            path, sheet.patches, sheet.captions, "The most confident mistakes", sheet.first
+        )
 
 
 def draw_gradcam_sheet(path: Path, inputs: Inputs) -> None:
@@ -147,7 +149,13 @@ def draw_gradcam_sheet(path: Path, inputs: Inputs) -> None:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure("roc", "Sensitivity against false positive rate.", has_both_classes, draw_roc),
+    Figure(
+        "roc",
+        "Sensitivity against false positive rate. Shaded, of two classes: 95 % of bootstrap resamples; "
+        "the dot: the threshold of the confusion matrix.",
+        has_both_classes,
+        draw_roc,
+    ),
     Figure(
         "precision_recall",
         "Precision against recall. Dotted: the share of positives.",
@@ -183,8 +191,8 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "gradcam",
-        "The most confident mistakes, then typical hits. Left the patch; right, bright, the regions "
-        "that raised the score of the class called (Grad-CAM); inside the orange line the map is at "
+        "The most confident mistakes, then typical hits. Left the patch; right, in yellow, the regions "
+        "that raised the score of the class called (Grad-CAM); inside the white line the map is at "
         "least half its maximum. Such maps are coarse, in some networks biased to the borders, and "
         "show where, not why.",
         lambda inputs: inputs.gradcam is not None,

@@ -48,6 +48,8 @@ figcaption { font-size: .9rem; color: #444; }
 .patches figure.large img { width: 100%; }
 .patches img { image-rendering: pixelated; }
 .patches figcaption { font-size: .75rem; }
+th { max-width: 16rem; overflow-wrap: anywhere; }
+.downloads a { margin-right: 1rem; }
 .small { font-size: .85rem; color: #444; }
 @media (max-width: 30rem) {
   table { font-size: .85rem; }
@@ -63,6 +65,9 @@ figcaption { font-size: .9rem; color: #444; }
   figure.large { grid-column: auto; overflow: visible; }
   figure.large img { width: 100%; }
   .wide { overflow: visible; }
+  .downloads { display: none; }
+  .sheet img { max-height: 22cm; object-fit: contain; object-position: left; }
+  figure img { max-height: 12cm; object-fit: contain; object-position: left; }
   h2, th { break-after: avoid; } tr, p { break-inside: avoid; }
 }
 """

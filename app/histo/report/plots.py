@@ -236,13 +236,20 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
     save(figure, path)
 
 
-def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
-    """A sheet of patches, three in a row, a caption above each; uint8 [S, S, 3] each."""
-    rows = max(1, -(-len(patches) // 3))
-    figure, axes = new_sheet(6.6, 2.35 * rows + 0.5, rows, 3)
-    for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
+def draw_sheet(
+    path: Path, patches: Sequence[Any], captions: Sequence[str], title: str, first: int = 0
+) -> None:
+    """A sheet of patches, three in a row, a caption below each; uint8 [S, S, 3] each.
+
+    The patches after the `first` start on a new row.
+    """
+    places = [n if n < first else n - first + -(-first // 3) * 3 for n in range(len(patches))]
+    rows = max([0, *places]) // 3 + 1
+    figure, axes = new_sheet(7.2, 2.9 * rows + 0.5, rows, 3)
+    for place, patch, caption in zip(places, patches, captions, strict=True):
+        ax = axes.flat[place]
         ax.imshow(patch, interpolation="nearest")
-        ax.set_title(caption, fontsize=9)
+        ax.set_title(caption, fontsize=8, y=-0.03, va="top")
     figure.suptitle(title)
     save(figure, path)
 
