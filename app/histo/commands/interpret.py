@@ -208,7 +208,7 @@ def sides_of(rows: Sequence[dict[str, str]], unit: str) -> list[list[str]]:
 
 def again_of(environment: dict[str, Any]) -> dict[str, str]:
     """The command, the commit and the fingerprints of the data, as far as a run recorded them."""
-    command, commit = environment.get("command"), environment.get("commit")
+    command, commit = environment.get("command"), environment.get("git_commit")
     prints = environment.get("fingerprint") or {}
     said = {"command": shlex.join(map(str, command))} if command else {}
     said |= {"commit": str(commit)} if commit else {}
