@@ -28,7 +28,7 @@ td { white-space: nowrap; vertical-align: top; }
 small { color: #444; }
 table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 table.facts td:first-child { overflow-wrap: normal; color: #444; }
-th { border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { border-bottom: 1px solid var(--line); white-space: normal; vertical-align: bottom; }
 th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
   cursor: pointer; color: var(--blue); }
 .figures { display: grid; gap: 1rem;
