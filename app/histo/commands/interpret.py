@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from histo.config import Wanted, check_setting
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions
-from histo.screen import Progress, screen_of
+from histo.screen import Progress, plural, screen_of
 from histo.training.tracking import track_report
 
 if TYPE_CHECKING:
@@ -184,8 +185,33 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
         folds=run.folds_of(table.ids) if settings.get("folds") else None,
         facts=facts_of(run, settings, environment, len(table.ids)),
         settings=kept | versions,
+        sides=sides_of(run.read_split(), settings.get("group_column") or "group"),
+        again=again_of(environment),
         figures=[(curve, "Loss and validation metrics by epoch.")],
     )
+
+
+def sides_of(rows: Sequence[dict[str, str]], unit: str) -> list[list[str]]:
+    """Patches, groups and the share of each class on each side of the split, a row each."""
+    classes = sorted({row["label"] for row in rows})
+    known = all(row.get("group") for row in rows)
+    table = [["side", "patches", *([plural(unit, 2)] if known else []), *classes]]
+    for side in sorted({row["split"] for row in rows}):
+        mine = [row for row in rows if row["split"] == side]
+        labels = [row["label"] for row in mine]
+        units = [f"{len({row['group'] for row in mine}):,}"] if known else []
+        shares = [f"{100 * labels.count(name) / len(mine):.1f} %" for name in classes]
+        table.append([side, f"{len(mine):,}", *units, *shares])
+    return table
+
+
+def again_of(environment: dict[str, Any]) -> dict[str, str]:
+    """The command, the commit and the fingerprints of the data, as far as a run recorded them."""
+    command, commit = environment.get("command"), environment.get("git_commit")
+    prints = environment.get("fingerprint") or {}
+    said = {"command": shlex.join(map(str, command))} if command else {}
+    said |= {"commit": str(commit)} if commit else {}
+    return said | {f"fingerprint of {part}": str(value) for part, value in prints.items()}
 
 
 def facts_of(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from histo import __version__
 from histo.report import page
+from histo.report.downloads import downloads
 from histo.report.figures import Figure, Section
 from histo.report.results import Metrics
 from histo.report.subject import Subject
@@ -15,13 +17,16 @@ from histo.report.words import (
     calibration_line,
     chosen_line,
     class_rows,
+    few_line,
     gradcam_line,
     group_rows,
     headline,
+    methods_line,
     point_rows,
     positive_line,
     split_line,
     summary,
+    threshold_line,
     unit_line,
     wanted_line,
     worst_line,
@@ -44,6 +49,10 @@ def write_html(folder: Path, subject: Subject, metrics: Metrics, drawn: Sequence
         *_by_unit(metrics),
         *_sheets(folder, metrics, drawn),
     ]
+    parts.append(("For a Methods section", [page.paragraph(methods_line(metrics, __version__))]))
+    parts.append(("Tables to download", downloads(folder, metrics)))
+    if subject.again:
+        parts.append(("To do it again", [page.facts(subject.again)]))
     if subject.settings:
         parts.append(("Settings and versions", [page.facts(subject.settings)]))
     parts.append(("", [page.paragraph(DISCLAIMER, "small")]))
@@ -66,8 +75,12 @@ def _verdict(subject: Subject, metrics: Metrics) -> list[str]:
     line, warning = split_line(metrics.split)
     pieces = [page.paragraph(line, "warning" if warning else "note")]
     if positive := positive_line(metrics):
-        pieces.append(page.paragraph(f"{positive}."))
+        pieces.append(page.paragraph(f"{positive}. {threshold_line(metrics)}."))
     pieces.append(page.paragraph(summary(metrics), "summary"))
+    if few := few_line(metrics):
+        pieces.append(page.paragraph(few, "warning"))
+    if subject.sides:
+        pieces.append(page.table(subject.sides))
     return [*pieces, page.facts(subject.facts)] if subject.facts else pieces
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from histo.report import plots
+from histo.report.bands import Band, bands
 from histo.report.calibration import Reliability
 from histo.report.metrics import accuracy_by_coverage
 from histo.report.results import Metrics
@@ -36,11 +38,33 @@ class Inputs:
     metrics: Metrics
     mistakes: Sheet | None = None
     gradcam: GradCamSheet | None = None
+    groups: Sequence[str] | None = None
+    """the group of each row of the table"""
 
     @property
     def threshold(self) -> float:
         """The threshold of two classes at which patches are called."""
         return self.metrics.point.threshold if self.metrics.point else 0.5
+
+    @cached_property
+    def bands(self) -> tuple[Band | None, Band | None]:
+        """The bands of ROC and precision-recall curve, of two classes."""
+        if len(self.table.vocab) != 2:
+            return None, None
+        positive = self.metrics.positive_index
+        truth, scores = self.table.labels == positive, self.table.probabilities[:, positive]
+        return bands(truth, scores, self.groups) or (None, None)
+
+    @property
+    def places(self) -> tuple[plots.Place | None, plots.Place | None]:
+        """Where the chosen threshold lies on the ROC and on the precision-recall curve."""
+        point, positive = self.metrics.point, self.metrics.positive_index
+        if point is None or point.sensitivity is None or point.specificity is None:
+            return None, None
+        called = sum(row[positive] for row in point.confusion_matrix)
+        hits = point.confusion_matrix[positive][positive]
+        roc = (1 - point.specificity, point.sensitivity)
+        return roc, (point.sensitivity, hits / called) if called else None
 
 
 @dataclass(frozen=True)
@@ -69,20 +93,23 @@ def draw_roc(path: Path, inputs: Inputs) -> None:
     """The ROC curve, of each class against the rest where there are more than two."""
     table = inputs.table
     positive = inputs.metrics.positive_index
-    plots.draw_roc(path, table.labels, table.probabilities, table.vocab, positive)
+    more = (inputs.bands[0], inputs.places[0])
+    plots.draw_roc(path, table.labels, table.probabilities, table.vocab, positive, *more)
 
 
 def draw_precision_recall(path: Path, inputs: Inputs) -> None:
     """Precision and recall, of each class against the rest where there are more than two."""
     table, positive = inputs.table, inputs.metrics.positive_index
-    plots.draw_precision_recall(path, table.labels, table.probabilities, table.vocab, positive)
+    more = (inputs.bands[1], inputs.places[1])
+    both = (table.labels, table.probabilities)
+    plots.draw_precision_recall(path, *both, table.vocab, positive, *more)
 
 
 def draw_confusion_matrix(path: Path, inputs: Inputs) -> None:
     """The confusion matrix, for two classes at the threshold that matters most."""
     at, positive = "", inputs.metrics.positive
     if positive:
-        at = f", '{short(positive)}' at or above {inputs.threshold:.3g}"
+        at = f"\n'{short(positive)}' at or above {inputs.threshold:.3g}"
     plots.draw_confusion_matrix(path, inputs.metrics.confusion_matrix, inputs.table.vocab, at)
 
 
@@ -110,7 +137,9 @@ def draw_selective(path: Path, inputs: Inputs) -> None:
 def draw_mistakes(path: Path, inputs: Inputs) -> None:
     """The sheet of the most confident mistakes."""
     if sheet := inputs.mistakes:
-        plots.draw_sheet(path, sheet.patches, sheet.captions, "The most confident mistakes")
+        plots.draw_sheet(
+            path, sheet.patches, sheet.captions, "The most confident mistakes", sheet.first
+        )
 
 
 def draw_gradcam_sheet(path: Path, inputs: Inputs) -> None:
@@ -120,7 +149,13 @@ def draw_gradcam_sheet(path: Path, inputs: Inputs) -> None:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure("roc", "Sensitivity against false positive rate.", has_both_classes, draw_roc),
+    Figure(
+        "roc",
+        "Sensitivity against false positive rate. Shaded, of two classes: 95 % of bootstrap resamples; "
+        "the dot: the threshold of the confusion matrix.",
+        has_both_classes,
+        draw_roc,
+    ),
     Figure(
         "precision_recall",
         "Precision against recall. Dotted: the share of positives.",
@@ -156,8 +191,8 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "gradcam",
-        "The most confident mistakes, then typical hits. Left the patch; right, bright, the regions "
-        "that raised the score of the class called (Grad-CAM); inside the orange line the map is at "
+        "The most confident mistakes, then typical hits. Left the patch; right, in yellow, the regions "
+        "that raised the score of the class called (Grad-CAM); inside the white line the map is at "
         "least half its maximum. Such maps are coarse, in some networks biased to the borders, and "
         "show where, not why.",
         lambda inputs: inputs.gradcam is not None,

@@ -29,7 +29,7 @@ td { white-space: nowrap; vertical-align: top; }
 small { color: #444; }
 table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 table.facts td:first-child { overflow-wrap: normal; color: #444; }
-th { border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { border-bottom: 1px solid var(--line); white-space: normal; vertical-align: bottom; }
 th button { font: inherit; font-weight: bold; border: 0; background: none; padding: 0;
   cursor: pointer; color: var(--blue); }
 .figures { display: grid; gap: 1rem;
@@ -49,6 +49,8 @@ figcaption { font-size: .9rem; color: #444; }
 .patches figure.large img { width: 100%; }
 .patches img { image-rendering: pixelated; }
 .patches figcaption { font-size: .75rem; }
+th { max-width: 16rem; overflow-wrap: anywhere; }
+.downloads a { margin-right: 1rem; }
 .small { font-size: .85rem; color: #444; }
 @media (max-width: 30rem) {
   table { font-size: .85rem; }
@@ -64,6 +66,9 @@ figcaption { font-size: .9rem; color: #444; }
   figure.large { grid-column: auto; overflow: visible; }
   figure.large img { width: 100%; }
   .wide { overflow: visible; }
+  .downloads { display: none; }
+  .sheet img { max-height: 22cm; object-fit: contain; object-position: left; }
+  figure img { max-height: 12cm; object-fit: contain; object-position: left; }
   h2, th { break-after: avoid; } tr, p { break-inside: avoid; }
 }
 """

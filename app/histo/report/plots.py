@@ -10,10 +10,50 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
+from histo.report.bands import GRID, Band
 from histo.report.calibration import Reliability
 from histo.report.canvas import COLOURS, new_figure, new_sheet, save
 from histo.report.metrics import Labels, Probabilities, macro_auc, scorable_classes
 from histo.screen import short
+from histo.text import shortened, visible
+
+Place = tuple[float, float]
+"""x and y of a point on a curve."""
+MOST = 2 * len(COLOURS)
+"""Classes in a plot of lines: each colour solid and dashed."""
+
+
+def _name(name: str, most: int = 30) -> str:
+    """A class name that fits into a legend: its start and its end."""
+    return shortened(visible(name), most)
+
+
+def _line(n: int) -> dict[str, Any]:
+    """Colour and dashes of the nth line."""
+    return {"color": COLOURS[n % len(COLOURS)], "linestyle": ("-", "--")[n // len(COLOURS)]}
+
+
+def _size(vocab: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches: the legend of many classes stands below the axes."""
+    return (6.4, 5.2 + 0.24 * min(len(vocab), MOST)) if len(vocab) > 2 else (5.6, 5.0)
+
+
+def _legend(ax: Any, vocab: Sequence[str], where: str) -> None:
+    """The legend inside the axes for two classes, below them for more."""
+    if len(vocab) == 2:
+        ax.legend(loc=where, edgecolor="none", framealpha=0.8)
+    else:
+        ax.figure.legend(loc="outside lower center", frameon=False, fontsize=10)
+
+
+def _band_and_point(ax: Any, band: Band | None, at: Place | None) -> None:
+    """The bootstrap band of a curve, and its operating point."""
+    if band:
+        label = "95 % of resamples"
+        ax.fill_between(GRID, band.low, band.high, color=COLOURS[0], alpha=0.2, lw=0, label=label)
+    if at:
+        style = {"marker": "o", "markersize": 8, "markeredgecolor": "white", "linestyle": "none"}
+        ax.plot(*at, color=COLOURS[1], label="at the threshold", clip_on=False, **style)
 
 
 def draw_roc(
@@ -22,14 +62,20 @@ def draw_roc(
     probabilities: Probabilities,
     vocab: Sequence[str],
     positive: int = 1,
+    band: Band | None = None,
+    at: Place | None = None,
 ) -> None:
-    """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC."""
-    figure, ax = new_figure()
+    """The ROC curve of the positive class, or one-vs-rest curves and their macro AUC.
+
+    `at` is the operating point, (1 - specificity, sensitivity).
+    """
+    figure, ax = new_figure(*_size(vocab))
     ax.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="chance")
-    for c in scorable_classes(labels, len(vocab), positive)[: len(COLOURS)]:
+    for n, c in enumerate(scorable_classes(labels, len(vocab), positive)[:MOST]):
         fpr, tpr, _ = sk.roc_curve(labels == c, probabilities[:, c])
         value = sk.roc_auc_score(labels == c, probabilities[:, c])
-        ax.plot(fpr, tpr, linewidth=2, label=f"class {short(vocab[c])}, AUC {value:.3f}")
+        ax.plot(fpr, tpr, linewidth=2, label=f"{_name(vocab[c])}, AUC {value:.3f}", **_line(n))
+    _band_and_point(ax, band, at)
     title = "" if len(vocab) == 2 else f", macro AUC {macro_auc(labels, probabilities):.3f}"
     of = f" of '{short(vocab[positive])}'" if len(vocab) == 2 else ""
     ax.set(
@@ -40,7 +86,7 @@ def draw_roc(
         ylim=(-0.01, 1.01),
         aspect="equal",
     )
-    ax.legend(loc="lower right", frameon=False)
+    _legend(ax, vocab, "lower right")
     save(figure, path)
 
 
@@ -50,15 +96,22 @@ def draw_precision_recall(
     probabilities: Probabilities,
     vocab: Sequence[str],
     positive: int = 1,
+    band: Band | None = None,
+    at: Place | None = None,
 ) -> None:
-    """Precision against recall; a dotted line at the share of positives, the precision of chance."""
-    figure, ax = new_figure()
-    for n, c in enumerate(scorable_classes(labels, len(vocab), positive)[: len(COLOURS)]):
+    """Precision against recall; a dotted line at the share of positives, the precision of chance.
+
+    `at` is the operating point, (recall, precision).
+    """
+    figure, ax = new_figure(*_size(vocab))
+    for n, c in enumerate(scorable_classes(labels, len(vocab), positive)[:MOST]):
         precision, recall, _ = sk.precision_recall_curve(labels == c, probabilities[:, c])
         value = sk.average_precision_score(labels == c, probabilities[:, c])
-        name = f"class {short(vocab[c])}, average precision {value:.3f}"
-        ax.plot(recall, precision, linewidth=2, color=COLOURS[n], label=name)
-        ax.axhline(float((labels == c).mean()), color=COLOURS[n], linestyle=":", linewidth=1)
+        name = f"{_name(vocab[c])}, average precision {value:.3f}"
+        ax.plot(recall, precision, linewidth=2, label=name, **_line(n))
+        share, colour = float((labels == c).mean()), _line(n)["color"]
+        ax.axhline(share, color=colour, linestyle=":", linewidth=1)
+    _band_and_point(ax, band, at)
     of = f" of '{short(vocab[positive])}'" if len(vocab) == 2 else ""
     ax.set(
         xlabel=f"recall{of} (sensitivity)",
@@ -67,7 +120,7 @@ def draw_precision_recall(
         xlim=(-0.01, 1.01),
         ylim=(0, 1.02),
     )
-    ax.legend(loc="lower left", frameon=False)
+    _legend(ax, vocab, "lower left")
     save(figure, path)
 
 
@@ -78,7 +131,7 @@ def draw_confusion_matrix(
     counts = np.array(matrix)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n = len(vocab)
-    side = max(4.6, 0.8 * n + 2)
+    side = max(5.2, 0.8 * n + 3)
     figure, ax = new_figure(side + 0.8, side)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if n <= 12:
@@ -87,10 +140,11 @@ def draw_confusion_matrix(
                 colour = "white" if share[i, j] > 0.55 else "black"
                 text = f"{counts[i, j]:,}\n{100 * share[i, j]:.1f} %"
                 ax.text(j, i, text, ha="center", va="center", color=colour)
-    names = [short(name) for name in vocab]
+    names = [_name(name, 18 if n <= 3 else 28) for name in vocab]
     ax.set_xticks(range(n), names, rotation=0 if n <= 3 else 60, ha="center" if n <= 3 else "right")
     ax.set_yticks(range(n), names)
     ax.set(xlabel="predicted class", ylabel="true class", title=f"Confusion matrix{at}")
+    ax.title.set_fontsize(11)
     ax.spines[:].set_visible(False)
     figure.colorbar(image, ax=ax, label="share of the true class", shrink=0.8)
     save(figure, path)
@@ -105,7 +159,7 @@ def draw_scores(
     positive: int = 1,
 ) -> None:
     """Histograms of the predicted probability, by true class."""
-    figure, ax = new_figure(6.4, 4.4)
+    figure, ax = new_figure(*(_size(vocab) if len(vocab) > 2 else (6.4, 4.4)))
     bins = np.linspace(0, 1, 41).tolist()
     if len(vocab) == 2:
         for n, (c, hatch) in enumerate(((1 - positive, ""), (positive, "///"))):
@@ -121,21 +175,21 @@ def draw_scores(
         ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
         ax.set(xlabel=f"probability of '{short(vocab[positive])}'")
     else:
-        for n, c in enumerate(range(min(len(vocab), len(COLOURS)))):
+        for n, c in enumerate(range(min(len(vocab), MOST))):
             ax.hist(
                 probabilities[labels == c, c],
                 bins=bins,
                 histtype="step",
                 linewidth=2,
-                color=COLOURS[n],
-                label=f"class {short(vocab[c])}",
+                label=_name(vocab[c]),
+                **_line(n),
             )
         ax.set(xlabel="probability of the true class")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
-    columns = 1 if len(vocab) == 2 else 2
-    rows = -(-len(ax.get_legend_handles_labels()[0]) // columns)
-    ax.set_ylim(top=ax.get_ylim()[1] / (1 - 0.07 * rows))  # room for the legend above the bars
-    ax.legend(loc="upper center", ncols=columns, edgecolor="none", framealpha=1)
+    if len(vocab) == 2:
+        rows = len(ax.get_legend_handles_labels()[0])
+        ax.set_ylim(top=ax.get_ylim()[1] / (1 - 0.07 * rows))  # room for the legend above the bars
+    _legend(ax, vocab, "upper center")
     save(figure, path)
 
 
@@ -182,13 +236,20 @@ def draw_selective(path: Path, points: Sequence[tuple[float, float]]) -> None:
     save(figure, path)
 
 
-def draw_sheet(path: Path, patches: Sequence[Any], captions: Sequence[str], title: str) -> None:
-    """A sheet of patches, three in a row, a caption above each; uint8 [S, S, 3] each."""
-    rows = max(1, -(-len(patches) // 3))
-    figure, axes = new_sheet(6.6, 2.35 * rows + 0.5, rows, 3)
-    for ax, patch, caption in zip(axes.flat, patches, captions, strict=False):
+def draw_sheet(
+    path: Path, patches: Sequence[Any], captions: Sequence[str], title: str, first: int = 0
+) -> None:
+    """A sheet of patches, three in a row, a caption below each; uint8 [S, S, 3] each.
+
+    The patches after the `first` start on a new row.
+    """
+    places = [n if n < first else n - first + -(-first // 3) * 3 for n in range(len(patches))]
+    rows = max([0, *places]) // 3 + 1
+    figure, axes = new_sheet(7.2, 2.9 * rows + 0.5, rows, 3)
+    for place, patch, caption in zip(places, patches, captions, strict=True):
+        ax = axes.flat[place]
         ax.imshow(patch, interpolation="nearest")
-        ax.set_title(caption, fontsize=9)
+        ax.set_title(caption, fontsize=8, y=-0.03, va="top")
     figure.suptitle(title)
     save(figure, path)
 

@@ -44,8 +44,10 @@ def write_report(
     write_json(folder / "metrics.json", metrics.as_dict())
     write_groups(folder / "by_group.csv", metrics.groups, metrics.unit)
     threshold = metrics.point.threshold if metrics.point else 0.5
-    mistakes = mistakes_sheet(table, threshold, metrics.positive_index, read, screen)
-    maps = gradcam_sheet(table, gradcam, centre, read, screen) if gradcam else None
-    drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps), screen)
+    mistakes = mistakes_sheet(
+        table, threshold, metrics.positive_index, read, screen, subject.groups
+    )
+    maps = gradcam_sheet(table, gradcam, centre, read, screen, subject.groups) if gradcam else None
+    drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps, subject.groups), screen)
     write_html(folder, subject, metrics, drawn)
     return metrics

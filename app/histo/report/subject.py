@@ -42,5 +42,9 @@ class Subject:
     """which model, trained on what, when"""
     settings: Mapping[str, str] = field(default_factory=dict)
     """settings and versions, to repeat the run"""
+    sides: Sequence[Sequence[str]] = ()
+    """a header, then a row for each side of the split: its patches, groups, and share of each class"""
+    again: Mapping[str, str] = field(default_factory=dict)
+    """command, commit and fingerprints of the run"""
     figures: Sequence[tuple[Path, str]] = ()
     """more figures to show, with captions"""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from histo.report.intervals import Interval, Intervals
+from histo.report.intervals import ROUNDS, Interval, Intervals
 from histo.report.metrics import Value
 from histo.report.results import Metrics
 from histo.run.calls import apply_temperature
@@ -171,6 +171,62 @@ def unit_line(metrics: Metrics) -> str:
     if metrics.units < FEW_GROUPS:
         return f"{line}: too few for reliable intervals, the truth may lie outside them"
     return line
+
+
+FEW = 10
+"""Groups below which a bootstrap over them is not to be relied on."""
+
+
+def few_line(metrics: Metrics) -> str:
+    """A warning where the intervals rest on few groups; nothing where there are enough."""
+    if metrics.unit == "patch" or metrics.units >= FEW:
+        return ""
+    return (
+        f"Only {counted(metrics.units, metrics.unit)}: the intervals are unreliable, most likely too "
+        f"narrow. New ones may differ by more; evaluate on {FEW} or more."
+    )
+
+
+def threshold_line(metrics: Metrics) -> str:
+    """The threshold of the matrix and the figures, and where it comes from; nothing for many."""
+    point, name = metrics.point, next(iter(metrics.points), "")
+    if point is None:
+        return ""
+    asked = f" for a {point.wanted.rate} of {point.wanted.value:g}" if point.wanted else ""
+    where = point.chosen_on or "these patches"
+    source = {
+        "wanted": f"chosen{asked} on {where}",
+        "bundle": f"the bundle's own{', chosen' + asked if asked else ''}",
+        "0.5": "the default, not chosen on any patches",
+        "youden": f"Youden's, chosen on {where}",
+    }[name]
+    return f"Threshold: {point.threshold:.4g} ({source})"
+
+
+def methods_line(metrics: Metrics, version: str) -> str:
+    """What a Methods section can say of this evaluation."""
+    where = f"{counted(metrics.patches, 'patch')}"
+    if metrics.unit != "patch":
+        where += f" of {counted(metrics.units, metrics.unit)}"
+    said = [f"The classifier was evaluated on {where} with histo {version}."]
+    said.append(
+        _kind_line(metrics.split)[0] if not metrics.split.leak else split_line(metrics.split)[0]
+    )
+    if metrics.point:
+        said.append(
+            f"Class '{metrics.positive}' was positive; sensitivity and specificity are at a threshold "
+            f"of {metrics.point.threshold:.4g}."
+        )
+    elif metrics.roc_auc is not None:
+        said.append(f"AUC is the mean of {len(metrics.vocab)} classes, each against the rest.")
+    over = "patches" if metrics.unit == "patch" else plural(metrics.unit, 2)
+    said.append(
+        f"Intervals are 95 % bootstrap percentile intervals over {over} ({ROUNDS:,} resamples)."
+    )
+    if metrics.roc_auc is not None:
+        ends = between(metrics.intervals.get("roc_auc"), 3)
+        said.append(f"AUC was {metrics.roc_auc:.3f}{f' (95 % CI {ends})' if ends else ''}.")
+    return " ".join(said)
 
 
 def wanted_line(metrics: Metrics) -> str:
