@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histo.report.weighted import Floats
 
@@ -23,7 +24,9 @@ class Band:
     high: Floats
 
 
-def bands(truth: Floats, scores: Floats, groups: Sequence[str] | None) -> tuple[Band, Band] | None:
+def bands(
+    truth: NDArray[np.bool_], scores: Floats, groups: Sequence[str] | None
+) -> tuple[Band, Band] | None:
     """The bands of sensitivity by 1 - specificity and of precision by recall; None if undefined.
 
     `truth` is bool [N]. Whole groups are drawn with replacement; fewer than two give no band.
