@@ -99,7 +99,7 @@ def test_bad_images_leave_no_table(tiny_run, tmp_path):
     (tmp_path / "in").mkdir()
     out = tmp_path / "p.csv"
     words = ["predict", tiny_run / "export", tmp_path / "in", "--out", out]
-    assert_one_line_error(run_histo(*words), "holds no TIF, PNG or JPEG")
+    assert_one_line_error(run_histo(*words), "holds no image")
     write_image(tmp_path / "in" / "a.png", np.zeros((48, 48, 3), np.uint8))
     write_image(tmp_path / "in" / "b.png", np.zeros((50, 50, 3), np.uint8))
     assert_one_line_error(run_histo(*words), "b.png is 50x50 px where 48x48 px are expected")

@@ -65,5 +65,5 @@ def test_the_names_of_a_csv_may_be_paths(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(HistoError, match="no image, folder or CSV"):
         find(tmp_path / "none.png")
-    with pytest.raises(HistoError, match="holds no TIF, PNG or JPEG"):
+    with pytest.raises(HistoError, match="holds no image"):
         find(tmp_path)

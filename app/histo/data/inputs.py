@@ -69,7 +69,7 @@ def _find(path: Path, images: Path | None, ids: str, screen: Screen) -> Inputs:
     if path.is_dir():
         paths = list_patches(path)
         if not paths:
-            raise HistoError(f"{path} holds no TIF, PNG or JPEG")
+            raise HistoError(f"{path} holds no image (TIF, PNG, JPEG, BMP, WebP)")
         return Inputs(paths, plain_ids(paths.names))
     if path.suffix.lower() != ".csv":
         if not path.exists():

@@ -122,7 +122,7 @@ def read_labelled_folders(config: DataConfig, screen: Screen) -> FolderLabels:
             "make a folder for each class",
         )
     if not paths:
-        raise HistoError(f"{config.images_folder} holds no TIF, PNG or JPEG")
+        raise HistoError(f"{config.images_folder} holds no image (TIF, PNG, JPEG, BMP, WebP)")
     return read_folders(paths, config.label_from, config.group_from, screen)
 
 
