@@ -249,7 +249,7 @@ def draw_sheet(
     for place, patch, caption in zip(places, patches, captions, strict=True):
         ax = axes.flat[place]
         ax.imshow(patch, interpolation="nearest")
-        ax.set_title(caption, fontsize=8, y=-0.03, va="top")
+        ax.set_title(caption, fontsize=8, y=-0.02, va="top", pad=0)
     figure.suptitle(title)
     save(figure, path)
 

@@ -97,7 +97,7 @@ def _kind(table: Predictions, row: int, called: int, positive: int) -> str:
     value = f"p = {table.probabilities[row, called]:.3f}"
     if len(table.vocab) == 2:
         name = shortened(visible(table.vocab[called]), 24)
-        return f"{'false positive' if called == positive else 'false negative'}\n'{name}', {value}"
+        return f"{'false positive' if called == positive else 'false negative'}\ncalled '{name}', {value}"
     true, name = (shortened(visible(table.vocab[c]), 28) for c in (table.labels[row], called))
     return f"true {true}\ncalled {name}\n{value}"
 
