@@ -37,7 +37,18 @@ coverage *ARGS:
 # what CI runs
 check: lint types test
 
-# look for bytes that break a reader: `just fuzz decoder 1200`, or card; findings are files here
+# the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+lowest *ARGS="tests":
+    uv venv --quiet --allow-existing .venv-lowest
+    uv pip install --quiet --python .venv-lowest --resolution lowest-direct --group dev .
+    uv run --no-project --python .venv-lowest --no-sync python -m pytest {{ARGS}}
+
+# known holes of the dependencies as they are installed, from the advisory databases
+audit:
+    uv export --quiet --no-hashes --no-emit-project --all-extras --output-file .audit.txt
+    uvx pip-audit --requirement .audit.txt --no-deps --disable-pip
+
+# look for bytes that break a reader: `just fuzz decoder 1200`, or card, hdf5, labels, run; findings are files here
 fuzz TARGET SECONDS="1200" *FLAGS:
     uv run --group fuzz python tests/fuzz/fuzz_{{TARGET}}.py -max_total_time={{SECONDS}} {{FLAGS}}
 

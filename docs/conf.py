@@ -50,6 +50,8 @@ PARTS = {
         "docs/training",
         "docs/judging",
         "docs/predicting",
+        "docs/slides",
+        "docs/mapping",
         "docs/python",
         "docs/scale",
     ],

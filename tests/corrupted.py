@@ -18,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from histo.files.digests import sha256
+from histo.model.bundle import TrainedOn, write_trained
 from histo.model.card import CARD, FILES, LEARNER, ONNX, SEAL, TRAINED, WEIGHTS
 from tests.conftest import edit_card
 from tests.conftest import replace_file as write
@@ -283,8 +284,9 @@ CORRUPTIONS: dict[str, Corrupt] = {
 def sound_bundle(golden: Path, folder: Path, touched: Path) -> Path:
     """A sound bundle, but its learner is a pickle that would make `touched`."""
     folder.mkdir()
-    for name in (CARD, WEIGHTS, ONNX, TRAINED):
+    for name in (CARD, WEIGHTS, ONNX):
         write(folder / name, (golden / name).read_bytes())
+    write_trained(folder, TrainedOn([64 * "0"], np.ones((4, 63), np.uint8), ["a slide"]))
     write(folder / LEARNER, pickle.dumps(Evil(touched)))
     vouch(folder)
     return folder

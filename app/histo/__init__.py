@@ -13,6 +13,7 @@ from histo.errors import HistoError as HistoError
 if TYPE_CHECKING:
     from histo.commands.check import check as check
     from histo.commands.compare import compare as compare
+    from histo.commands.cut import cut as cut
     from histo.commands.demo import demo as demo
     from histo.commands.doctor import doctor as doctor
     from histo.commands.draw_patches import draw_patches as draw_patches
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from histo.commands.import_pcam import import_pcam as import_pcam
     from histo.commands.interpret import interpret as interpret
     from histo.commands.load import load as load
+    from histo.commands.map import map as map
     from histo.commands.merge import merge as merge
     from histo.commands.predict import predict as predict
     from histo.commands.review import review as review
@@ -33,6 +35,7 @@ _HOME = {
     "Run": "runs",
     "check": "check",
     "compare": "compare",
+    "cut": "cut",
     "demo": "demo",
     "doctor": "doctor",
     "draw_patches": "draw_patches",
@@ -41,6 +44,7 @@ _HOME = {
     "import_pcam": "import_pcam",
     "interpret": "interpret",
     "load": "load",
+    "map": "map",
     "merge": "merge",
     "predict": "predict",
     "review": "review",

@@ -19,15 +19,17 @@ from histo.config import (
     RANGES,
     Augment,
     CheckConfig,
+    CutConfig,
     DataConfig,
     Precision,
     Tracker,
     TrainConfig,
 )
 from histo.distributed import ranks
+from histo.distributed.interrupts import end_at_second_interrupt, leave
 from histo.errors import HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
-from histo.screen import Screen
+from histo.screen import Screen, counted
 from histo.shards.shard import Shard
 from histo.text import REPLACES
 
@@ -82,7 +84,12 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     if ranks.world_size() > 1:  # PyTorch reports a lost socket in pages; histo in one line
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    app()
+    end_at_second_interrupt()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 def number(setting: str, help: str | None = None, *names: str) -> Any:
@@ -155,6 +162,13 @@ Corrections = Annotated[
     typer.Option(help="CSV of ids and their right labels, or suspects.csv of histo review."),
 ]
 SplitColumn = Annotated[Optional[str], typer.Option(help="Column that says train or valid.")]
+Mpp = Annotated[
+    Optional[float], number("mpp", "Micrometres per pixel of the patches, where not recorded.")
+]
+SlideMpp = Annotated[
+    Optional[str],
+    typer.Option(help="Micrometres per pixel of slides that do not say: X, or a CSV slide,mpp."),
+]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
 ]
@@ -258,6 +272,7 @@ def train(
     ] = False,
     exclude: Annotated[Optional[Path], typer.Option(help="CSV of ids to leave out.")] = None,
     positive: Positive = None,
+    mpp: Mpp = None,
     skip_bad: SkipBad = False,
     corrections: Corrections = None,
     valid_pct: Annotated[
@@ -387,7 +402,17 @@ def export(
     no_pickle: Annotated[
         bool, typer.Option("--no-pickle", help="Do not write learner.pkl, fastai's own format.")
     ] = False,
+    no_fingerprint: Annotated[
+        bool,
+        typer.Option(
+            "--no-fingerprint", help="Leave out the hashes that tell what it was trained on."
+        ),
+    ] = False,
     positive: Positive = None,
+    qupath: Annotated[
+        bool, typer.Option("--qupath", help="Also write the model for QuPath's WSInfer extension.")
+    ] = False,
+    mpp: Mpp = None,
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     refuse_both(sensitivity, specificity)
@@ -453,18 +478,114 @@ def evaluate(
     batch_size: PredictBatch = PREDICT_BATCH,
     positive: Positive = None,
     skip_bad: SkipBad = False,
+    annotations: Annotated[
+        Optional[Path],
+        typer.Option(help="Of whole slides: a folder with a GeoJSON or ASAP XML a slide."),
+    ] = None,
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
     shard: ShardOption = None,
 ) -> None:
-    """Evaluate a bundle on labelled patches it never saw."""
+    """Evaluate a bundle on labelled patches, or whole slides, that it never saw."""
     share = share_of(shard)
     screen = screen_for(ctx, f"evaluating {bundle} on {data}")
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
 
     done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen)
-    if done is not None:
+    if done is not None and not isinstance(done, Path):
         report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
+
+
+@app.command()
+def cut(
+    ctx: typer.Context,
+    slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of them.")],
+    annotations: Annotated[
+        Path, typer.Option(help="Folder with SLIDE.geojson, SLIDE.xml (ASAP) or a mask SLIDE.png.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the patches.")] = CutConfig.out,
+    mpp: Annotated[float, number("mpp", "Micrometres per pixel of the patches.")] = CutConfig.mpp,
+    size: Annotated[int, number("size", "Side of the patches in px.")] = CutConfig.size,
+    stride: Annotated[
+        Optional[int], number("stride", "Step of the patches in px.  [default: no overlap]")
+    ] = None,
+    classes: Annotated[
+        Optional[list[str]],
+        typer.Option("--class", help="NAME=CLASS of annotations, others are left out; repeat it."),
+    ] = None,
+    background: Annotated[
+        Optional[str],
+        typer.Option(help="Class of tissue outside annotations.  [default: left out]"),
+    ] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Write tissue outside annotations to unlabelled/.")
+    ] = False,
+    normal_slides: Annotated[
+        bool,
+        typer.Option("--normal-slides", help="Slides without annotations are all background."),
+    ] = False,
+    cover: Annotated[
+        str,
+        typer.Option(help="Share of a patch that its class covers, or centre: any of its third."),
+    ] = CutConfig.cover,
+    tissue: Annotated[
+        Optional[Path], typer.Option(help="Folder of corrected tissue outlines, a GeoJSON a slide.")
+    ] = None,
+    no_tissue: Annotated[
+        bool, typer.Option("--no-tissue", help="Take patches without tissue too.")
+    ] = False,
+    per_slide: Annotated[
+        Optional[int], number("per_slide", "At most N patches a slide and class, at random.")
+    ] = None,
+    seed: Annotated[int, number("seed")] = CutConfig.seed,
+    patient_from: Annotated[
+        Optional[str], typer.Option(help="Regular expression for the patient in a slide's name.")
+    ] = None,
+    slide_mpp: SlideMpp = None,
+) -> None:
+    """Cut annotated whole slides into labelled patches, ready for check and train."""
+    from histo.commands.cut import cut_to
+
+    settings = {k: v for k, v in ctx.params.items() if k not in ("slides", "annotations")}
+    config = CutConfig(**{**settings, "classes": tuple(classes or ())})
+    if failed := cut_to(slides, annotations, config, screen_for(ctx)):
+        raise LeftOut(f"done, but without {counted(failed, 'slide')}: see {out / 'failed.csv'}")
+
+
+@app.command()
+def map(
+    ctx: typer.Context,
+    bundle: Bundle,
+    slides: Annotated[list[Path], typer.Argument(help="Slides, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="The folder of the maps.")] = Path("maps"),
+    mpp: Mpp = None,
+    slide_mpp: SlideMpp = None,
+    stride: Annotated[
+        Optional[int],
+        number("stride", "Step of the tiles in px of the model.  [default: no overlap]"),
+    ] = None,
+    tta: Tta = False,
+    tissue: Annotated[
+        Optional[Path], typer.Option(help="Folder of corrected tissue outlines, a GeoJSON a slide.")
+    ] = None,
+    no_tissue: Annotated[bool, typer.Option("--no-tissue", help="Map the background too.")] = False,
+    hdf5: Annotated[
+        bool, typer.Option("--hdf5", help="Also write tiles.h5, in CLAM's layout.")
+    ] = False,
+    positive: Positive = None,
+    device: Device = "auto",
+    batch_size: PredictBatch = PREDICT_BATCH,
+    shard: ShardOption = None,
+) -> None:
+    """Lay a bundle over whole slides: heat maps, regions for QuPath, a page for each slide."""
+    share = share_of(shard)
+    screen = screen_for(ctx, f"mapping with {bundle}")
+    from histo.commands.map import map_to
+
+    if failed := map_to(**{**ctx.params, "shard": share}, screen=screen):
+        raise LeftOut(f"done, but without {counted(failed, 'slide')}: see the lines above")
 
 
 def say_left_out(listed: Path) -> None:
@@ -495,14 +616,18 @@ def merge(
     submission: Submission = None,
     positive: Positive = None,
 ) -> None:
-    """Join the parts of predict --shard or evaluate --shard, once all are there."""
-    screen = screen_for(ctx, f"joining {', '.join(map(str, parts[:3]))}" + " …" * (len(parts) > 3))
+    """Join the parts of predict --shard, evaluate --shard or map --shard, once all are there."""
+    screen = screen_for(
+        ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3)
+    )
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
 
     done = join(**ctx.params, progress=screen)
     if not isinstance(done, Path):
         report(done.path, progress=screen)
+    if isinstance(done, Path) and done.name == "slides.csv":
+        return
     say_left_out(skipped_path(done) if isinstance(done, Path) else done.path / SKIPPED)
 
 

@@ -48,6 +48,9 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "centre": (0, None),
     "devices": (1, None),
     "most": (1, None),
+    "mpp": (0.05, 50),
+    "stride": (1, None),
+    "per_slide": (1, None),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}
@@ -155,6 +158,41 @@ class CheckConfig(DataConfig):
 
 
 @dataclass(frozen=True)
+class CutConfig(Settings):
+    """Settings of cutting slides into patches."""
+
+    out: Path = Path("patches")
+    """a new folder, or one of an earlier cut with the same settings"""
+    mpp: float = 0.972
+    """µm per px of the patches; PatchCamelyon's by default"""
+    size: int = 96
+    """side of the patches in px"""
+    stride: int | None = None
+    """step of the patches in px; their side by default"""
+    cover: str = "0.5"
+    """the share of a patch that its class must cover, or `centre`: PatchCamelyon's rule"""
+    background: str | None = None
+    """the class of tissue outside all annotations; without it, such tissue is left out"""
+    unlabelled: bool = False
+    """write tissue outside all annotations too, without a label"""
+    normal_slides: bool = False
+    """slides without annotations are background throughout; else they are left out"""
+    classes: tuple[str, ...] = ()
+    """`NAME=CLASS` for annotations of that name; others are left out"""
+    tissue: Path | None = None
+    """a folder of corrected outlines of tissue, a GeoJSON a slide"""
+    no_tissue: bool = False
+    """take patches without tissue too"""
+    per_slide: int | None = None
+    """at most so many patches a slide and class, drawn by `seed`"""
+    seed: int = 0
+    patient_from: str | None = None
+    """a regular expression that finds the patient in a slide's name"""
+    slide_mpp: str | float | None = None
+    """µm per px of slides that do not say: a number, or a CSV with the columns slide and mpp"""
+
+
+@dataclass(frozen=True)
 class TrainConfig(DataConfig):
     """Every setting of a training run."""
 
@@ -170,6 +208,8 @@ class TrainConfig(DataConfig):
     """a CSV of ids to leave out"""
     positive: str | None = None
     """the positive class of two; found by the classes' names where they are an obvious pair"""
+    mpp: float | None = None
+    """µm per px of the patches' files; known where histo cut or imported them"""
     skip_bad: bool = False
     """leave patches out that cannot be read or have another size, and list them"""
     valid_pct: float = 20.0
@@ -254,6 +294,8 @@ class ModelCard:
     """the positive class of two; None if it is not known, and `threshold` is for class 1"""
     wanted: dict[str, float] | None = None
     """the sensitivity or specificity that the threshold was chosen for, as `{"sensitivity": 0.9}`"""
+    mpp: float | None = None
+    """µm per px of the patches that the model sees; None if it is not known"""
     format: int = 2
     """1: model.onnx leaves the temperature out, and the threshold is for what it gives; from 2 on
     both have the temperature in them"""

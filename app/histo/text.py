@@ -7,7 +7,17 @@ import unicodedata
 
 from histo.errors import plain
 
-SPELLED = {"…": "...", "–": "-", "—": "-", "×": "x", "≥": ">=", "≤": "<=", "µ": "u", "·": "-"}
+SPELLED = {
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "×": "x",
+    "≥": ">=",
+    "≤": "<=",
+    "µ": "u",
+    "²": "2",
+    "·": "-",
+}
 """histo's own characters where an encoding lacks them; others are escaped, as `\\xe9`."""
 REPLACES = "histo.replace"
 """The name of that rule for `str.encode` and for `reconfigure`."""

@@ -101,7 +101,7 @@ BROKEN = {
     "cv2": (f"raise ImportError({LIBGL!r})", "libGL.so.1", "apt install libgl1"),
     "torchvision": (f"raise RuntimeError({NMS!r})", "torchvision::nms", "from one index"),
     "torch": ("raise OSError('/home/jane/x/libtorch.so: no')", "…/libtorch.so: no", "torch"),
-    "h5py": ("import os; os._exit(7)", "it ends with status 7", "--force-reinstall h5py"),
+    "onnxruntime": ("import os; os._exit(7)", "with status 7", "--force-reinstall onnxruntime"),
     "onnx": ("import h6py", "No module named 'h6py'", "pip install h6py"),
     "pandas": ("import sklearn.no", "No module named 'sklearn.no'", "pip install scikit-learn"),
     "safetensors": (
@@ -197,4 +197,9 @@ def test_memory_is_told_in_bytes():
 def test_a_line_that_is_shown_names_no_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/Jane Doe")
     said = public('File "/home/Jane Doe/study 3/a.py" of C:\\Users\\jane\\b.dll and /mnt/x/y.so')
-    assert said == 'File "…/study 3/a.py" of …/b.dll and …/y.so'
+    assert said == 'File "…/a.py" of …/b.dll and …/y.so'
+    assert (
+        public("OSError: /mnt/Study of Jane/my venv/libtorch.so: no")
+        == "OSError: …/libtorch.so: no"
+    )
+    assert public("'D:\\Jane Doe\\x.dll' or and/or") == "'…/x.dll' or and/or"

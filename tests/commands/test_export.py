@@ -64,3 +64,19 @@ def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, datase
     assert str(dataset).encode() not in data
     assert str(tiny_run).encode() not in data
     assert f"{tempfile.gettempdir()}/tmp".encode() not in data  # where the blank patch lay
+
+
+def test_without_fingerprint_nothing_tells_what_it_was_trained_on(tiny_run, dataset, tmp_path):
+    """No hash of a patch, nor of all of them; evaluate says that overlap cannot be found."""
+    out = tmp_path / "bundle"
+    words = ("export", tiny_run, "--out", out, "--no-fingerprint", "--no-pickle")
+    assert run_histo(*words).exit_code == 0
+    card = json.loads((out / "model.json").read_text())
+    assert "fingerprint" not in card
+    assert (
+        set(card["files"])
+        == {"model.safetensors", "model.onnx"}
+        == {p.name for p in out.iterdir() if p.name != "model.json"}
+    )
+    result = run_histo("evaluate", out, dataset, "--out", tmp_path / "e", "--device", "cpu")
+    assert "does not say what it was trained on" in result.stdout

@@ -79,7 +79,9 @@ def stored(data: Path) -> np.ndarray:
     """The pixels of the store of an import; no patch may have to be decoded for them."""
     ids = [row.id for row in read_labels(data / "train_labels.csv")]
     paths = PatchFiles(data / "train", [f"{name}.tif" for name in ids])
-    with files_opened(data / "train") as opened:
+    with files_opened(data / "train") as opened, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("histo.data.store_trust.SAMPLE", 0)  # patches decoded to compare them
+        patch.setattr("histo.data.store_trust.ONE_IN", 10**9)
         store = open_store(paths, data / ".histo", Fit(), QUIET)
     assert not opened
     return store.take(np.arange(len(store)))
@@ -326,7 +328,7 @@ def spoil(h5: Path, what: str) -> None:  # noqa: PLR0912  (a branch a fault)
         ("key", "train_x.h5 has no dataset 'x': it has images"),
         ("side", "'x' is uint8 [20, 64, 64, 3], not uint8 [N, 96, 96, 3]"),
         ("float", "'x' is float32 [20, 96, 96, 3], not uint8 [N, 96, 96, 3]"),
-        ("empty", "'x' is uint8 [0, 96, 96, 3], not uint8 [N, 96, 96, 3]"),
+        ("empty", "train_meta.csv has a header and no rows"),
         ("y rows", "train_y.h5 has 8 labels for 20 patches"),
         ("y values", "train_y.h5, row 2: the label is 2, not 0 or 1"),
         ("no y", "has no camelyonpatch_level_2_split_train_y.h5, plain or .gz"),
@@ -494,7 +496,7 @@ def test_hashes_and_unpacked_files_of_a_killed_import_are_gone_on_with(h5, tmp_p
     packed.write_bytes(gzip.compress(x.read_bytes(), 1))
     part = tmp_path / f".{x.name}.abcd"
     part.write_bytes(b"in part")
-    assert unpack(packed, tmp_path, QUIET).read_bytes() == x.read_bytes()
+    assert unpack(packed, tmp_path, QUIET, x.stat().st_size).read_bytes() == x.read_bytes()
     assert not part.exists()
 
 

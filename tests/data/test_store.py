@@ -35,6 +35,12 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_sample(monkeypatch) -> None:
+    """The patches that are decoded to compare them are no part of these tests."""
+    monkeypatch.setattr("histo.data.store_trust.SAMPLE", 0)
+
+
 @pytest.fixture
 def decoded(images: Path) -> Iterator[set[str]]:
     """The names of the image files read from here on."""
@@ -134,23 +140,17 @@ def png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 0])[1].tobytes()
 
 
-def test_a_store_of_an_earlier_histo_is_read(images, tmp_path, decoded):
-    """Without ctimes: a patch whose inode changed after the store was written is decoded anew."""
+def test_a_store_of_an_earlier_histo_is_made_anew(images, tmp_path, decoded):
+    """Without ctimes and inodes it could have come with the data."""
     paths, folder = list_patches(images), tmp_path / "store"
     open_store(paths, folder, Fit(), QUIET)
     (index,) = folder.glob("*.npz")
     with np.load(index) as members:
-        old = {**members, "stamps": members["stamps"][:, :2], "format": 3}
-    time.sleep(0.1)  # longer than a tick of the file system's clock
+        old = {**members, "stamps": members["stamps"][:, :3], "format": 4}
     np.savez(index, **old)
     decoded.clear()
     open_store(paths, folder, Fit(), QUIET)
-    assert decoded == set()
-    time.sleep(0.1)
-    paths[5].rename(images / "t")
-    (images / "t").rename(paths[5])
-    open_store(paths, folder, Fit(), QUIET)
-    assert decoded == {"05.png"}
+    assert decoded == set(paths.names)
 
 
 def test_the_fingerprint_is_of_the_pixels_in_any_order(images):
@@ -191,7 +191,7 @@ def test_crop_and_size_have_stores_of_their_own(images, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "index", "format", "path"])
 def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, decoded, damage):
-    """Where one pixel has changed its patch is decoded anew, else all are."""
+    """All its patches are decoded anew: whoever wrote to it did not do so as histo does."""
     paths = list_patches(images)
     folder = tmp_path / "store"
     open_store(paths, folder, Fit(), QUIET)
@@ -211,7 +211,7 @@ def test_a_damaged_store_is_rebuilt_not_believed(images, tmp_path, decoded, dama
             np.savez(index, **{**members, **said})
     decoded.clear()
     store = open_store(paths, folder, Fit(), QUIET)
-    assert len(decoded) == (1 if damage == "flip" else len(paths))
+    assert len(decoded) == len(paths)
     assert all(np.array_equal(store.pixels[i], read_patch(p)) for i, p in enumerate(paths))
     assert len(list(folder.glob("*.npy"))) == 1
 

@@ -171,7 +171,7 @@ def test_the_security_page_lists_every_limit():
 
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     bounds = [x for x in vars(limits).values() if isinstance(x, Limit)]
-    assert len(bounds) == 8
+    assert len(bounds) == 12
     for limit in bounds:
         (line,) = [line for line in page.splitlines() if f"| `{limit.name}`" in line]
         n = limit.default

@@ -21,7 +21,7 @@ from torch import nn
 from histo.config import ModelCard
 from histo.data.decode import read_patch
 from histo.data.synth import write_dataset
-from histo.model.bundle import write_bundle
+from histo.model.bundle import TrainedOn, write_bundle
 from histo.model.network import make_model
 from histo.model.predictor import open_bundle
 from histo.run.predictions import write_predictions
@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     mean, std = (255 * torch.tensor(x).view(1, 3, 1, 1) for x in (CARD.mean, CARD.std))
     model = make_model(CARD)
     few_values(model, (torch.from_numpy(patches).permute(0, 3, 1, 2) - mean) / std)
-    write_bundle(folder, model, CARD, {}, ["0123456789abcdef" + 24 * "0"], pickled=False)
+    write_bundle(folder, model, CARD, {}, TrainedOn(["0123456789abcdef" + 24 * "0"]), pickled=False)
     (folder / "patches").mkdir()
     for name, patch in zip("abcd", patches, strict=False):
         Image.fromarray(patch).save(folder / "patches" / f"{name}.png")

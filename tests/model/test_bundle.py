@@ -16,7 +16,7 @@ from torch import nn
 from histo.config import ModelCard
 from histo.data.decode import read_patch
 from histo.errors import HistoError
-from histo.model.bundle import write_bundle
+from histo.model.bundle import TrainedOn, write_bundle
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import (
     CARD,
@@ -146,7 +146,7 @@ def test_a_patch_is_known_by_the_first_eight_bytes_of_its_hash(tmp_path):
     """Sorted, so that what was trained on in which order is not told."""
     digests = ["ff23456789abcdef" + "0" * 24, "0123456789abcdef" + "1" * 24]
     assert short_digests(digests).tolist() == [0xFF23456789ABCDEF, 0x0123456789ABCDEF]
-    write_bundle(tmp_path, Undecided(), PLAIN, {}, digests)
+    write_bundle(tmp_path, Undecided(), PLAIN, {}, TrainedOn(digests))
     assert BundleFiles.open(tmp_path).trained_on().tolist() == [
         0x0123456789ABCDEF,
         0xFF23456789ABCDEF,
@@ -195,7 +195,12 @@ def test_no_pickle_leaves_the_learner_out_of_an_old_folder_too(tiny_run, tmp_pat
     assert not (run / "export" / LEARNER).exists()
     _, facts = read_card(run / "export")
     assert sorted(facts["files"]) == sorted(facts["bytes"])
-    assert sorted(facts["files"]) == ["model.onnx", "model.safetensors", "trained.npy"]
+    assert sorted(facts["files"]) == [
+        "model.onnx",
+        "model.safetensors",
+        "trained.npy",
+        "trained_near.npy",
+    ]
     open_bundle(run / "export", "cpu")
 
 

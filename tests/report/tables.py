@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from histo.data.decode import pixel_sha1, read_patch
+from histo.data.patch_files import PatchIndex
 from histo.report.report import write_report
 from histo.report.results import Metrics
 from histo.report.subject import Subject
@@ -72,13 +74,16 @@ def write_run(
 ) -> Path:
     """A run folder of two classes as training leaves it, without the training."""
     table = read_predictions(write_table(folder, *two_classes(), name="predictions.csv"))
-    column = ["split", *(["group"] if groups else [])]
+    index = PatchIndex(Path(str(settings["images"]))) if "images" in settings else None
+    column = ["split", *(["group"] if groups else []), *(["sha1"] if index else [])]
     rows = [",".join(["id", "label", *column])]
     for n, (name, label) in enumerate(zip(table.ids, table.labels, strict=True)):
-        rows.append(",".join([name, str(label), "valid", *([groups[n]] if groups else [])]))
+        found = index.find(name) if index else None
+        sha1 = [pixel_sha1(read_patch(found)) if found else ""] if index else []
+        rows.append(",".join([name, str(label), "valid", *([groups[n]] if groups else []), *sha1]))
     (folder / "split.csv").write_text("\n".join(rows) + "\n")
-    found = split.as_dict() if isinstance(split, Split) else split
-    config = {"data": "data", "arch": "tiny", "weights": "none", "split": found, **settings}
+    how = split.as_dict() if isinstance(split, Split) else split
+    config = {"data": "data", "arch": "tiny", "weights": "none", "split": how, **settings}
     (folder / "config.json").write_text(
         json.dumps({name: {"value": value, "source": "given"} for name, value in config.items()})
     )

@@ -59,6 +59,6 @@ def test_a_damaged_run_names_the_file(tmp_path):
     run.split.write_bytes(b"id,label\n\xff")
     with pytest.raises(HistoError, match=r"config.json is not a histo config"):
         run.settings()
-    with pytest.raises(HistoError, match=r"split.csv is not readable"):
+    with pytest.raises(HistoError, match=r"split.csv is not UTF-8 text"):
         run.read_split()
     assert run.read_history() == []

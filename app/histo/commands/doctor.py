@@ -48,7 +48,6 @@ PACKAGES = {
     "pandas": "pandas",
     "matplotlib.pyplot": "matplotlib",
     "PIL.Image": "pillow",
-    "h5py": "h5py",
 }
 """Packages that histo imports, and their names for pip."""
 LOADS = (
@@ -186,7 +185,11 @@ def public(text: str) -> str:
     for folder in (str(Path.home()), sys.prefix, os.getcwd()):  # noqa: PTH109  (as it is written)
         if len(folder) > 1:
             text = text.replace(folder, "…")
-    return re.sub(r"(?:\b[A-Za-z]:)?[/\\](?:[^\s/\\'\"]+[/\\])+", "…/", text)[:300]
+    # a part of a path may hold blanks; one before a slash begins another path
+    part = r"(?:[^\s/\\'\":,;()]|[^\S\n](?![/\\]|[A-Za-z]:))+"
+    text = re.sub(r"(['\"])…?(?:[A-Za-z]:)?[/\\][^'\"\n]*[/\\]", r"\1…/", text)
+    start = r"(?:…|\b[A-Za-z]:|(?<![\w.:/\\…]))"
+    return re.sub(rf"{start}[/\\](?:{part}[/\\])+", "…/", text)[:300]
 
 
 def machine() -> Iterator[Probe]:

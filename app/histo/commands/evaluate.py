@@ -6,6 +6,7 @@ import csv
 import io
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histo import __version__
+from histo.commands.overlap import Trained
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
-from histo.data.decode_ahead import decode_batches
+from histo.data.decode_ahead import decode_batches, fitting_batch
 from histo.data.groups import groups_of
 from histo.data.label_table import LabelTable, find_groups, read_labelled
 from histo.data.labels import Row
@@ -26,7 +27,6 @@ from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import check_new, write_json
-from histo.model.card import short_digests
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder, write_split
@@ -38,14 +38,15 @@ from histo.run.predictions import (
     write_predictions,
     write_skipped,
 )
-from histo.run.split import Leak, Split
+from histo.run.split import Split
 from histo.screen import Advance, Progress, Screen, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
 from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
+from histo.slides.slide_files import holds_slides
 
 COLUMNS = ("id", "label", "group", "sha1", "seen")
-"""Columns of a part before the probabilities; `seen` is 1 if the model was trained or chosen on it."""
+"""Columns of a part before the probabilities; `seen` is as `Trained.seen` has it."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,21 @@ def evaluate(
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
+    annotations: str | Path | None = None,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
     progress: Progress = False,
-) -> Run:
+) -> Run | Path:
     """Predict the labelled patches in `data` and return the run that holds the table.
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
     `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `positive` is the positive class of
     two, where the bundle does not say; `skip_bad` leaves patches out that cannot be read or have
     another size, and lists them in the run's skipped.csv. Raises HistoError.
+
+    Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
+    in `annotations`, a folder with a GeoJSON or ASAP XML a slide, or by slide labels in the CSV `labels`;
+    `mpp` and `slide_mpp` are as for `map`. Returns the folder with slides.json and report.html.
     """
     done = evaluate_to(
         Path(bundle),
@@ -102,10 +110,13 @@ def evaluate(
         batch_size=batch_size,
         positive=positive,
         skip_bad=skip_bad,
+        annotations=Path(annotations) if annotations else None,
+        mpp=mpp,
+        slide_mpp=slide_mpp,
     )
     if done is None:
         raise HistoError("only the first process of a launch has the run")
-    return Run(done.path)
+    return done if isinstance(done, Path) else Run(done.path)
 
 
 def evaluate_to(
@@ -121,9 +132,33 @@ def evaluate_to(
     label_from: str | None = None,
     group_from: str | None = None,
     shard: Shard | None = None,
+    annotations: Path | None = None,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
     **how: Any,
-) -> RunFolder | None:
-    """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes."""
+) -> RunFolder | Path | None:
+    """The run of `evaluate`; None of a share, which is for `histo merge`, and of later processes.
+
+    Of whole slides the folder of their figures.
+    """
+    if annotations or holds_slides(data):
+        if shard:
+            raise HistoError("slides are not evaluated in shares", "leave {shard} out")
+        from histo.commands.evaluate_slides import evaluate_slides
+
+        how.pop("skip_bad", None)
+        return evaluate_slides(
+            bundle,
+            data,
+            screen,
+            out=out,
+            annotations=annotations,
+            labels=labels,
+            label_name=label_column,
+            mpp=mpp,
+            slide_mpp=slide_mpp,
+            **how,
+        )
     config = DataConfig(
         data,
         labels,
@@ -163,17 +198,19 @@ def evaluate_share(
         check_new(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
+    batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
-    trained = predictor.files.trained_on()
-    if trained is None:
+    trained = Trained.of(predictor)
+    if trained.digests is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
     facts = facts_of(predictor, patches, tta, batch_size, skip_bad)
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
     table = stem.with_name(f"{stem.name}.csv")
-    settings = settings_of(bundle, config, predictor.card, patches.unit, tta, trained is not None)
+    split = trained.split(patches.groups, patches.unit)
+    settings = settings_of(bundle, config, predictor.card, patches.unit, tta, split)
     settings |= {"positive": known.as_entry()} if known else {}
     part = Part(mine.path(table), facts, mine, settings)
     with (
@@ -251,9 +288,9 @@ def positive_of(card: ModelCard, given: str | None) -> Positive | None:
 
 
 def settings_of(
-    bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, known: bool
+    bundle: Path, config: DataConfig, card: ModelCard, unit: str, tta: bool, split: Split
 ) -> dict[str, Any]:
-    """The content of the run's config.json; `known`: whether the bundle records its training set."""
+    """The content of the run's config.json."""
     at = np.array([[1 - card.threshold, card.threshold]])
     scale = card.temperature / card.built_in_temperature  # of the published probabilities
     threshold = float(apply_temperature(at, scale)[0, 1])
@@ -270,7 +307,7 @@ def settings_of(
         "wanted": card.wanted,
         "temperature": card.temperature,
         "group_column": unit,
-        "split": Split("unseen" if known else "unknown").as_dict(),
+        "split": split.as_dict(),
     }
 
 
@@ -278,19 +315,18 @@ def write_rows(
     table: PartWriter,
     patches: Labelled,
     predictor: Predictor,
-    trained: NDArray[np.uint64] | None,
+    trained: Trained,
     advance: Advance,
 ) -> None:
     """Predict the patches whose rows are not in the table yet."""
     at, end = table.part.block.start + table.rows, table.part.block.stop
     facts = table.part.facts
     batches = decode_batches(patches.paths[at:end], predictor.fit, facts.batch_size, facts.skip_bad)
-    known = np.empty(0, np.uint64) if trained is None else trained
     for batch in batches:
         probabilities = None
         if batch.sha1:
             probabilities = predictor.predict(batch.pixels, facts.tta).probabilities
-        seen = np.isin(short_digests(batch.sha1), known).astype(int)
+        seen = trained.seen(batch.sha1, batch.pixels)
         places, rows = batch.places(), []
         for place in range(len(batch.paths)):
             row, group = patches.rows[at + place], patches.groups[at + place]
@@ -318,10 +354,11 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
         raise HistoError(
             f"none of {len(every):,} patches can be used: {next(iter(skipped.values()))}"
         )
-    seen = sum(row[COLUMNS.index("seen")] == "1" for row in rows)
+    seen = Counter(row[COLUMNS.index("seen")] for row in rows)
     split = Split.read(settings["split"])
-    if seen:
-        split = replace(split, leak=Leak(patches=seen, of=len(rows)))
+    leak = replace(split.leak, patches=seen["1"], near=seen["2"])
+    if leak:
+        split = replace(split, leak=replace(leak, of=len(rows)))
     settings["split"] = split.as_dict()
     run = RunFolder.create(out, "evaluate")
     positive = settings.pop("positive", None)

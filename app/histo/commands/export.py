@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from histo.commands.tables import positive_of
-from histo.config import ModelCard, Wanted
+from histo.config import ModelCard, Wanted, check_setting
 from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.calls import apply_temperature
@@ -15,6 +16,9 @@ from histo.run.folder import RunFolder
 from histo.run.positive import Positive
 from histo.run.predictions import Predictions, read_predictions
 from histo.screen import Progress, Screen, screen_of
+
+if TYPE_CHECKING:
+    from histo.model.bundle import TrainedOn
 
 NOT_IN_CARD = ("confusion_matrix", "calibration", "split", "unit", "units")
 """Metrics that a card leaves out; the confusion matrix of many classes would dominate it."""
@@ -27,18 +31,24 @@ def export(
     sensitivity: float | None = None,
     specificity: float | None = None,
     no_pickle: bool = False,
+    no_fingerprint: bool = False,
     positive: str | None = None,
+    qupath: bool = False,
+    mpp: float | None = None,
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
 
     Its threshold is the one that reaches `sensitivity` or `specificity` (0 to 1), given here or
-    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `positive` is the
-    positive class of two, where the run does not say. Raises HistoError.
+    for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `no_fingerprint` what
+    tells whether the model was trained on a patch; `positive` is the positive class of two, where
+    the run does not say. `qupath` also writes a folder for QuPath's WSInfer extension; `mpp` is the
+    µm per px of the patches, where the run does not say. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     screen.say(f"exporting {run}")
     wanted = Wanted.of(sensitivity, specificity)
+    check_setting("mpp", mpp)
     if not folder.predictions.is_file():
         raise HistoError(f"{run} has no model: no epoch of it ended")
     place = new_folder(Path(out)) if out else folder.export
@@ -55,19 +65,74 @@ def export(
         from histo.model.card import CARD, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
-    card = replace(card, positive=known.name if known and known.known else None)
+    card = replace(
+        card, positive=known.name if known and known.known else None, mpp=mpp or card.mpp
+    )
+    if qupath:
+        check_mpp(card, folder)
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
-    sha1 = [row["sha1"] for row in folder.read_split() if row.get("sha1")]
-    facts = facts_of(folder, table, known)
+    facts, trained_on = facts_of(folder, table, known), None
+    if no_fingerprint:
+        del facts["fingerprint"]
+    else:
+        trained_on = trained_on_of(folder)
     model = load_model(folder, card)
-    has_onnx = write_bundle(place, model, card, facts, sha1, not no_pickle, screen.step)
+    has_onnx = write_bundle(place, model, card, facts, trained_on, not no_pickle, screen.step)
     if not has_onnx:
         screen.say(
             f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
         )
+    remove_qupath(place)
+    if qupath:
+        export_qupath(place, folder.path.resolve().name, model, screen)
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
     return place
+
+
+def trained_on_of(run: RunFolder) -> TrainedOn:
+    """The patches that a run's model was trained or chosen on; runs before 0.2 have no near.npy."""
+    from histo.data.similar import LENGTH
+    from histo.files.limits import MODEL_BYTES, read_bytes
+    from histo.model.bundle import TrainedOn
+    from histo.model.card import parse_near
+
+    rows = [row for row in run.read_split() if row.get("sha1")]
+    near = None
+    if run.near.is_file():
+        near = parse_near(read_bytes(run.near, MODEL_BYTES), run.near, LENGTH)
+    groups = [row["group"] for row in rows if row.get("group")]
+    return TrainedOn([row["sha1"] for row in rows], near, groups)
+
+
+def check_mpp(card: ModelCard, run: RunFolder) -> None:
+    """HistoError where it is not known at how many µm per px the patches are."""
+    if card.mpp is None:
+        raise HistoError(
+            f"{run.path} does not say at how many µm per px its patches are, which QuPath needs",
+            "give {mpp}: 0.972 for PatchCamelyon",
+        )
+
+
+def remove_qupath(place: Path) -> None:
+    """Remove what an earlier export wrote for QuPath: it is of another bundle."""
+    from histo.model.torchscript import FILES
+
+    for folder in (place / "qupath").glob("*/"):
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        with suppress(OSError):  # the user's own files stay
+            folder.rmdir()
+
+
+def export_qupath(place: Path, name: str, model: Any, screen: Screen) -> None:
+    """Write the bundle's model for QuPath into a folder of the run's name, in `place`/qupath."""
+    from histo.model.predictor import open_bundle
+    from histo.model.torchscript import write_qupath
+
+    folder = place / "qupath" / name
+    write_qupath(folder, model, open_bundle(place, "cpu"))
+    screen.say(f"for QuPath: {folder} (copy it to the folder user of WSInfer's models)")
 
 
 def new_folder(out: Path) -> Path:
@@ -94,13 +159,14 @@ def facts_of(run: RunFolder, table: Predictions, positive: Positive | None) -> d
     from histo.report.compute import compute_metrics
     from histo.report.subject import Subject
 
-    environment = read_json(run.environment)
+    environment = run.facts()
     found = compute_metrics(table, Subject(positive=positive), rounds=0).as_dict()
     return {
         "weights": weights_of(run.settings()),
         "metrics": {name: value for name, value in found.items() if name not in NOT_IN_CARD},
         "trained": environment.get("started"),
         "fingerprint": environment.get("fingerprint"),
+        "appearance": environment.get("appearance"),
     }
 
 

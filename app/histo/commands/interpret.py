@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from histo.commands.tables import positive_of, read_table
 from histo.config import Wanted, check_setting
 from histo.errors import HistoError
-from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions
 from histo.screen import Progress, screen_of
@@ -169,7 +168,7 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
     """The subject of a report, from a run folder."""
     from histo.report.subject import Subject
 
-    settings, environment = run.settings(), read_json(run.environment)
+    settings, environment = run.settings(), run.facts()
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     kept = {name: str(settings[name]) for name in TO_REPEAT if settings.get(name) is not None}
     curve = run.path / "learning_curve.svg"
@@ -233,17 +232,33 @@ def patch_reader(
         return None
 
     def read(ids: Sequence[str]) -> list[Any]:
-        from histo.data.decode import read_patch
+        from histo.data.decode import pixel_sha1, read_patch
         from histo.data.patch_files import PatchIndex
         from histo.pixels.fit import Fit
 
         index, fit = PatchIndex(folder), Fit(settings.get("crop"), settings.get("size"))
+        known = None if run is None or images else sha1_of(run)
         patches = []
         for name in ids:
             found = index.find(name)
             if found is None:
                 raise HistoError(f"no patch {name} in {folder}")
-            patches.append(fit(read_patch(found), found))
+            pixels = read_patch(found)
+            if known is not None and pixel_sha1(pixels) != known.get(name):
+                raise HistoError(
+                    f"{found} is not the patch that {run.path if run else ''} was made from",
+                    "give {images}",
+                )
+            patches.append(fit(pixels, found))
         return patches
 
     return read
+
+
+def sha1_of(run: RunFolder) -> dict[str, str]:
+    """The SHA-1 of the pixels of each patch of a run.
+
+    Who sends a run can write any folder into it: pictures are shown of those patches alone whose
+    pixels the sender knew.
+    """
+    return {row["id"]: row.get("sha1", "") for row in run.read_split()}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from histo.config import PREDICT_BATCH, ModelCard, check_setting
 from histo.data.decode import read_patch
+from histo.data.decode_ahead import fitting_batch
 from histo.data.inputs import plain_ids
 from histo.data.patch_files import PatchFiles, list_patches
 from histo.errors import HistoError
@@ -53,6 +54,7 @@ class Model:
         import pandas as pd
 
         check_setting("batch_size", batch_size)
+        batch_size = fitting_batch(batch_size, self.card.patch_size)
         ids: list[tuple[str, str]] = []
         named: list[str] = []
         rows: list[NDArray[np.float64]] = [np.empty((0, len(self.vocab)))]

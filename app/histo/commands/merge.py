@@ -1,4 +1,4 @@
-"""`histo merge`: the parts of `predict` or `evaluate` in shares become one table, or one run."""
+"""`histo merge`: the parts of `predict`, `evaluate` or `map` in shares become one table or run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from histo.errors import HistoError
 from histo.files.writing import check_folders
 from histo.run.positive import Positive, recorded_positive
 from histo.run.predictions import PROBABILITY, move_skipped, write_submission
-from histo.screen import Progress, counted, screen_of
+from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, join, open_parts
 from histo.shards.shard import whole_path
+from histo.slides.maps_folder import MAPS_JSON
+from histo.slides.summary import SLIDES_CSV
 
 
 def merge(
@@ -27,12 +29,15 @@ def merge(
 ) -> Path | Run:
     """Join the parts of a prediction, files or a folder of them, once all are there.
 
-    Returns the path of the table, or the run of an evaluation. The files equal those that one
+    Returns the path of the table, or the run of an evaluation; for a folder of maps that of its
+    slides.csv. The files equal those that one
     process would have written. `submission` also gets Kaggle's `id,label`, of the class
     `positive` if the parts do not say. Raises HistoError.
     """
-    given = [parts] if isinstance(parts, str | Path) else parts
-    found = open_parts([Path(one) for one in given])
+    given = [Path(one) for one in ([parts] if isinstance(parts, str | Path) else parts)]
+    if any((one / MAPS_JSON).is_file() for one in given):
+        return merge_maps(given, out or submission, screen_of(progress))
+    found = open_parts(given)
     place = Path(out) if out else None
     if found[0].facts.command == "predict":
         screen, known = screen_of(progress), positive_of_part(found[0], positive)
@@ -53,6 +58,20 @@ def positive_of_part(part: Part, given: str | None) -> Positive | None:
     """The positive class as the prediction took it; parts of histo before 0.2 do not say."""
     vocab = [name.removeprefix(PROBABILITY) for name in part.facts.columns[2:]]
     return recorded_positive(vocab, part.settings, given)
+
+
+def merge_maps(given: Sequence[Path], other: str | Path | None, screen: Screen) -> Path:
+    """Write slides.csv and the index of a folder of maps; returns the path of slides.csv."""
+    from histo.commands.map_pages import finish
+
+    if len(given) > 1:
+        raise HistoError(
+            f"{given[0]} is a folder of maps, whose shares are in one folder: give it alone"
+        )
+    if other is not None:
+        raise HistoError("maps stay in their folder", "leave {out} and {submission} out")
+    finish(given[0], screen)
+    return given[0] / SLIDES_CSV
 
 
 def join_table(

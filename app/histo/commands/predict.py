@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo.config import PREDICT_BATCH, check_setting
-from histo.data.decode_ahead import DecodedBatch, decode_batches
+from histo.data.decode_ahead import DecodedBatch, decode_batches, fitting_batch
 from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
@@ -30,6 +30,7 @@ from histo.screen import Progress, Screen, counted, screen_of
 from histo.shards.parts import Part, TableFacts, fingerprint, join, open_parts, part_line
 from histo.shards.shard import Shard
 from histo.shards.table import open_table
+from histo.slides.slide_files import refuse_slides
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,7 @@ def predict_to(
 
     `shard` makes a part of the table for `histo merge`.
     """
+    refuse_slides(patches, bundle)
     inputs = find_inputs(patches, images, id_column, screen)
     count = write_predictions_table(bundle, inputs, out, screen, shard=shard, **how)
     if shard:
@@ -137,8 +139,8 @@ def write_predictions_table(
     """
     check_folders(out, submission)
     check_setting("batch_size", batch_size)
-    how = Settings(trust_pickle, device, batch_size, tta, raw, skip_bad)
-    opened = open_model(bundle, how)
+    opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
+    batch_size = opened.batch_size
     known = opened.positive(positive)
     if submission is not None:
         check_submission(known, len(opened.vocab), screen)
@@ -242,6 +244,8 @@ class Opened:
     fingerprint: str
     """of the bundle or the pickle"""
     predict: Callable[[Sequence[Path]], Predicted]
+    batch_size: int
+    """fewer than were asked for where the patches are very large"""
     positive: Callable[[str | None], Positive | None]
     """the positive class of two, where this one is given"""
     threshold: float = 0.5
@@ -263,16 +267,17 @@ def open_model(bundle: Path, how: Settings) -> Opened:
             return batch, None
         return batch, predictor.predict(batch.pixels, how.tta, how.raw)
 
+    count = fitting_batch(how.batch_size, predictor.card.patch_size)
+
     def predict_files(paths: Sequence[Path]) -> Predicted:
-        batches = decode_batches(paths, predictor.fit, how.batch_size, how.skip_bad)
-        return prefetch(predict_batch, batches)
+        return prefetch(predict_batch, decode_batches(paths, predictor.fit, count, how.skip_bad))
 
     name, card = predictor.engine.name, predictor.card
     known = partial(bundle_positive, card.vocab, card.positive, card.format == 1)
     on_table = card.temperature == 1 or how.raw == (card.format == 1)
     scale = "" if on_table else f" {'with' if how.raw else 'before'} the temperature"
     files = predictor.files.fingerprint()
-    return Opened(card.vocab, name, files, predict_files, known, card.threshold, scale)
+    return Opened(card.vocab, name, files, predict_files, count, known, card.threshold, scale)
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:
@@ -302,5 +307,5 @@ def open_pickle(path: Path, how: Settings) -> Opened:
             part = paths[i : i + how.batch_size]
             yield DecodedBatch(list(part), nothing, [], {}), learner.predict(part)
 
-    known = partial(choose_positive, learner.vocab)
-    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, known)
+    known, count = partial(choose_positive, learner.vocab), how.batch_size
+    return Opened(learner.vocab, learner.engine_name, sha256(path), predict_files, count, known)

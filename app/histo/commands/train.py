@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from histo.commands.runs import Run
 from histo.config import TrainConfig, takes
 from histo.data.dataset import Dataset
 from histo.data.label_table import LabelTable, read_label_table
+from histo.data.pixel_size import known_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
@@ -60,6 +62,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     table = read_label_table(config, screen)
     if positive := choose_positive(table.vocab, config.positive):
         screen.say(f"positive class: {positive}", *positive.ways)
+    config = replace(config, mpp=known_mpp(config))
     check_model(config)
 
     from histo.data.dataset import load_dataset

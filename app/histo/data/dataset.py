@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import TrainConfig
-from histo.data.decode import SHA1
+from histo.data.decode import SHA1, read_patch
 from histo.data.ids import stem_of
 from histo.data.label_table import LabelTable, find_groups
+from histo.data.near import near_across
 from histo.data.split import (
     check_split,
     fold_of,
@@ -47,6 +48,8 @@ class Dataset:
     """ids of patches that were left out, and why"""
     corrected: Mapping[str, int] = field(default_factory=dict)
     """how many labels were changed, by `from -> to`"""
+    side: int = 0
+    """of the first patch in px after the crop, before it is resized"""
 
     @property
     def valid_ids(self) -> list[str]:
@@ -100,12 +103,22 @@ def load_dataset(
     given = sides.split.kind in ("column", "folders") and not known
     leak = check_leak(config, find_leak(ids, sides, store), given, screen)
     say_classes(table, store.side, screen)
+    if not known and not config.folds:
+        say_near(ids, sides.valid, store, config.seed, screen)
     split = replace(sides.split, leak=leak)
     return Dataset(
         *(ids, labels, sides.valid, table.vocab, store, split, sides.groups, sides.unit),
         skipped=skipped,
         corrected=table.corrected,
+        side=side_of(config, table, store),
     )
+
+
+def side_of(config: TrainConfig, table: LabelTable, store: Store) -> int:
+    """Side of a patch in px before it is resized; read from a file only where mpp depends on it."""
+    if config.crop or config.size is None or config.mpp is None:
+        return config.crop or store.side
+    return int(read_patch(table.paths[0]).shape[0])
 
 
 def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> Leak:
@@ -117,6 +130,21 @@ def check_leak(config: TrainConfig, leak: Leak, given: bool, screen: Screen) -> 
     if leak:
         screen.say(f"note: the split leaks: {leak}")
     return leak
+
+
+def say_near(
+    ids: Sequence[str], valid: NDArray[np.bool_], store: Store, seed: int, screen: Screen
+) -> None:
+    """Note patches of validation that a training patch nearly equals, in a sample of both."""
+    pairs, count = near_across(valid, store, seed)
+    if pairs:
+        near = len({other for _, other in pairs})
+        one, other = pairs[0]
+        screen.say(
+            f"note: {near:,} of {counted(count, 'validation patch')} compared nearly equal a "
+            f"training patch, as {ids[other]} and {ids[one]}: expect less on new slides (histo check "
+            "lists all)"
+        )
 
 
 def say_classes(table: LabelTable, side: int, screen: Screen) -> None:

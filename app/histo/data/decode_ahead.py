@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,27 +18,84 @@ from histo.pixels.fit import Fit, Pixels
 
 AHEAD = 512
 """Patches decoded before they are asked for: several batches, some 14 MB at 96 px."""
+AHEAD_BYTES = 256 << 20
+"""Bytes of patches that wait to be asked for, and of those of one batch."""
 DECODE_CHUNK = 16
 """Patches that a thread decodes at a time: handing over one takes longer than decoding it."""
+Decoded = tuple[Pixels, bytes] | HistoError
+"""A patch and the SHA-1 of its file, or why it cannot be used."""
 
 
-def decode_each(
-    paths: Iterable[Path], fit: Fit, cores: int | None = None
-) -> Iterator[tuple[Pixels, bytes] | HistoError]:
-    """Patch and SHA-1 of each file, in order, or why it cannot be used; on this process's cores."""
+class _Waiting:
+    """The bytes of decoded patches that nobody has taken yet, over all threads."""
 
-    def decode(path: Path) -> tuple[Pixels, bytes] | HistoError:
+    def __init__(self) -> None:
+        self._lock, self._bytes, self.largest = threading.Lock(), 0, 0
+
+    def admit(self, size: int) -> bool:
+        """Whether there is room for so many bytes more; they are counted if so."""
+        with self._lock:
+            self.largest = max(self.largest, size)
+            good = self._bytes + size <= AHEAD_BYTES
+            self._bytes += size * good
+        return good
+
+    def release(self, size: int) -> None:
+        """Give back the room of a patch."""
+        with self._lock:
+            self._bytes -= size
+
+    def ahead(self, workers: int) -> int:
+        """Chunks to be decoded in advance, for patches as large as the largest so far."""
+        fitting = AHEAD_BYTES // max(self.largest, 1)
+        return max(min(AHEAD, fitting) // DECODE_CHUNK, workers)
+
+
+def fitting_batch(batch_size: int, side: int) -> int:
+    """`batch_size`, or how many patches of `side` px are 256 MB if those are fewer."""
+    return max(min(batch_size, AHEAD_BYTES // (3 * side * side)), 1)
+
+
+def decode_each(paths: Iterable[Path], fit: Fit, cores: int | None = None) -> Iterator[Decoded]:
+    """Patch and SHA-1 of each file, in order, or why it cannot be used; on this process's cores.
+
+    Patches that are decoded in advance take 256 MB at most, however large they are: one that has no
+    room is decoded again when it is its turn.
+    """
+    waiting, workers = _Waiting(), cores or ranks.cores()
+
+    def decode(path: Path) -> Decoded:
         try:
             pixels = read_patch(path)
-            return fit(pixels, path), pixel_sha1(pixels).encode()
+            patch = fit(pixels, path)
+            if patch.nbytes < pixels.nbytes:  # a crop would keep the whole image in memory
+                patch = patch.copy()
+            return patch, pixel_sha1(pixels).encode()
         except HistoError as error:
             return error
 
+    def in_advance(path: Path) -> Decoded | None:
+        found = decode(path)
+        if isinstance(found, HistoError) or waiting.admit(found[0].nbytes):
+            return found
+        return None
+
     rest = iter(paths)
     parts = iter(lambda: list(islice(rest, DECODE_CHUNK)), [])
-    ahead = AHEAD // DECODE_CHUNK
-    for found in prefetch(lambda part: [*map(decode, part)], parts, ahead, cores or ranks.cores()):
-        yield from found
+    chunks = prefetch(
+        lambda part: [(path, in_advance(path)) for path in part],
+        parts,
+        lambda: waiting.ahead(workers),
+        workers,
+    )
+    for chunk in chunks:
+        for path, found in chunk:
+            if found is None:
+                yield decode(path)
+                continue
+            if not isinstance(found, HistoError):
+                waiting.release(found[0].nbytes)
+            yield found
 
 
 def decode_all(

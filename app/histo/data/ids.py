@@ -36,6 +36,16 @@ def check_id(name: str, where: str) -> str:
     return "/".join(parts)
 
 
+def looks_like_formula(name: str) -> bool:
+    """Whether a spreadsheet would take a cell for a formula, which may fetch and send: `=`, `+`, `-`, `@`.
+
+    Numbers such as -1 are none.
+    """
+    if not name.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return False
+    return re.fullmatch(r"[+-]?\d+(\.\d+)?", name) is None
+
+
 def similar_key(name: str) -> str:
     """What an id has in common with a misspelling: no folder, suffix, case or leading zeros."""
     base = stem_of(unicodedata.normalize("NFC", name).rpartition("/")[2])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from histo.data.columns import id_column, read_rows
 from histo.data.ids import check_id, stem_of
+from histo.data.label_table import say_formulas
 from histo.data.labels import Row
 from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
 from histo.errors import HistoError
@@ -60,6 +61,7 @@ def find_inputs(given: Sequence[Path], images: Path | None, ids: str, screen: Sc
     twice = [name for name, n in Counter(found.ids).items() if n > 1]
     if twice:
         raise HistoError(f"the id {twice[0]} is of several files (give their suffixes or paths)")
+    say_formulas(found.ids, screen)
     return found
 
 

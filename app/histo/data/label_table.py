@@ -18,7 +18,7 @@ from histo.data.folders import (
     without_test,
 )
 from histo.data.groups import groups_of
-from histo.data.ids import IdLookup, check_id
+from histo.data.ids import IdLookup, check_id, looks_like_formula
 from histo.data.labels import Row, first_of_each, make_vocab, read_labels, similar_classes
 from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
 from histo.errors import HistoError
@@ -80,7 +80,9 @@ def read_labelled(
         table = _from_folders(config, screen, exclude, training)
     else:
         table = _from_csv(config, config.label_table, screen, split_column, exclude)
-    return replace(table, vocab=make_vocab({row.label for row in table.rows}))
+    table = replace(table, vocab=make_vocab({row.label for row in table.rows}))
+    say_formulas([*table.vocab, *(row.id for row in table.rows)], screen)
+    return table
 
 
 def _from_csv(
@@ -155,6 +157,16 @@ def find_groups(config: DataConfig, table: LabelTable) -> tuple[str, list[str] |
     if table.unit:
         return table.unit, [row.group for row in table.rows]
     return groups_from_paths(config.group_from, table.paths)
+
+
+def say_formulas(names: Sequence[str], screen: Screen) -> None:
+    """Note ids and classes that a spreadsheet would take for formulas in the tables that are written."""
+    found = [name for name in names if looks_like_formula(name)]
+    if found:
+        screen.say(
+            f"note: {counted(len(found), 'name')} that a spreadsheet takes for a formula, as "
+            f"{found[0]!r}: import the CSVs as text"
+        )
 
 
 def say_similar_classes(labels: Sequence[str], screen: Screen) -> None:

@@ -16,16 +16,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.columns import read_rows
 from histo.data.decode import cv2, pixel_sha1
+from histo.data.hdf5 import Hdf5Array, open_array
+from histo.data.hdf5_parts import Hdf5DamageError
 from histo.data.split import with_first
 from histo.errors import HistoError
+from histo.files.limits import MB, TABLE_BYTES
 from histo.files.writing import written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen
@@ -35,10 +36,9 @@ SIDE = 96
 """Side of a patch in px."""
 FEW, MOST = 512, 8192
 """Patches read at a time: 14 MB, and at most 226 MB where the file is laid out in large chunks."""
-MB = 1 << 20
 SHA1_LENGTH = 40
-DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
-"""What h5py raises, sooner or later, for a damaged file."""
+SLACK = 64 * MB
+"""What a file may hold beside its pixels, unpacked: headers, and chunks that reach over the end."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def _plain_or_packed(path: Path) -> Path | None:
     return next((p for p in (path, path.with_name(f"{path.name}.gz")) if p.is_file()), None)
 
 
-def unpack(path: Path, work: Path, screen: Screen) -> Path:
+def unpack(path: Path, work: Path, screen: Screen, most: int) -> Path:
     """The file itself; where it is gzipped, its content in `work`, unpacked once.
 
-    HDF5 needs random access, which gzip does not give: so it must be on disk unpacked.
+    HDF5 needs random access, which gzip does not give: so it must be on disk unpacked. `most` is
+    how many bytes that may be.
     """
     plain = work / path.stem
     if path.suffix != ".gz" or plain.is_file():
@@ -100,8 +101,14 @@ def unpack(path: Path, work: Path, screen: Screen) -> Path:
     what, size = f"unpacking {path.name}, MB", path.stat().st_size // MB
     try:
         with path.open("rb") as packed, written(plain) as file, screen.bar(what, size) as advance:
-            stream, said = gzip.GzipFile(fileobj=packed), 0
+            stream, said, count = gzip.GzipFile(fileobj=packed), 0, 0
             while data := stream.read(MB):
+                count += len(data)
+                if count > most:
+                    raise HistoError(
+                        f"{path} is refused: it unpacks to more than the {most / 1e6:,.0f} MB that "
+                        "its patches can take"
+                    )
                 file.write(data)
                 advance(packed.tell() // MB - said)
                 said = packed.tell() // MB
@@ -111,50 +118,36 @@ def unpack(path: Path, work: Path, screen: Screen) -> Path:
 
 
 @contextmanager
-def _dataset(path: Path, key: str, shape: tuple[int, ...]) -> Iterator[Any]:
-    """The HDF5 dataset `key` of a file, uint8 [N, *shape]; HistoError where it is not that."""
+def _dataset(path: Path, key: str, row: tuple[int, ...]) -> Iterator[Hdf5Array]:
+    """The HDF5 dataset `key` of a file, uint8 [N, *row]; HistoError where it is not that."""
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(h5py.File(path, "r"))
-            names = list(file)
-            found = file[key] if key in names else None
-        except DAMAGE as error:
-            if getattr(error, "errno", None):  # an error of the system, not of the file's content
-                raise
+            found = stack.enter_context(open_array(path, key, row))
+        except Hdf5DamageError:
             raise HistoError(
                 f"{path} is no HDF5 file, or cut short or damaged (download it again)"
             ) from None
-        if not isinstance(found, h5py.Dataset):
-            raise HistoError(
-                f"{path} has no dataset {key!r}: it has {', '.join(names[:20]) or 'nothing'}"
-            )
-        of: tuple[int, ...] = found.shape or ()
-        if found.dtype != np.uint8 or of[1:] != shape or not of[0]:
-            wanted = ", ".join(map(str, shape))
-            raise HistoError(
-                f"{path}: {key!r} is {found.dtype} {list(of)}, not uint8 [N, {wanted}]"
-            )
         yield found
 
 
 def count_patches(path: Path) -> int:
     """How many patches an `…_x.h5` holds."""
     with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
-        return len(x)
+        return x.shape[0]
 
 
 def read_pcam_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
     """The patches uint8 [96, 96, 3], RGB, of ascending rows of an `…_x.h5`; memory does not grow."""
     with _dataset(path, "x", (SIDE, SIDE, 3)) as x:
-        # HDF5 unpacks a whole chunk for each read of a part of it.
-        chunk = x.chunks[0] if x.chunks else 1
+        # a whole chunk is unpacked for each read of a part of it
+        chunk = x.chunk_rows
         step = min(max(FEW // chunk * chunk, chunk), MOST)
         at = 0
         while at < len(rows):
             start = int(rows[at])
             try:
-                part = x[start : start + step]
-            except DAMAGE:
+                part = x.read(start, start + step)
+            except Hdf5DamageError:
                 raise HistoError(
                     f"{path} is damaged at row {start} or soon after (download it again)"
                 ) from None
@@ -181,26 +174,24 @@ def hash_patches(path: Path, kept: Path, screen: Screen) -> NDArray[np.bytes_]:
 def read_targets(path: Path, count: int) -> NDArray[np.uint8]:
     """The labels [N], 0 or 1, of an `…_y.h5` of `count` rows."""
     with _dataset(path, "y", (1, 1, 1)) as y:
-        if len(y) != count:
-            raise HistoError(f"{path} has {len(y)} labels for {count} patches")
+        if y.shape[0] != count:
+            raise HistoError(f"{path} has {y.shape[0]} labels for {count} patches")
         try:
-            labels = np.asarray(y[:]).reshape(-1)
-        except DAMAGE:
+            labels = y.read(0, count).reshape(-1)
+        except Hdf5DamageError:
             raise HistoError(f"{path} is damaged (download it again)") from None
     for row in np.flatnonzero(labels > 1)[:1]:
         raise HistoError(f"{path}, row {row}: the label is {labels[row]}, not 0 or 1")
     return labels
 
 
-def read_slides(path: Path, count: int) -> list[str]:
-    """The slide of each patch, from a `…_meta.csv` of `count` rows."""
+def read_slides(path: Path) -> list[str]:
+    """The slide of each patch, from a `…_meta.csv`."""
     slides = []
     for line, (slide,) in read_rows(path, ["wsi"]):
         if not slide:
             raise HistoError(f"{path.name}, line {line}: the wsi is blank")
         slides.append(sys.intern(slide))
-    if len(slides) != count:
-        raise HistoError(f"{path} has {len(slides)} rows for {count} patches")
     return slides
 
 
@@ -238,17 +229,40 @@ def read_sources(sources: Sequence[Source], work: Path, screen: Screen) -> PcamP
     """Labels, slides and SHA-1s of all the splits; unpacked files and SHA-1s are kept in `work`."""
     parts = []
     for source in sources:
-        x = unpack(source.x, work, screen)
-        count = count_patches(x)
-        slides = read_slides(unpack(source.meta, work, screen), count)
-        labels = np.zeros(count, np.uint8)
-        if source.y is not None:
-            labels = read_targets(unpack(source.y, work, screen), count)
-        sha1 = hash_patches(x, work / f"{source.split}.sha1", screen)
-        parts.append((sha1, labels, np.array(slides, object), np.full(count, source.split)))
+        try:
+            parts.append(_read_source(source, work, screen))
+        except HistoError:
+            for path in source.files:
+                if path.suffix == ".gz":
+                    (work / path.stem).unlink(missing_ok=True)
+            raise
     sha1, label, slide, split = (np.concatenate(column) for column in zip(*parts, strict=True))
     row = np.concatenate([np.arange(len(part[0])) for part in parts])
     return PcamPatches(sha1, label, slide, split, row, with_first(np.arange(len(sha1)), sha1))
+
+
+def _read_source(
+    source: Source, work: Path, screen: Screen
+) -> tuple[NDArray[np.bytes_], NDArray[np.uint8], NDArray[np.object_], NDArray[np.str_]]:
+    """SHA-1, label, slide and split of each patch of a split.
+
+    The slides come first: their number says how large the other files may be, unpacked.
+    """
+    slides = read_slides(unpack(source.meta, work, screen, TABLE_BYTES.value))
+    count, meta = len(slides), source.meta
+    x = unpack(source.x, work, screen, unpacked_bytes(count))
+    if count_patches(x) != count:
+        raise HistoError(f"{meta} has {count} rows for {count_patches(x)} patches")
+    labels = np.zeros(count, np.uint8)
+    if source.y is not None:
+        labels = read_targets(unpack(source.y, work, screen, count + SLACK), count)
+    sha1 = hash_patches(x, work / f"{source.split}.sha1", screen)
+    return sha1, labels, np.array(slides, object), np.full(count, source.split)
+
+
+def unpacked_bytes(count: int) -> int:
+    """The most bytes of an `…_x.h5` of so many patches."""
+    return count * SIDE * SIDE * 3 * 11 // 10 + SLACK
 
 
 def encode_tif(pixels: Pixels) -> bytes:

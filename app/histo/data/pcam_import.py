@@ -30,6 +30,7 @@ from histo.data.pcam import (
     read_pcam_patches,
     read_sources,
     unpack,
+    unpacked_bytes,
 )
 from histo.data.store import store_folder, write_store
 from histo.data.store_index import StoreRow, stamp_of
@@ -218,7 +219,8 @@ def write_tifs(
             mine = patches.row[rows[done:]][patches.split[rows[done:]] == source.split]
             if not len(mine):
                 continue
-            for pixels in read_pcam_patches(unpack(source.x, work, screen), mine):
+            most = unpacked_bytes(int((patches.split == source.split).sum()))
+            for pixels in read_pcam_patches(unpack(source.x, work, screen, most), mine):
                 if pixel_sha1(pixels).encode() != sha1[done]:
                     raise HistoError(f"{source.x} has changed since it was read (remove {work})")
                 paths[done].write_bytes(encode_tif(pixels))

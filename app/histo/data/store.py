@@ -28,6 +28,7 @@ from histo.data.store_index import (
     version_of,
     write_rows,
 )
+from histo.data.store_trust import note, proven_rows
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.locks import locked_when_free
@@ -141,7 +142,15 @@ def open_store(
     index_path = index_path_of(folder, paths.folder, fit)
     names, stamps = names_and_stamps(paths)
     version = version_of(index_path)
-    index, rows = find_rows(index_path, names, stamps, screen)
+
+    def look() -> tuple[StoreIndex | None, NDArray[np.int64]]:
+        index, rows = find_rows(index_path, names, stamps, screen)
+        if index is not None:
+            at = replace(fit, side=index.pixels.shape[1])
+            rows = proven_rows(index_path, index, rows, paths, at, screen)
+        return index, rows
+
+    index, rows = look()
     unusable = still_unusable(paths, index, rows, fit, skip_bad)
     if index is not None and rows.min() >= 0:
         return Store.on_disk(index_path, index, rows, unusable)
@@ -151,7 +160,7 @@ def open_store(
 
     with locked_when_free(index_path.with_suffix(".lock"), waiting):
         if version_of(index_path) != version:  # another process has written it meanwhile
-            index, rows = find_rows(index_path, names, stamps, screen)
+            index, rows = look()
             unusable = still_unusable(paths, index, rows, fit, skip_bad)
         if index is None or rows.min() < 0:
             kept = index is not None and rows.max() >= 0
@@ -161,6 +170,7 @@ def open_store(
             )
             made = updated_rows(stamps, index, rows, decoded, unusable, screen)
             index, rows = write_rows(index_path, names, side, made), np.arange(len(names))
+            note(index_path, index)
     return Store.on_disk(index_path, index, rows, unusable)
 
 
@@ -202,10 +212,14 @@ def side_of(paths: Sequence[Path], fit: Fit, skip_bad: bool) -> int:
     """Side in px of the patches: of the first, or with `skip_bad` of most of the first usable ones."""
     if not skip_bad:
         return len(fit(read_patch(paths[0]), paths[0]))
-    tried = list(decode_each(paths[:AHEAD], fit))
-    sides = Counter(len(found[0]) for found in tried if not isinstance(found, HistoError))
+    errors, sides = list[HistoError](), Counter[int]()
+    for found in decode_each(paths[:AHEAD], fit):
+        if isinstance(found, HistoError):
+            errors.append(found)
+        else:
+            sides[len(found[0])] += 1
     if not sides:
-        raise next(error for error in tried if isinstance(error, HistoError))
+        raise errors[0]
     return sides.most_common(1)[0][0]
 
 
@@ -262,4 +276,4 @@ def write_store(folder: Path, images: Path, names: Sequence[str], rows: Iterable
     ahead = iter(rows)
     first = next(ahead)
     encoded = np.array([name.encode() for name in names])
-    write_rows(index_path, encoded, first.patch.shape[0], chain([first], ahead))
+    note(index_path, write_rows(index_path, encoded, first.patch.shape[0], chain([first], ahead)))

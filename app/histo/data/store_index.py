@@ -2,7 +2,8 @@
 
 A store is two files: `NAME.npz`, the index, and the `.npy` array it names. The index is renamed into
 place last, so an index on disk always describes a complete array. A row is used only where its source
-file has the size and times recorded for it, and the row itself its CRC-32; others are decoded again.
+file has the stamp recorded for it, and the row itself its CRC-32; others are decoded again. Whether the
+pixels are those of the files at all is asked by `histo.data.store_trust`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import zipfile
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,16 +25,19 @@ from numpy.typing import NDArray
 from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.files.arrays import parse_arrays
+from histo.files.digests import sha256
+from histo.files.limits import Limit, check_regular, read_bytes
 from histo.files.writing import written
 from histo.pixels.fit import Fit, Pixels
 from histo.screen import Screen
 
-FORMAT = 4
-OLD_FORMAT = 3
-"""Written before histo 0.2: it has no time of the last change of an inode (ctime)."""
-STAMP = 3
-"""Numbers that say whether a file has changed: size in bytes, mtime and ctime in ns."""
-Stamp = tuple[int, int, int]
+FORMAT = 5
+STAMP = 4
+"""Numbers that say whether a file has changed: size in bytes, mtime and ctime in ns, inode."""
+Stamp = tuple[int, int, int, int]
+INDEX_BYTES, ROW_BYTES = 64 << 20, 1000
+"""An index that is read has so many bytes at most, or so many for each patch that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,21 @@ class StoreRow(NamedTuple):
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Size, mtime and ctime of a file; HistoError for a link to nowhere.
+    """Size, mtime, ctime and inode of a file; HistoError for a link to nowhere.
 
-    The ctime is needed as `mv`, `cp -p`, `rsync -t` and `unzip` keep or set the mtime: two files
-    renamed to each other's names differ in nothing else.
+    `mv`, `cp -p`, `rsync -t` and `unzip` keep or set the mtime, and nobody can set a ctime: two files
+    renamed to each other's names differ in ctime and inode alone.
     """
     try:
         info = path.stat()
     except OSError as error:
         raise HistoError(f"{path} cannot be read: {error.strerror}") from None
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
+
+
+def _signed(number: int) -> int:
+    """A number of 64 bits as int64 holds it: some file systems use all of an inode's bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def names_and_stamps(paths: PatchFiles) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
@@ -127,6 +135,10 @@ class StoreIndex:
     stamps: NDArray[np.int64]
     crc: NDArray[np.uint32]
     sha1: NDArray[np.bytes_]
+    name: str
+    """of the file of the pixels, in the folder of the index"""
+    digest: str
+    """SHA-256 of the index"""
 
     def find(
         self, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
@@ -152,21 +164,30 @@ class StoreIndex:
         return np.where(good, rows, -1)
 
 
-def read_index(index_path: Path) -> StoreIndex | None:
-    """A store as it lies on disk; None where it is damaged, absent or of another format."""
-    with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        with np.load(index_path, allow_pickle=False) as index:
-            name, version = str(index["pixels"]), int(index["format"])
-            if version not in (OLD_FORMAT, FORMAT) or Path(name).name != name:
-                return None
-            rows = [index[key] for key in ("names", "stamps", "crc", "sha1")]
+def read_index(index_path: Path, count: int) -> StoreIndex | None:
+    """A store as it lies on disk; None where it is damaged, absent or of another format.
+
+    No more memory is taken than for `count` patches: an index says how much it holds, and it may be a
+    stranger's.
+    """
+    most = Limit("", max(INDEX_BYTES, ROW_BYTES * count), "bytes")
+    with suppress(OSError, ValueError, KeyError, HistoError):
+        check_regular(index_path.lstat(), index_path)
+        data = read_bytes(index_path, most)
+        index = parse_arrays(data, len(data))
+        name, version = str(index["pixels"]), int(index["format"])
+        if version != FORMAT or Path(name).name != name:
+            return None
+        rows = [index[key] for key in ("names", "stamps", "crc", "sha1")]
+        check_regular((index_path.parent / name).lstat(), index_path.parent / name)
         pixels, file = map_pixels(index_path.parent / name)
         n, kinds = len(pixels), [(r.dtype.kind, r.shape) for r in rows]
-        square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2]
-        columns = STAMP if version == FORMAT else 2
-        expected = [("S", (n,)), ("i", (n, columns)), ("u", (n,)), ("S", (n,))]
+        square = pixels.ndim == 4 and pixels.shape[1] == pixels.shape[2] and pixels.shape[3] == 3
+        expected = [("S", (n,)), ("i", (n, STAMP)), ("u", (n,)), ("S", (n,))]
         if pixels.dtype == np.uint8 and square and kinds == expected:
-            return StoreIndex(pixels, file, *rows)
+            named, stamps, crc, sha1 = rows
+            digest = hashlib.sha256(data).hexdigest()
+            return StoreIndex(pixels, file, named, stamps, crc, sha1, name, digest)
     return None
 
 
@@ -174,12 +195,9 @@ def find_rows(
     index_path: Path, names: NDArray[np.bytes_], stamps: NDArray[np.int64], screen: Screen
 ) -> tuple[StoreIndex | None, NDArray[np.int64]]:
     """The store on disk, and the sound row of each file; -1 where it has none."""
-    found = read_index(index_path)
+    found = read_index(index_path, len(names))
     if found is None:
         return None, np.full(len(names), -1)
-    if found.stamps.shape[1] < STAMP:  # an old store: a file whose inode changed since is decoded
-        before = stamps[:, 2] < version_of(index_path)
-        return found, np.where(before, found.find(names, stamps[:, :2], screen), -1)
     return found, found.find(names, stamps, screen)
 
 
@@ -210,7 +228,8 @@ def write_rows(
         pixels_path.unlink(missing_ok=True)
         raise
     remove_stale(index_path, pixels_path)
-    return StoreIndex(*map_pixels(pixels_path), names, stamps, crc, sha1)
+    made = (pixels_path.name, sha256(index_path))
+    return StoreIndex(*map_pixels(pixels_path), names, stamps, crc, sha1, *made)
 
 
 def remove_stale(index_path: Path, kept: Path | None = None) -> None:

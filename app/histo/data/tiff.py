@@ -206,8 +206,8 @@ def _to_rgb(found: Samples, page: Page) -> Pixels:
     """Samples to RGB of 8 bits, as the page says what they are, the way up that it says."""
     most = (1 << page.bits) - 1
     if page.photometric == PALETTE:
-        colours = np.array(page.tags[COLOURS]).reshape(3, -1).T >> 8
-        rgb = colours.astype(np.uint8)[found[..., 0]]
+        palette = np.array(page.tags[COLOURS]).reshape(3, -1).T >> 8
+        rgb = palette.astype(np.uint8)[found[..., 0]]
     elif page.photometric == CMYK:
         rgb = jpeg.by_pillow(found, "CMYK")
     elif page.photometric == YCBCR and page.compression != 7:
@@ -218,7 +218,7 @@ def _to_rgb(found: Samples, page: Page) -> Pixels:
         if page.photometric == 0:
             rgb = 255 - rgb
         if colours == 1:
-            rgb = cv2.cvtColor(rgb, cv2.COLOR_GRAY2RGB)
+            rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_GRAY2RGB), np.uint8)
     return _turned(rgb, page.orientation)
 
 

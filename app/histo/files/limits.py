@@ -49,6 +49,15 @@ CLASSES = Limit("HISTO_MAX_CLASSES", 1000, "classes")
 JSON_BYTES = Limit("HISTO_MAX_JSON_BYTES", 16 * MB, "bytes")
 CARD_BYTES = Limit("HISTO_MAX_CARD_BYTES", 4 * MB, "bytes")
 MODEL_BYTES = Limit("HISTO_MAX_MODEL_BYTES", 8192 * MB, "bytes")
+CHUNK_BYTES = Limit("HISTO_MAX_CHUNK_BYTES", 256 * MB, "bytes")
+"""What HDF5 unpacks at a time."""
+GRADCAM_BYTES = Limit("HISTO_MAX_GRADCAM_BYTES", 256 * MB, "bytes")
+RUN_BYTES = Limit("HISTO_MAX_RUN_BYTES", 4096 * MB, "bytes")
+"""What a bundle's ONNX model takes beside its weights while it runs."""
+RUN_SECONDS = Limit("HISTO_MAX_RUN_SECONDS", 600, "seconds")
+"""How long it takes to load, or for one batch."""
+FOLDERS = 2
+"""Levels of folders in a run: RUN/fold-1/checkpoint."""
 NAME = 200
 """Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
 
@@ -59,7 +68,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
     FileNotFoundError and IsADirectoryError pass: callers name what was missing.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
             kind = os.fstat(file.fileno())
             check_regular(kind, path)
             limit.check(kind.st_size, str(path))
@@ -73,7 +82,7 @@ def read_bytes(path: Path, limit: Limit) -> bytes:
     return data
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def open_at_once(path: str, flags: int) -> int:
     """Open a file without blocking, even on a pipe that nobody writes to."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
@@ -84,6 +93,33 @@ def check_regular(kind: os.stat_result, path: Path) -> None:
         raise HistoError(f"{path} is a folder, not a file")
     if not stat.S_ISREG(kind.st_mode):
         raise HistoError(f"{path} is a pipe or a device, not a file")
+
+
+def path_inside(folder: Path, name: str, what: str) -> Path:
+    """The path of a file in a folder; HistoError if it is a link to outside of it."""
+    path = folder / name
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        inside = False
+    if not inside:
+        raise HistoError(f"{path} is a link to a file outside {what}")
+    return path
+
+
+def check_folder(folder: Path, what: str) -> None:
+    """Refuse a folder from which a link leads out, or that holds a pipe or a device, three levels deep."""
+    pending = [(folder, 0)]
+    while pending:
+        place, depth = pending.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    path_inside(folder, os.path.relpath(entry.path, folder), what)
+                elif entry.is_dir() and depth < FOLDERS:
+                    pending.append((Path(entry.path), depth + 1))
+                elif not entry.is_dir():
+                    check_regular(entry.stat(), Path(entry.path))
 
 
 def is_name(text: object) -> bool:

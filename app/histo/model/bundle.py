@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import nn
 
@@ -30,8 +31,11 @@ from histo.model.card import (
     ONNX,
     SEAL,
     TRAINED,
+    TRAINED_GROUPS,
+    TRAINED_NEAR,
     WEIGHTS,
     Onnx,
+    name_digests,
     seal_of,
     short_digests,
 )
@@ -50,16 +54,16 @@ def write_bundle(
     model: nn.Module,
     card: ModelCard,
     facts: dict[str, Any],
-    trained_on: Sequence[str] = (),
+    trained_on: TrainedOn | None = None,
     pickled: bool = True,
     step: Step = lambda _: nullcontext(),
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
     `step("what")` is a context around each part of the work that takes time.
-
-    `trained_on` are the SHA-1s of the patches behind the model, to recognise them later;
-    `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body started from.
+    `trained_on` is by what the patches behind the model are recognised later; None leaves those
+    files out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
+    started from.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
@@ -75,8 +79,7 @@ def write_bundle(
         onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
     if onnx is None:
         (folder / ONNX).unlink(missing_ok=True)
-    with written(folder / TRAINED) as file:
-        np.save(file, np.sort(short_digests(trained_on)))
+    write_trained(folder, trained_on)
     there = [name for name in FILES if (folder / name).is_file()]
     all_facts = {
         "format": card.format,
@@ -90,6 +93,34 @@ def write_bundle(
     }
     write_json(folder / CARD, {**all_facts, SEAL: seal_of(all_facts)})
     return onnx is not None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The patches that a model was trained or chosen on, as hashes."""
+
+    sha1: Sequence[str] = ()
+    """of the pixels of each"""
+    near: NDArray[np.uint8] | None = None
+    """what near-duplicates share (histo.data.similar), uint8 [N, K]"""
+    groups: Sequence[str] = ()
+    """the slides or patients they are from, if known"""
+
+
+def write_trained(folder: Path, trained_on: TrainedOn | None) -> None:
+    """Write what the patches behind the model are recognised by, and remove what is not to be there."""
+    known = trained_on or TrainedOn()
+    arrays = {
+        TRAINED: None if trained_on is None else np.sort(short_digests(known.sha1)),
+        TRAINED_NEAR: known.near,
+        TRAINED_GROUPS: name_digests(known.groups) if known.groups else None,
+    }
+    for name, array in arrays.items():
+        if array is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            with written(folder / name) as file:
+                np.save(file, array)
 
 
 def write_onnx(

@@ -14,7 +14,17 @@ from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.limits import MODEL_BYTES, check_regular, read_bytes
-from histo.model.card import CARD, FILES, TRAINED, bundle_path, parse_trained, read_card
+from histo.model.card import (
+    CARD,
+    FILES,
+    TRAINED,
+    TRAINED_GROUPS,
+    TRAINED_NEAR,
+    bundle_path,
+    parse_near,
+    parse_trained,
+    read_card,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,18 @@ class BundleFiles:
         if TRAINED not in self.facts["files"]:
             return None
         return parse_trained(self.read(TRAINED), bundle_path(self.folder, TRAINED))
+
+    def trained_near(self, length: int) -> NDArray[np.uint8] | None:
+        """Hashes of those patches by which near-duplicates are found; None if the bundle has none."""
+        if TRAINED_NEAR not in self.facts["files"]:
+            return None
+        return parse_near(self.read(TRAINED_NEAR), bundle_path(self.folder, TRAINED_NEAR), length)
+
+    def trained_groups(self) -> NDArray[np.uint64] | None:
+        """Digests of the slides or patients behind the model; None if the bundle has none."""
+        if TRAINED_GROUPS not in self.facts["files"]:
+            return None
+        return parse_trained(self.read(TRAINED_GROUPS), bundle_path(self.folder, TRAINED_GROUPS))
 
     def fingerprint(self) -> str:
         """SHA-256 of the card, which names those of all other files."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from histo.config import ModelCard, Wanted
 from histo.errors import HistoError
-from histo.files.limits import CARD_BYTES, CLASSES, is_name
+from histo.files.limits import CARD_BYTES, CLASSES, is_name, path_inside
 from histo.files.writing import read_json
 
 FORMAT = ModelCard.format
@@ -28,7 +29,12 @@ LEARNER = "learner.pkl"
 TRAINED = "trained.npy"
 """The first 8 bytes of the SHA-1 of every patch the model was trained or chosen on, uint64 sorted."""
 
-FILES = (WEIGHTS, ONNX, LEARNER, TRAINED)
+TRAINED_NEAR = "trained_near.npy"
+"""Hashes of those patches that near-duplicates share, uint8 [N, K] (histo.data.similar)."""
+TRAINED_GROUPS = "trained_groups.npy"
+"""The same 8 bytes of the SHA-1 of the name of each slide or patient they are from."""
+
+FILES = (WEIGHTS, ONNX, LEARNER, TRAINED, TRAINED_NEAR, TRAINED_GROUPS)
 """Every file that a card names with its hash; a learner is hashed, never opened."""
 
 SEAL = "sha256"
@@ -46,14 +52,7 @@ class Onnx:
 
 def bundle_path(folder: Path, name: str) -> Path:
     """The path of a file of a bundle; HistoError if it is a link to outside the bundle."""
-    path = folder / name
-    try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
-        inside = False
-    if not inside:
-        raise HistoError(f"{path} is a link to a file outside the bundle")
-    return path
+    return path_inside(folder, name, "the bundle")
 
 
 def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
@@ -135,6 +134,7 @@ def _is_sound(card: ModelCard) -> bool:
         and _is_between(card.threshold, 0, 1.1)
         and (card.positive is None or (len(card.vocab) == 2 and card.positive in card.vocab))
         and (card.wanted is None or Wanted.read(card.wanted) is not None)
+        and (card.mpp is None or _is_between(card.mpp, 0.05, 50))
         and type(card.format) is int
     )
 
@@ -157,15 +157,32 @@ def short_digests(digests: Sequence[str]) -> NDArray[np.uint64]:
     return np.array([int(digest[:16], 16) for digest in digests], np.uint64)
 
 
+def name_digests(names: Sequence[str]) -> NDArray[np.uint64]:
+    """Digests of the names of slides or patients, sorted; of each name once."""
+    digests = [hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest() for name in names]
+    return np.unique(short_digests(digests))
+
+
 def parse_trained(data: bytes, path: Path) -> NDArray[np.uint64]:
     """The uint64 [N] of a .npy file; its header is checked before memory is allocated."""
+    return np.frombuffer(_array_bytes(data, path, np.dtype(np.uint64), ()), np.uint64)
+
+
+def parse_near(data: bytes, path: Path, length: int) -> NDArray[np.uint8]:
+    """The uint8 [N, length] of a .npy file, read with the same care."""
+    found = np.frombuffer(_array_bytes(data, path, np.dtype(np.uint8), (length,)), np.uint8)
+    return found.reshape(-1, length)
+
+
+def _array_bytes(data: bytes, path: Path, kind: np.dtype[Any], row: tuple[int, ...]) -> bytes:
     file = io.BytesIO(data)
     try:
         np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     except Exception:  # numpy evaluates the header as Python: it can raise anything
         raise HistoError(f"{path} is damaged") from None
     rest = data[file.tell() :]
-    if dtype != np.uint64 or len(rest) % 8 or shape != (len(rest) // 8,):
+    rows, left = divmod(len(rest), kind.itemsize * math.prod(row))
+    if dtype != kind or fortran or left or shape != (rows, *row):
         raise HistoError(f"{path} is damaged")
-    return np.frombuffer(rest, np.uint64)
+    return rest

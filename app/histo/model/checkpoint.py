@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from histo.errors import HistoError
+from histo.files.limits import check_regular
 from histo.files.writing import written
+from histo.model.weights import check_shapes
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -128,8 +130,10 @@ def save_best(folder: Path, state: Mapping[str, Tensor]) -> None:
 def load_best(folder: Path, model: nn.Module) -> None:
     """Load the best epoch's weights into a model of the same shape."""
     try:
+        check_regular((folder / BEST).stat(), folder / BEST)
+        check_shapes(folder / BEST, {k: tuple(v.shape) for k, v in model.state_dict().items()})
         model.load_state_dict(load_file(folder / BEST))
     except FileNotFoundError:
         raise HistoError(f"{folder.parent} has no checkpoint: no epoch of it ended") from None
-    except (SafetensorError, RuntimeError, OSError):
+    except (SafetensorError, RuntimeError, OSError, HistoError):
         raise HistoError(f"{folder / BEST} is damaged or of another model") from None

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from histo import __version__
 from histo.config import ModelCard
-from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.model.bounded import BoundedSession
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX, Onnx
 
@@ -27,22 +27,10 @@ class OnnxEngine:
     name = "ONNX Runtime, cpu"
 
     def __init__(self, card: ModelCard, data: bytes, onnx: Onnx, place: str = ONNX) -> None:
-        import onnxruntime
-
         check_self_contained(data, place)
         self._classes, self._onnx, self._place = len(card.vocab), onnx, place
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # its warnings concern the conversion of models
-        if ranks.local_world_size() > 1:  # otherwise each process would use every core
-            options.intra_op_num_threads = ranks.cores()
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
-            raise HistoError(f"{place} does not load ({type(error).__name__})") from None
-        ends = [*self._session.get_inputs(), *self._session.get_outputs()]
-        found = [(end.name, end.type, end.shape[1:]) for end in ends]
+        self._session = BoundedSession(data, place)
+        found = self._session.ends()
         side = card.patch_size
         if found != [
             (onnx.input, "tensor(uint8)", [side, side, 3]),
@@ -68,12 +56,7 @@ class OnnxEngine:
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 [B, C]."""
         feed = {self._onnx.input: np.ascontiguousarray(batch)}
-        try:
-            found = np.asarray(self._session.run([self._onnx.output], feed)[0])
-        except Exception as error:  # likewise
-            raise HistoError(
-                f"{self._place} fails in prediction ({type(error).__name__})"
-            ) from None
+        found = self._session.run(self._onnx.output, feed)
         if found.shape != (len(batch), self._classes):
             raise HistoError(f"{self._place} does not fit its card")
         return found

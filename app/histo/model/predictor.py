@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.config import ModelCard
+from histo.errors import HistoError
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX
 from histo.pixels.d4 import VIEWS, view
@@ -72,7 +73,9 @@ class Predictor:
         """
         batch, views = self.engine.put(patches), range(VIEWS if tta else 1)
         total = sum(self.engine.run(view(batch, number)) for number in views)
-        return self.engine.get(total / len(views))
+        found = self.engine.get(total / len(views))
+        check_probabilities(found, self.files.folder)
+        return found
 
     def _raw(self, given: NDArray[np.float64], patches: NDArray[np.uint8], tta: bool) -> Any:
         """What `probabilities` gave as it was trained: the temperature of each view taken out."""
@@ -100,6 +103,14 @@ class Predictor:
     def names(self, calls: Calls) -> list[str]:
         """The class called of each patch, by name."""
         return [self.vocab[code] for code in calls.called.tolist()]
+
+
+def check_probabilities(found: NDArray[np.float32], bundle: Path) -> None:
+    """Refuse what are no probabilities [B, C]: NaN, below 0, rows that do not add up to 1."""
+    if not ((found >= 0).all() and (np.abs(found.sum(1) - 1) < 1e-3).all()):
+        raise HistoError(
+            f"the model of {bundle} gives no probabilities: NaN, below 0, or not 1 in all"
+        )
 
 
 def as_written(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

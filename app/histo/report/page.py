@@ -7,6 +7,7 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from histo.files.limits import IMAGE_BYTES, read_bytes
 from histo.files.writing import write_text
 from histo.text import visible
 
@@ -103,17 +104,27 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{classes}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
-def table(rows: Sequence[Sequence[str]], sortable: bool = False) -> str:
-    """A table with a header row; the second line of a cell (an interval, say) is small."""
+def table(
+    rows: Sequence[Sequence[str]], sortable: bool = False, links: Mapping[str, str] | None = None
+) -> str:
+    """A table with a header row; the second line of a cell (an interval, say) is small.
+
+    `links` gives the file that a first cell leads to, by its text.
+    """
     head, *body = rows
 
     def title(name: str) -> str:
         return f"<button>{escape(name)}</button>" if sortable else escape(name)
 
+    def line(row: Sequence[str]) -> str:
+        cells = [f"<td>{_cell(value)}</td>" for value in row]
+        if links and row[0] in links:
+            target = escape(links[row[0]], quote=True)
+            cells[0] = f'<td><a href="{target}">{escape(row[0])}</a></td>'
+        return f"<tr>{''.join(cells)}</tr>"
+
     heads = "".join(f'<th scope="col">{title(name)}</th>' for name in head)
-    lines = "\n".join(
-        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in row) + "</tr>" for row in body
-    )
+    lines = "\n".join(map(line, body))
     return (
         f'<div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>{lines}</tbody></table></div>"
@@ -160,7 +171,7 @@ def sheet(sets: Sequence[Sequence[tuple[bytes, str]]]) -> str:
 
 
 def _figure(path: Path, caption: str) -> str:
-    return _picture(path.read_bytes(), path.suffix, caption)
+    return _picture(read_bytes(path, IMAGE_BYTES), path.suffix, caption)
 
 
 def _picture(data: bytes, suffix: str, caption: str) -> str:

@@ -20,6 +20,7 @@ from histo.report.words import (
     worst_line,
 )
 from histo.screen import Screen, counted
+from histo.text import width_of
 
 
 def say_report(metrics: Metrics, screen: Screen) -> None:
@@ -37,7 +38,8 @@ def say_report(metrics: Metrics, screen: Screen) -> None:
     if metrics.classes:
         screen.table(short_class_rows(metrics))
     if metrics.points:
-        screen.table(point_rows(metrics))
+        for rows in split_table(point_rows(metrics), screen.columns):
+            screen.table(rows)
     lines = (
         wanted_line(metrics),
         bundle_line(metrics),
@@ -48,3 +50,16 @@ def say_report(metrics: Metrics, screen: Screen) -> None:
     )
     for each in filter(None, lines):
         screen.say(each)
+
+
+def split_table(rows: list[list[str]], columns: int) -> list[list[list[str]]]:
+    """A table of names and of pairs of columns, as tables with as many pairs as fit `columns`."""
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    tables: list[list[int]] = []
+    for at in range(1, len(widths), 2):
+        chosen = [0, *(tables[-1][1:] if tables else []), at, at + 1]
+        if tables and sum(widths[n] + 2 for n in chosen) - 2 <= columns:
+            tables[-1] = chosen
+        else:
+            tables.append([0, at, at + 1])
+    return [[[row[n] for n in chosen] for row in rows] for chosen in tables]

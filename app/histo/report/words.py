@@ -90,12 +90,29 @@ def _kind_line(split: Split) -> tuple[str, bool]:
     if split.kind == "folders":
         return f"The split is given by the folders train and valid{folds}.", False
     if split.kind == "unseen":
-        return (
-            "The patches are new to the model: none of these patches is among those the model was "
-            "trained or chosen on, by their pixels.",
-            False,
-        )
+        return unseen_line(split), False
     return "How these patches were kept apart from those trained on is not known.", True
+
+
+def unseen_line(split: Split) -> str:
+    """What was found to be new in patches that a bundle is judged on, and what was not compared."""
+    found, missing = (
+        [
+            "none of these patches is among those the model was trained or chosen on, by their pixels"
+        ],
+        [],
+    )
+    if split.near_of:
+        few = f" (compared with {split.near_of:,} of them)" if split.near_of < split.trained else ""
+        found.append(f"none nearly equals one of those{few}")
+    else:
+        missing.append("near-duplicates")
+    if split.groups:
+        found.append(f"no {split.column or 'group'} has the name of one of the training")
+    else:
+        missing.append("slides or patients")
+    line = f"The patches are new to the model: {', and '.join(found)}."
+    return f"{line} Not compared: {' and '.join(missing)}." if missing else line
 
 
 def positive_line(metrics: Metrics) -> str:
@@ -142,12 +159,18 @@ def absent_line(metrics: Metrics) -> str:
     )
 
 
+FEW_GROUPS = 10
+"""Fewer slides or patients than this give intervals that are too narrow."""
+
+
 def unit_line(metrics: Metrics) -> str:
     """What the bootstrap draws: groups or patches."""
     line = f"Intervals: 95 %, bootstrap over {counted(metrics.units, metrics.unit)}"
-    return line + (
-        ", too narrow where patches of a slide are alike" if metrics.unit == "patch" else ""
-    )
+    if metrics.unit == "patch":
+        return f"{line}, too narrow where patches of a slide are alike"
+    if metrics.units < FEW_GROUPS:
+        return f"{line}: too few for reliable intervals, the truth may lie outside them"
+    return line
 
 
 def wanted_line(metrics: Metrics) -> str:

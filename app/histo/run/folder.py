@@ -12,9 +12,20 @@ from typing import Any
 
 from histo.distributed import ranks
 from histo.errors import Call, HistoError
+from histo.files.limits import check_folder
 from histo.files.locks import locked
+from histo.files.tables import read_table
 from histo.files.writing import read_json, write_json, written
 from histo.run.split import Split
+
+NUMBERS = ("crop", "size", "folds")
+KINDS: dict[str, Any] = {
+    **dict.fromkeys(("arch", "data"), str),
+    **dict.fromkeys(("images", "group_column", "bundle", "weights", "tracker"), str | None),
+    **dict.fromkeys(NUMBERS, int | None),
+    "threshold": float | int | None,
+}
+"""The types of settings that reports and bundles are made from."""
 
 
 def write_split(
@@ -44,6 +55,7 @@ class RunFolder:
     split = property(lambda self: self.path / "split.csv")
     history = property(lambda self: self.path / "history.csv")
     checkpoint = property(lambda self: self.path / "checkpoint")
+    near = property(lambda self: self.path / "near.npy")
     predictions = property(lambda self: self.path / "predictions.csv")
     report = property(lambda self: self.path / "report")
     export = property(lambda self: self.path / "export")
@@ -56,8 +68,8 @@ class RunFolder:
         """
         if not self.environment.is_file():
             return False
-        facts = read_json(self.environment)
-        if facts.get("versions", {}).get("histo") != "0.1.0":
+        facts = self.facts()
+        if facts["versions"].get("histo") != "0.1.0":
             return "finished" in facts
         last = self.checkpoint / "last.safetensors"
         return self.predictions.is_file() and not last.is_file()
@@ -122,14 +134,35 @@ class RunFolder:
             raise HistoError(f"no run folder {path}")
         if not run.config.is_file():
             raise HistoError(f"{path} is not a run folder: it has no config.json")
+        check_folder(path, "the run")
         return run
 
     def settings(self) -> dict[str, Any]:
-        """The resolved settings by name, without their sources."""
+        """The resolved settings by name, without their sources; HistoError where one has a wrong type."""
         try:
-            return {name: entry["value"] for name, entry in read_json(self.config).items()}
-        except (AttributeError, KeyError, TypeError):
-            raise HistoError(f"{self.config} is not a histo config") from None
+            found = {name: entry["value"] for name, entry in read_json(self.config).items()}
+            good = all(isinstance(found.get(name), kind) for name, kind in KINDS.items())
+            good = good and ("bundle" in found or isinstance(found["weights"], str))
+            good = good and all((found.get(name) or 1) in range(1, 10_000) for name in NUMBERS)
+            Split.read(found.get("split"), found.get("leak"))
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+            good = False
+        if not good:
+            raise HistoError(f"{self.config} is not a histo config")
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """The content of environment.json; HistoError where something has a wrong type."""
+        found = read_json(self.environment)
+        good = isinstance(found, dict) and isinstance(found.get("versions"), dict)
+        texts = [None]
+        if good:
+            texts = [found.get("started"), found.get("device"), *found["versions"].values()]
+        if not all(isinstance(text, str) for text in texts):
+            raise HistoError(
+                f"{self.environment} is damaged: a value is missing or of a wrong type"
+            )
+        return dict(found)
 
     @staticmethod
     def split_of(settings: dict[str, Any]) -> Split:
@@ -138,11 +171,19 @@ class RunFolder:
 
     def read_split(self) -> list[dict[str, str]]:
         """The rows of split.csv: id, label, split, and group if there is one."""
+        return self._rows(self.split, {"id", "label", "split"})
+
+    def _rows(self, path: Path, needed: set[str]) -> list[dict[str, str]]:
+        """The rows of a table of the run by column; HistoError where it is not one."""
         try:
-            with self.split.open(encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            raise HistoError(f"{self.split} is not readable") from None
+            rows = read_table(path)
+            header = next(rows, (0, list[str]()))[1]
+            found = [dict(zip(header, row, strict=True)) for _, row in rows if row]
+        except (OSError, ValueError):
+            raise HistoError(f"{path} is not readable") from None
+        if not needed <= set(header):
+            raise HistoError(f"{path} is not readable: it lacks a column")
+        return found
 
     def groups_of(self, ids: Sequence[str]) -> list[str] | None:
         """The group of each id in split.csv; None if it has no groups."""
@@ -159,7 +200,10 @@ class RunFolder:
         """The rows of history.csv, one per epoch; none if no epoch was completed."""
         if not self.history.is_file():
             return []
-        with self.history.open(encoding="utf-8", newline="") as file:
+        try:
             return [
-                {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)
+                {key: float(value) for key, value in row.items()}
+                for row in self._rows(self.history, set())
             ]
+        except ValueError:
+            raise HistoError(f"{self.history} holds what is no number") from None

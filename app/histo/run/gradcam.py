@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histo.errors import HistoError
+from histo.files.arrays import parse_arrays
+from histo.files.limits import GRADCAM_BYTES, read_bytes
 from histo.files.writing import written
 
 if TYPE_CHECKING:
@@ -54,18 +55,20 @@ def write_gradcam(folder: Path, found: GradCam) -> None:
 
 def read_gradcam(folder: Path) -> GradCam | None:
     """The maps of a run folder; None if it has none."""
-    import numpy as np
-
     path = folder / (GRADCAM if (folder / GRADCAM).exists() else BEFORE)
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, called, drawn, maps = (file[key] for key in ("ids", "called", "drawn", "maps"))
-            side = int(file["side"])
-        good = ids.shape == called.shape == drawn.shape == maps.shape[:1] and maps.ndim == 3
+        file = parse_arrays(read_bytes(path, GRADCAM_BYTES), GRADCAM_BYTES.value)
+        ids, called, drawn, maps = (file[key] for key in ("ids", "called", "drawn", "maps"))
+        side = int(file["side"])
+        good = (
+            {ids.dtype.kind, called.dtype.kind, maps.dtype.kind} == {"U", "u"}
+            and ids.shape == called.shape == drawn.shape == maps.shape[:1]
+            and maps.ndim == 3
+        )
     except FileNotFoundError:
         return None
-    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, TypeError, ValueError, KeyError):
         good = False
     if not good:
         raise HistoError(f"{path} is damaged (delete it to get a report without it)")

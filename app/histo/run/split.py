@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from histo.screen import counted
 
@@ -25,18 +25,17 @@ class Leak:
     first_patches: tuple[str, ...] = ()
     of: int = 0
     """patches evaluated on, of which `patches` are among those that the bundle was trained on"""
+    near: int = 0
+    """patches evaluated on that nearly equal one of those"""
 
     def __bool__(self) -> bool:
-        return bool(self.groups or self.patches)
+        return bool(self.groups or self.patches or self.near)
 
     def __str__(self) -> str:
         """What leaks, as text; empty if nothing does."""
-        if self.of:
-            return (
-                f"{self.patches:,} of {self.of:,} patches are among those the model was trained or "
-                "chosen on"
-            )
         found = []
+        if self.of:
+            return "; ".join(self._of_bundle())
         if self.groups:
             some = ", ".join(self.first_groups)
             found.append(f"{counted(self.groups, self.unit)} on both sides, as {some}")
@@ -46,6 +45,26 @@ class Leak:
                 f"{counted(self.patches, 'patch')} with equals on the other side, as {some}"
             )
         return "; ".join(found)
+
+    def _of_bundle(self) -> list[str]:
+        """What patches evaluated on share with those that the bundle was trained on."""
+        found = []
+        if self.patches or not self:
+            found.append(
+                f"{self.patches:,} of {self.of:,} patches are among those the model was trained or "
+                "chosen on"
+            )
+        if self.near:
+            found.append(
+                f"{self.near:,} of {self.of:,} patches nearly equal one of those the model was trained "
+                "or chosen on (turned, re-saved or resized)"
+            )
+        if self.groups:
+            some = ", ".join(self.first_groups)
+            found.append(
+                f"{counted(self.groups, self.unit)} of the training are here too, as {some}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,10 @@ class Split:
     """the number of groups, if patches were split by group"""
     folds: int = 0
     leak: Leak = Leak()
+    near_of: int = 0
+    """kind `unseen`: with how many patches of the training near-duplicates were looked for"""
+    trained: int = 0
+    """kind `unseen`: how many patches the model was trained or chosen on"""
 
     def as_dict(self) -> dict[str, Any]:
         """The split as plain JSON values."""
@@ -72,8 +95,23 @@ class Split:
         """The split of a run's config.json; runs before 0.2 describe it by a sentence."""
         if isinstance(value, dict):
             fields = {**value, "leak": Leak(**_tuples(value.get("leak") or {}))}
-            return cls(**fields)
+            return _checked(cls(**fields))
         return _read_sentence(str(value or ""), str(leak or ""))
+
+
+def _checked(split: Split) -> Split:
+    """The split; TypeError where a value of it is of another type, as in a file that was edited."""
+    leak = split.leak
+    counts = (split.groups, split.folds, split.near_of, split.trained)
+    numbers = (*counts, leak.groups, leak.patches, leak.of, leak.near)
+    texts = (split.column, leak.unit, *leak.first_groups, *leak.first_patches)
+    if (
+        split.kind not in get_args(Kind)
+        or not all(type(n) is int and n >= 0 for n in numbers)
+        or not all(isinstance(text, str) for text in texts)
+    ):
+        raise TypeError("not a split")
+    return split
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,8 @@ class Part:
             part = cls(path, facts, shard, dict(known["settings"]), **progress)
             numbers = (facts.patches, facts.batch_size - 1, part.rows, part.expected - part.rows)
             good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            good = good and _is_sound(part)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError):
             good = False
         if not good:
             raise HistoError(f"{place} does not describe a part of a table")
@@ -122,6 +123,22 @@ class Part:
         """Remove its files."""
         for path in (self.path, self.unfinished, self.json):
             path.unlink(missing_ok=True)
+
+
+def _is_sound(part: Part) -> bool:
+    """Whether what a part says of itself has the types that joining needs."""
+    facts = part.facts
+    texts = (facts.bundle, facts.names, facts.engine, facts.histo, part.sha256, part.last)
+    return (
+        facts.command in ("predict", "evaluate")
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(facts.columns, list)
+        and len(facts.columns) >= 4
+        and all(isinstance(name, str) for name in facts.columns)
+        and all(type(flag) is bool for flag in (facts.tta, facts.raw, facts.skip_bad))
+        and type(part.size) is int
+        and part.size >= 0
+    )
 
 
 PROGRESS_FIELDS = ("rows", "size", "sha256", "last")

@@ -56,6 +56,7 @@ def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.nd
         "group_column": data.unit,
         "corrected": dict(data.corrected),
         "positive": positive_name(config, data),
+        "mpp": config.mpp,
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Dataset
+from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.run.positive import choose_positive
@@ -98,7 +99,8 @@ def start_model(
         screen.say(f"weights: {loaded}; the head is new")
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
-    return body, replace(card, positive=positive_name(config, data))
+    mpp = model_mpp(config.mpp, data.side, config.size)
+    return body, replace(card, positive=positive_name(config, data), mpp=mpp)
 
 
 def positive_name(config: TrainConfig, data: Dataset) -> str | None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo import __version__
+from histo.data.appearance import ENOUGH, appearance_of
 from histo.data.dataset import Dataset
+from histo.data.similar import hashes_of
 from histo.distributed import ranks
 from histo.errors import LOWER_RATE, Call, HistoError, Stopped
-from histo.files.writing import read_json, write_json, written
+from histo.files.writing import write_json, written
 from histo.run.folder import RunFolder, write_split
 from histo.run.predictions import write_predictions
 from histo.screen import Screen
@@ -228,13 +230,15 @@ def write_start(run: RunFolder, data: Dataset, device: Any) -> None:
 
 
 def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
-    """Write split.csv: train or valid, or the fold, of each patch."""
+    """Write split.csv, the side or the fold of each patch, and near.npy, by which copies are known."""
     sha1 = [digest.decode() for digest in data.store.sha1.tolist()]
     write_split(run.split, data.ids, data.labels, sides, sha1, data.groups)
+    with written(run.near) as file:
+        np.save(file, hashes_of(data.store))
 
 
 def environment(data: Dataset, device: Any) -> dict[str, Any]:
-    """Versions, device, command line, git commit, fingerprints of the data."""
+    """Versions, device, command line, git commit, fingerprints and look of the data."""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
@@ -246,11 +250,22 @@ def environment(data: Dataset, device: Any) -> dict[str, Any]:
         "platform": platform.platform(),
         "git_commit": commit,
         "fingerprint": data.fingerprints(),
+        "appearance": appearance(data),
     }
+
+
+def appearance(data: Dataset) -> dict[str, Any] | None:
+    """How the patches look: figures of some of them, evenly drawn; None of fewer than two."""
+    count = len(data.ids)
+    places = np.unique(np.linspace(0, count - 1, min(ENOUGH, count)).astype(np.int64))
+    found = appearance_of(data.store.take(place[None])[0] for place in places)
+    return found.as_dict() if found else None
 
 
 def session(device: Any) -> dict[str, Any]:
     """One process's session in a run: versions, device, command line, start time."""
+    import torch
+
     from histo.model.device import describe_device
 
     return {
@@ -260,6 +275,7 @@ def session(device: Any) -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "device": describe_device(device),
+        "threads": torch.get_num_threads(),
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -267,12 +283,14 @@ def session(device: Any) -> dict[str, Any]:
 
 def record_resumed(run: RunFolder, device: Any, screen: Screen) -> None:
     """Add this process to environment.json, and report versions that have changed."""
-    facts, now = read_json(run.environment), session(device)
+    facts, now = run.facts(), session(device)
     other = [
         f"{name} {facts['versions'].get(name)} at the start, {value} now"
         for name, value in now["versions"].items()
         if facts["versions"].get(name) != value
     ]
+    if facts.get("threads", now["threads"]) != now["threads"]:  # sums are added in another order
+        other.append(f"{facts['threads']} threads at the start, {now['threads']} now")
     if other:
         screen.say(
             f"note: results may differ slightly from an uninterrupted run: {', '.join(other)}"

@@ -173,6 +173,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
         "group_column": data.unit,
         "corrected": dict(data.corrected),
         "positive": job.card.positive,
+        "mpp": config.mpp,
     }
     write_json(run.config, config.record(found))
     write_json(run.path / "model.json", job.card.as_dict())

@@ -100,16 +100,28 @@ def hash_thumbs(thumbs: NDArray[np.uint8]) -> NDArray[np.float64]:
     c[v, u]; what is left alone by both is |c[u, v]| and |c[v, u]| as a pair without order: their
     sum and their difference, which keep distances as they were.
     """
+    return magnitudes(thumbs.astype(np.float32), LOWEST).astype(np.float64)
+
+
+def magnitudes(
+    grey: NDArray[np.float32], lowest: int, weighted: bool = False
+) -> NDArray[np.float32]:
+    """What `hash_thumbs` says of the `lowest` frequencies along each axis: [N, lowest ** 2 - 1].
+
+    `weighted` by frequency: a picture has less of the high ones, which tell pictures apart.
+    """
     from scipy.fft import dctn
 
-    found = dctn(thumbs.astype(np.float32), axes=(1, 2), norm="ortho")[:, :LOWEST, :LOWEST]
+    found = dctn(grey, axes=(1, 2), norm="ortho")[:, :lowest, :lowest]
     found[:, 0, 0] = 0
+    if weighted:
+        found = found * np.add.outer(np.arange(lowest), np.arange(lowest))
     size = np.abs(found / (np.sqrt((found**2).sum((1, 2), keepdims=True)) + 1e-6))
-    u, v = np.triu_indices(LOWEST, 1)
+    u, v = np.triu_indices(lowest, 1)
     one, other = size[:, u, v], size[:, v, u]
     pairs = np.concatenate([one + other, np.abs(one - other)], 1) / np.sqrt(2)
-    diagonal = np.arange(1, LOWEST)
-    return np.concatenate([pairs, size[:, diagonal, diagonal]], 1).astype(np.float64)
+    diagonal = np.arange(1, lowest)
+    return np.concatenate([pairs, size[:, diagonal, diagonal]], 1)
 
 
 def likeness(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,0 +1,199 @@
+"""`histo evaluate` of whole slides: mapped, then judged by slide labels or drawn lesions."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histo.commands.judged_slides import MAPS, JudgedSlide, write_judged
+from histo.commands.map import map_to, model_of
+from histo.config import PREDICT_BATCH
+from histo.data.columns import Column, label_column, read_rows
+from histo.data.groups import groups_of
+from histo.distributed import ranks
+from histo.errors import HistoError
+from histo.model.predictor import open_bundle
+from histo.screen import Screen, counted
+from histo.slides.annotations import find_annotation
+from histo.slides.froc import grown_lesions, judge
+from histo.slides.lesions import Lesion
+from histo.slides.maps_folder import MapsFolder
+from histo.slides.reader import open_slide
+from histo.slides.slide_files import SlideMpp, find_slides
+from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
+from histo.slides.truth import Truth, is_lesion, read_truth, tile_truth
+
+SLIDE_NAMES = ("slide", "id", "image", "name", "filename", "file", "wsi", "case")
+"""Columns that may hold a slide's name."""
+
+
+def evaluate_slides(
+    bundle: Path,
+    slides: Path,
+    screen: Screen,
+    *,
+    out: Path | None = None,
+    annotations: Path | None = None,
+    labels: Path | None = None,
+    label_name: str = "label",
+    groups: str | None = None,
+    positive: str | None = None,
+    mpp: float | None = None,
+    slide_mpp: str | float | None = None,
+    tta: bool = False,
+    device: str = "auto",
+    batch_size: int = PREDICT_BATCH,
+) -> Path | None:
+    """Map slides into OUT/maps and judge them; returns OUT, or None in later processes of a launch.
+
+    `annotations` is a folder with a GeoJSON or ASAP XML a slide, `labels` a CSV of slides and labels. Writes
+    slides.json, by_slide.csv and report.html.
+    """
+    if annotations is None and labels is None:
+        raise HistoError(
+            f"{slides} holds whole slides: what is known of them is missing",
+            "give {annotations} a folder with the annotations of each slide",
+            "give {labels} a CSV with the columns slide and label",
+        )
+    found = find_slides([slides])
+    model = model_of(open_bundle(bundle, device), mpp, positive, tta)
+    vocab, name = model.scheme.vocab, model.scheme.named[0]
+    if len(vocab) != 2:
+        raise HistoError(f"slides are judged for two classes; this model has {len(vocab)}")
+    known = slide_labels(labels, label_name, list(found), vocab, name) if labels else {}
+    drawn = find_annotations(annotations, found, known) if annotations else {}
+    place = out or Path("runs", f"evaluate-{slides.resolve().name}")
+    place.mkdir(parents=True, exist_ok=True)
+    map_to(
+        bundle,
+        [slides],
+        place / MAPS,
+        screen,
+        mpp=mpp,
+        slide_mpp=slide_mpp,
+        tta=tta,
+        positive=positive,
+        device=device,
+        batch_size=batch_size,
+    )
+    if ranks.rank() > 0:
+        return None
+    resolutions = SlideMpp.read(slide_mpp)
+    maps = MapsFolder.read(place / MAPS)
+    judge = Judge(maps, name, model.scheme.threshold, annotations, drawn, known, resolutions)
+    judged = judge.slides(found)
+    unit, parts = "slide", None
+    if groups:
+        unit, parts = groups_of(groups, [one.row.slide for one in judged])
+    write_judged(place, judged, name, parts, unit, screen)
+    return place
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges mapped slides by what is known of them."""
+
+    maps: MapsFolder
+    positive: str
+    threshold: float
+    annotations: Path | None
+    drawn: Mapping[str, Path]
+    """the annotations of each slide that has some"""
+    known: Mapping[str, bool]
+    """whether a slide is positive, where a table says so"""
+    resolutions: SlideMpp
+
+    def slides(self, found: Mapping[str, Path]) -> list[JudgedSlide]:
+        """Every slide that has a map; HistoError where none has, or no annotation is of the class."""
+        names: set[str] = set()
+        judged = []
+        for slide, path in found.items():
+            if not (self.maps.of(slide) / SLIDE_JSON).is_file():
+                continue
+            row = read_row(self.maps.of(slide) / SLIDE_JSON)[1]
+            truth = self._truth(slide, path)
+            names |= truth.names if truth else set()
+            lesions = truth.lesions if truth else None
+            positive = self.known.get(slide, bool(lesions))
+            folder = self.maps.of(slide)
+            judged.append(
+                judge_slide(folder, row, self.positive, positive, lesions, self.threshold)
+            )
+        if names and not any(is_lesion(one, self.positive) for one in names):
+            raise HistoError(
+                f"no annotation in {self.annotations} is of the class {self.positive!r}: there are "
+                f"{', '.join(sorted(names)[:8])}"
+            )
+        if not judged:
+            raise HistoError(f"none of {counted(len(found), 'slide')} could be mapped")
+        return judged
+
+    def _truth(self, slide: str, path: Path) -> Truth | None:
+        if self.annotations is None:
+            return None
+        if slide not in self.drawn:
+            return Truth([], set())
+        with open_slide(path, mpp=self.resolutions.of(slide, path)) as opened:
+            return read_truth(self.drawn[slide], self.positive, opened.bounds)
+
+
+def slide_labels(
+    table: Path, label_name: str, slides: Sequence[str], vocab: Sequence[str], positive: str
+) -> dict[str, bool]:
+    """Whether each slide is positive, from a CSV; HistoError where one is missing or of no class."""
+    columns = [Column("slide", "id_column", SLIDE_NAMES, "slides"), label_column(label_name)]
+    found = {}
+    for line, (slide, label) in read_rows(table, columns):
+        if label not in vocab:
+            raise HistoError(
+                f"{table.name}, line {line}: label {label!r} is not a class of the bundle "
+                f"({', '.join(vocab)})"
+            )
+        found[slide] = found[Path(slide).stem] = label == positive
+    missing = [slide for slide in slides if slide not in found]
+    if missing:
+        raise HistoError(f"{table} names no label for the slide {missing[0]}")
+    return found
+
+
+def find_annotations(
+    folder: Path, slides: dict[str, Path], known: dict[str, bool]
+) -> dict[str, Path]:
+    """The annotations of each slide; HistoError where a slide has none and is not said to be negative."""
+    found = {}
+    for slide, path in slides.items():
+        if file := find_annotation(folder, path):
+            found[slide] = file
+        elif known.get(slide, True):
+            raise HistoError(
+                f"{folder} has no annotations of {slide}, and the slide is not said to be negative",
+                "give {labels} a CSV with the columns slide and label",
+            )
+    return found
+
+
+def judge_slide(
+    folder: Path,
+    row: SlideRow,
+    positive: str,
+    is_positive: bool,
+    lesions: Sequence[Any] | None,
+    threshold: float,
+) -> JudgedSlide:
+    """What a slide's map says, beside what is known."""
+    score = row.classes[positive].score
+    score = 0.0 if np.isnan(score) else score
+    if lesions is None:
+        return JudgedSlide(row, is_positive, score, threshold)
+    tiles = tile_truth(folder / "tiles.csv", positive, lesions)
+    with (folder / "lesions.csv").open(encoding="utf-8", newline="") as file:
+        candidates = [
+            Lesion(float(r["confidence"]), int(r["x"]), int(r["y"])) for r in csv.DictReader(file)
+        ]
+    found = judge(candidates, grown_lesions(lesions, row.mpp))
+    return JudgedSlide(row, is_positive, score, threshold, tiles, found)

@@ -1,0 +1,133 @@
+"""The picture of what was cut from where, and the outlines of tissue to correct."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.files.writing import write_json, written
+from histo.slides.colours import CLASSES
+from histo.slides.grid import Grid
+from histo.slides.reader import Slide
+from histo.slides.tile_labels import Labels
+from histo.slides.tissue import Tissue
+
+LONGEST = 1600
+"""Longest side of the pictures in px."""
+TISSUE_COLOUR = (0, 158, 115)
+
+
+def picture_of(slide: Slide) -> NDArray[np.uint8]:
+    """The whole slide, its longest side `LONGEST` px at most."""
+    return slide.thumbnail(slide.mpp * max(1.0, max(slide.size) / LONGEST))
+
+
+def write_sheet(
+    path: Path,
+    picture: NDArray[np.uint8],
+    slide: Slide,
+    grid: Grid,
+    tiles: Labels,
+    names: Sequence[str],
+) -> None:
+    """Each tile's square in the colour of its class, with a legend, over the slide."""
+    import cv2
+
+    drawn = picture.copy()
+    step = picture.shape[1] / slide.size[0]
+    for (x, y), name in zip(grid.corners(tiles.places).tolist(), tiles.names, strict=True):
+        colour = CLASSES[names.index(str(name)) % len(CLASSES)]
+        first = round(x * step), round(y * step)
+        last = round((x + grid.width) * step) - 1, round((y + grid.width) * step) - 1
+        cv2.rectangle(drawn, first, last, colour, 1)
+    write_picture(path, np.concatenate([legend(tiles, names, drawn.shape[1]), drawn]))
+
+
+def legend(tiles: Labels, names: Sequence[str], width: int) -> NDArray[np.uint8]:
+    """A strip with a line for each class: its colour, its name and its number of tiles."""
+    import cv2
+
+    strip = np.full((8 + 22 * len(names), width, 3), 255, np.uint8)
+    for number, name in enumerate(names):
+        y = 8 + 22 * number
+        colour = CLASSES[number % len(CLASSES)]
+        cv2.rectangle(strip, (8, y), (22, y + 14), colour, -1)
+        text = f"{name or 'no label'}: {int((tiles.names == name).sum()):,}"
+        plain = text.encode("ascii", "replace").decode()  # OpenCV draws no other letters
+        cv2.putText(strip, plain, (30, y + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, 16)
+    return strip
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 RGB as the suffix says, whole or not at all."""
+    import cv2
+
+    _, data = cv2.imencode(path.suffix, pixels[..., ::-1])
+    with written(path) as file:
+        file.write(data.tobytes())
+
+
+def write_tissue(folder: Path, picture: NDArray[np.uint8], slide: Slide, tissue: Tissue) -> None:
+    """tissue.jpg, its outline over the slide, and tissue.geojson, which QuPath opens and edits."""
+    import cv2
+
+    area = outline_of(tissue)
+    rings = [ring for part in parts_of(area) for ring in (part.exterior, *part.interiors)]
+    drawn = picture.copy()
+    step = picture.shape[1] / slide.size[0]
+    points = [np.rint(np.asarray(ring.coords) * step).astype(np.int32) for ring in rings]
+    cv2.polylines(drawn, points, True, TISSUE_COLOUR, 2)
+    write_picture(folder / "tissue.jpg", drawn)
+    write_json(folder / "tissue.geojson", geojson_of(area, slide.bounds))
+
+
+def outline_of(tissue: Tissue) -> Any:
+    """The tissue as a shapely area in level-0 px: the outlines of its pixels."""
+    import cv2
+    from shapely import Polygon, union_all
+
+    mask = np.pad(tissue.mask.astype(np.uint8), 1)
+    # twice as large, the middles of the outermost px lie a quarter of a px inside the edge
+    large = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    found, levels = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outer: dict[int, list[Any]] = {}
+    for number, contour in enumerate(found):
+        parent = int(levels[0][number][3])
+        ring = ((contour[:, 0] + 0.5) / 2 - 1) * tissue.pixel
+        if len(ring) > 2:
+            outer.setdefault(number if parent < 0 else parent, []).append((parent, ring))
+    areas = []
+    for rings in outer.values():
+        shell = [ring for parent, ring in rings if parent < 0]
+        holes = [ring for parent, ring in rings if parent >= 0]
+        areas += [Polygon(one, holes) for one in shell]
+    return union_all([area.buffer(0) for area in areas])
+
+
+def parts_of(area: Any) -> list[Any]:
+    """The polygons of an area."""
+    return [part for part in getattr(area, "geoms", [area]) if not part.is_empty]
+
+
+def geojson_of(area: Any, bounds: tuple[int, int]) -> dict[str, Any]:
+    """A FeatureCollection of an annotation a piece of tissue; coordinates begin at the bounds."""
+    from shapely.affinity import translate
+    from shapely.geometry import mapping
+
+    moved = translate(area, -bounds[0], -bounds[1])
+    kind = {"name": "Tissue", "color": list(TISSUE_COLOUR)}
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            {
+                "type": "Feature",
+                "geometry": mapping(part),
+                "properties": {"objectType": "annotation", "classification": kind},
+            }
+            for part in parts_of(moved)
+        ],
+    }

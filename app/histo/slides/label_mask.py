@@ -1,0 +1,91 @@
+"""Label masks: an image over the whole slide whose values are classes, 0 where nothing is labelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.errors import HistoError
+from histo.files.limits import IMAGE_PIXELS
+
+ASPECT = 0.02
+"""The most by which a mask's sides may disagree about how many level-0 px its pixels are."""
+
+
+@dataclass(frozen=True)
+class LabelMask:
+    """Values uint8 [H, W] over the whole slide; a pixel is `pixel` level-0 px wide and high (x, y)."""
+
+    values: NDArray[np.uint8]
+    pixel: tuple[float, float]
+
+    @property
+    def present(self) -> list[int]:
+        """The values there are, without 0."""
+        return [int(v) for v in np.unique(self.values) if v]
+
+    def cover(self, value: int, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share of each box that has this value; boxes float64 [N, 4] x0, y0, x1, y1 in level-0 px."""
+        height, width = self.values.shape
+        sums = np.zeros((height + 1, width + 1), np.int64)
+        sums[1:, 1:] = (self.values == value).cumsum(0, dtype=np.int64).cumsum(1)
+        px, py = self.pixel
+        x0, x1 = _edges(boxes[:, 0], boxes[:, 2], px, width)
+        y0, y1 = _edges(boxes[:, 1], boxes[:, 3], py, height)
+        inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+        return np.asarray(inside / np.maximum(1, (x1 - x0) * (y1 - y0)), np.float64)
+
+
+def _edges(
+    low: NDArray[np.float64], high: NDArray[np.float64], pixel: float, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first px of a box along an axis and the one after its last: those whose middle is inside."""
+    first = np.clip(np.rint(low / pixel).astype(np.int64), 0, most)
+    last = np.clip(np.rint(high / pixel).astype(np.int64), 0, most)
+    return first, np.maximum(first, last)
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> LabelMask:
+    """A TIFF or PNG over a slide of `size` level-0 px; of a pyramid, the finest level within bounds."""
+    values = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_png(path)
+    if values.ndim == 3 and (values.shape[2] == 1 or (values == values[..., :1]).all()):
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "ub" or (values.size and values.max() > 255):
+        raise HistoError(f"{path} is not a label mask: one channel of whole numbers from 0 to 255")
+    px, py = size[0] / values.shape[1], size[1] / values.shape[0]
+    if abs(px / py - 1) > ASPECT:
+        raise HistoError(
+            f"{path} has {values.shape[1]} x {values.shape[0]} px, which is not the form of the slide "
+            f"({size[0]} x {size[1]} px)"
+        )
+    return LabelMask(values.astype(np.uint8), (px, py))
+
+
+def _read_tiff(path: Path) -> NDArray[Any]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            levels = [s for s in file.series[0].levels if np.prod(s.shape) <= IMAGE_PIXELS.value]
+            if not levels:
+                IMAGE_PIXELS.check(int(np.prod(file.series[0].shape)), str(path))
+            return np.asarray(levels[0].asarray())
+    except HistoError:
+        raise
+    except Exception as error:  # tifffile and its codecs raise anything
+        raise HistoError(f"{path} cannot be read as a TIFF ({type(error).__name__})") from None
+
+
+def _read_png(path: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            IMAGE_PIXELS.check(image.width * image.height, str(path))
+            return np.asarray(image)  # a palette's indices are the values
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise HistoError(f"{path} cannot be read as an image") from None

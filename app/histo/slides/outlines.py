@@ -1,0 +1,72 @@
+"""Outlines of areas on a slide: bounded, with invalid rings mended."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.errors import HistoError
+from histo.files.limits import MB, Limit
+
+ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 128 * MB, "bytes")
+MANY = 10_000
+"""Outlines of more points are simplified, by half a px of level 0 at most."""
+FARTHEST = 1e8
+"""No slide has so many px a side."""
+CROSSINGS = 100_000
+"""An outline that crosses itself about so often is refused: mending it would take gigabytes."""
+SAMPLE = 1000
+"""Segments of an outline that are tested for crossings."""
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """An area: the name of its class, a shapely polygon, and whether its rings had to be mended."""
+
+    name: str
+    polygon: Any
+    mended: bool = False
+
+
+def make_outline(name: str, polygon: Any, path: Path) -> Outline | None:
+    """An outline of a valid polygon; None where it has no area, ValueError where it is out of range."""
+    from shapely import get_num_coordinates, make_valid
+
+    if not all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
+        raise ValueError("no slide is so large")
+    if get_num_coordinates(polygon) > MANY:
+        check_crossings(polygon, path)
+        polygon = polygon.simplify(0.5, preserve_topology=False)
+    mended = not polygon.is_valid
+    if mended:
+        check_crossings(polygon, path)
+        polygon = make_valid(polygon)
+    return Outline(name, polygon, mended) if polygon.area else None
+
+
+def check_crossings(polygon: Any, path: Path) -> None:
+    """HistoError where an outline crosses itself too often to be mended; estimated from a sample."""
+    from shapely import get_coordinates
+
+    points = get_coordinates(polygon)
+    count = len(points) - 1
+    if count <= SAMPLE:
+        return
+    starts = np.linspace(0, count - 1, SAMPLE).astype(np.int64)
+    a, b = points[starts], points[starts + 1]
+
+    def side(p: Points, q: Points, r: Points) -> Points:
+        """On which side of the lines p q [N, 1] the points r [1, N] lie."""
+        (px, py), (qx, qy), (rx, ry) = p.T[:, :, None], q.T[:, :, None], r.T[:, None]
+        return np.asarray(np.sign((qx - px) * (ry - py) - (qy - py) * (rx - px)))
+
+    parted = side(a, b, a) * side(a, b, b) < 0  # the line of one parts the ends of the other
+    crossings = int((parted & parted.T).sum()) / 2
+    if crossings >= 3 and crossings * (count / SAMPLE) ** 2 > CROSSINGS:
+        raise HistoError(f"{path}: an annotation crosses itself too often to be an outline")

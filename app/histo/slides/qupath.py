@@ -1,0 +1,70 @@
+"""QuPath's GeoJSON: a FeatureCollection, a list of features or one feature, also as .gz."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from histo.errors import HistoError
+from histo.files.limits import read_bytes
+from histo.slides.outlines import ANNOTATION_BYTES, Outline, make_outline
+
+NO_ANNOTATIONS = ("detection", "cell", "tile", "tma_core")
+"""Objects of QuPath that nobody drew as an annotation."""
+AREAS = ("Polygon", "MultiPolygon")
+
+
+def read_geojson(path: Path) -> Iterator[Outline]:
+    """The areas in a file, in its own coordinates, which begin at the slide's bounds.
+
+    Points and lines have no area and are left out. Raises HistoError.
+    """
+    data = read_bytes(path, ANNOTATION_BYTES)
+    with np.errstate(invalid="ignore", over="ignore"):  # shapely's, of numbers that are none
+        yield from _outlines_of(data, path)
+
+
+def _outlines_of(data: bytes, path: Path) -> Iterator[Outline]:
+    """What `read_geojson` gives, from the bytes of the file."""
+    from shapely.errors import ShapelyError
+    from shapely.geometry import shape
+
+    try:
+        found = json.loads(_unpacked(data, path) if data[:2] == b"\x1f\x8b" else data)
+        for feature in _features(found):
+            properties = feature.get("properties") or {}
+            geometry = feature["geometry"] or {}
+            drawn = properties.get("objectType") not in NO_ANNOTATIONS
+            if not drawn or geometry.get("type") not in AREAS:
+                continue
+            name = (properties.get("classification") or {}).get("name") or properties.get("name")
+            if outline := make_outline(str(name or ""), shape(geometry), path):
+                yield outline
+    except (
+        *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError),
+        *(IndexError, RecursionError, OverflowError, ShapelyError),
+    ):
+        raise HistoError(f"{path} is not GeoJSON with annotations as QuPath exports it") from None
+
+
+def _features(found: Any) -> list[Any]:
+    """The features of a collection, a bare list, or a single feature."""
+    if isinstance(found, dict):
+        return list(found["features"]) if "features" in found else [found]
+    return list(found)
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    """The content of a gzip file, within the same bound."""
+    most = ANNOTATION_BYTES.value
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(most + 1)
+    ANNOTATION_BYTES.check(len(found), str(path))
+    return found

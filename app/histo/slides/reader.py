@@ -1,0 +1,128 @@
+"""A whole slide: its size, µm per px and bounds, and pixels at any scale; by OpenSlide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histo.errors import HistoError
+
+LEAST_MPP, MOST_MPP = 0.05, 50.0
+BACKGROUND = 255
+"""Of what a slide has no pixels for."""
+AT_ONCE = 1 << 24
+"""Most px of a level that are read at once: larger regions are read in bands."""
+Pixels = NDArray[np.uint8]
+
+
+class Slide:
+    """An open slide, to be closed; its methods may be called from several threads."""
+
+    def __init__(self, path: Path, handle: Any, mpp: float) -> None:
+        self.path, self._handle, self.mpp = path, handle, mpp
+        width, height = handle.dimensions
+        self.size: tuple[int, int] = (int(width), int(height))
+        known = handle.properties
+        self.bounds: tuple[int, int] = (
+            _whole(known.get("openslide.bounds-x")),
+            _whole(known.get("openslide.bounds-y")),
+        )
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.close()
+
+    def read(self, x: int, y: int, width: int, height: int, *, scale: float) -> Pixels:
+        """`width` x `height` px of `scale` level-0 px each, from the level-0 corner x, y: uint8 [H, W, 3].
+
+        From the next finer level, area-averaged down; in bands, so that memory is bounded.
+        """
+        steps = self._handle.level_downsamples
+        level = max((n for n, step in enumerate(steps) if step <= scale * 1.01), default=0)
+        ratio = scale / steps[level]
+        rows = max(1, int(AT_ONCE / (width * ratio * ratio)))
+        if height <= rows:
+            return self._band(x, y, (width, height), level, ratio)
+        pixels = np.empty((height, width, 3), np.uint8)
+        for top in range(0, height, rows):
+            shape = (width, min(rows, height - top))
+            pixels[top : top + rows] = self._band(x, y + round(top * scale), shape, level, ratio)
+        return pixels
+
+    def _band(self, x: int, y: int, shape: tuple[int, int], level: int, ratio: float) -> Pixels:
+        """A region of `shape` (width, height), each of its px `ratio` px of the level wide."""
+        import cv2
+
+        wanted = (max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio)))
+        pixels = self._region(x, y, level, wanted)
+        if wanted == shape:
+            return pixels
+        how = cv2.INTER_AREA if ratio >= 1 else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(pixels, shape, interpolation=how), np.uint8)
+
+    def _region(self, x: int, y: int, level: int, shape: tuple[int, int]) -> Pixels:
+        try:
+            region = np.asarray(self._handle.read_region((x, y), level, shape))
+        except Exception as error:  # OpenSlide's errors, and ctypes' own
+            raise HistoError(f"{self.path} cannot be read at {x}, {y} ({error})") from None
+        colours, alpha = region[..., :3], region[..., 3:]
+        return np.where(alpha == 255, colours, BACKGROUND).astype(np.uint8)
+
+    def thumbnail(self, mpp: float) -> Pixels:
+        """The whole slide at `mpp` µm per px, uint8 [H, W, 3]."""
+        scale = mpp / self.mpp
+        width, height = (max(1, round(whole / scale)) for whole in self.size)
+        return self.read(0, 0, width, height, scale=scale)
+
+
+def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
+    """Open a slide; `mpp` is its µm per px where it does not say. Raises HistoError."""
+    try:
+        import openslide
+    except ImportError:
+        raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
+    if not path.is_file():
+        raise HistoError(f"no slide {path}")
+    try:
+        handle = openslide.OpenSlide(str(path))
+    except (openslide.OpenSlideError, OSError) as error:
+        raise HistoError(f"{path} is not a slide that OpenSlide reads ({error})") from None
+    found = mpp or _mpp_of(handle.properties)
+    if found is None:
+        handle.close()
+        raise HistoError(f"{path} does not say how many µm a px has", "give {slide_mpp}")
+    if not LEAST_MPP <= found <= MOST_MPP:
+        handle.close()
+        raise HistoError(f"{path} has {found:g} µm per px, which no slide has", "give {slide_mpp}")
+    return Slide(path, handle, found)
+
+
+def _mpp_of(properties: Mapping[str, str]) -> float | None:
+    values = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _whole(text: str | None) -> int:
+    return int(_number(text) or 0)

@@ -1,0 +1,200 @@
+"""histo evaluate of whole slides: by drawn lesions, or by labels of slides."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.conftest import assert_one_line_error, rows_of, run_histo
+from tests.slides.made import write_slide
+
+BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-2"
+MPP = 0.5
+HOW = ("--mpp", MPP)
+LESION = (192, 192, 960, 720)
+"""Left, top, right, low in px: 384 x 264 µm."""
+
+
+def picture(seed: int) -> np.ndarray:
+    """Tissue that differs from place to place."""
+    noise = np.random.default_rng(seed).integers(40, 210, (40, 40, 3), dtype=np.uint8)
+    return cv2.resize(noise, (1200, 1200), interpolation=cv2.INTER_LINEAR)
+
+
+def feature(name: str, left: float, top: float, right: float, low: float) -> dict:
+    ring = [[left, top], [right, top], [right, low], [left, low], [left, top]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation", "classification": {"name": name}},
+    }
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """Four slides; lesions are drawn on two of them, in three forms of GeoJSON."""
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "slides").mkdir()
+    (folder / "drawn").mkdir()
+    for number in range(4):
+        write_slide(folder / "slides" / f"s{number}.tif", picture(number), MPP)
+    lesion, other = feature("Tumor", *LESION), feature("Necrosis", 0, 0, 100, 100)
+    collection = {"type": "FeatureCollection", "features": [lesion, other]}
+    (folder / "drawn" / "s0.geojson").write_text(json.dumps(collection))
+    (folder / "drawn" / "s1.geojson.gz").write_bytes(gzip.compress(json.dumps([lesion]).encode()))
+    (folder / "drawn" / "s2.geojson").write_text(json.dumps([other]))
+    (folder / "labels.csv").write_text(
+        "slide,label\ns0.tif,tumour\ns1,tumour\ns2,normal\ns3,normal\n"
+    )
+    (folder / "patients.csv").write_text("id,patient\ns0,a\ns1,b\ns2,b\ns3,c\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(slides, tmp_path_factory):
+    out = tmp_path_factory.mktemp("judged") / "out"
+    words = ["--annotations", slides / "drawn", "--labels", slides / "labels.csv", *HOW]
+    groups = ["--groups", slides / "patients.csv"]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words, *groups, "--out", out)
+    assert done.exit_code == 0, done.output
+    return out
+
+
+def test_the_figures_are_those_of_a_plain_computation(judged):
+    figures = json.loads((judged / "slides.json").read_text())
+    rows = {row["slide"]: row for row in rows_of(judged / "by_slide.csv")}
+    scores = [float(rows[f"s{n}"]["score"]) for n in range(4)]
+    assert figures["by_slide"]["roc_auc"]["value"] == roc_auc_score([1, 1, 0, 0], scores)
+    assert figures["intervals_over"] == "patient"
+    every = [], []
+    left, top, right, low = LESION
+    for n in range(4):
+        tiles = rows_of(judged / "maps" / f"s{n}" / "tiles.csv")
+        middles = [(int(t["x"]) + 24, int(t["y"]) + 24) for t in tiles]
+        inside = [n < 2 and left <= x <= right and top <= y <= low for x, y in middles]
+        p = np.array([float(t["p_tumour"]) for t in tiles])
+        every[0].extend(inside)
+        every[1].extend(p)
+        row = rows[f"s{n}"]
+        assert int(row["tiles_inside"]) == sum(inside)
+        if n < 2:
+            assert float(row["tile_auc"]) == pytest.approx(roc_auc_score(inside, p), abs=1e-4)
+            sensitivity = (p[np.array(inside)] >= 0.4).mean()
+            assert float(row["tile_sensitivity"]) == pytest.approx(sensitivity, abs=1e-4)
+        found = [float(r["confidence"]) for r in rows_of(judged / "maps" / f"s{n}" / "lesions.csv")]
+        assert int(row["lesions"]) == (n < 2)
+        if n >= 2:
+            assert int(row["false_positives"]) == sum(c >= 0.4 for c in found)
+    assert figures["tiles_roc_auc"] == pytest.approx(roc_auc_score(*every))
+    assert figures["lesions"] == 2
+    assert list(figures["by_group"]) == ["a", "b", "c"]
+    both = figures["by_group"]["b"]
+    assert (both["slides"], both["positive"]) == (2, 1)
+    assert both["roc_auc"] == roc_auc_score([1, 0], scores[1:3])
+    assert figures["by_group"]["c"]["roc_auc"] is None
+    assert set(figures["froc"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
+    page = (judged / "report.html").read_text(encoding="utf-8")
+    assert 'href="maps/s0/slide.html"' in page
+
+
+def test_labels_of_slides_are_enough(slides, tmp_path):
+    words = ["--labels", slides / "labels.csv", *HOW, "--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words)
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "out" / "slides.json").read_text())
+    assert figures["froc"] == {}
+    assert 0 <= figures["by_slide"]["roc_auc"]["value"] <= 1
+
+
+def test_what_is_missing_is_named(slides, tmp_path):
+    """Annotations and labels; a slide with neither; a name that no annotation has."""
+    words = ["evaluate", BUNDLE, slides / "slides", *HOW, "--out", tmp_path / "out"]
+    assert_one_line_error(run_histo(*words), "whole slides", "--annotations", "--labels")
+    result = run_histo(*words, "--annotations", slides / "drawn")
+    assert_one_line_error(result, "has no annotations of s3", "--labels")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,tumour\ns1,cat\n")
+    result = run_histo(*words, "--labels", tmp_path / "labels.csv")
+    assert_one_line_error(result, "line 3: label 'cat' is not a class")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,tumour\n")
+    result = run_histo(*words, "--labels", tmp_path / "labels.csv")
+    assert_one_line_error(result, "names no label for the slide s1")
+
+
+def test_annotations_of_other_names_are_told(slides, tmp_path):
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s2.tif").write_bytes((slides / "slides" / "s2.tif").read_bytes())
+    words = ["--annotations", slides / "drawn", *HOW, "--out", tmp_path / "out"]
+    result = run_histo("evaluate", BUNDLE, one, *words)
+    assert_one_line_error(result, "is of the class 'tumour': there are Necrosis")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "[" * 100_000,
+        '{"features": 3}',
+        '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}, "properties": {}}]',
+        '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [0, 1e300], [0, 0]]]}}]',
+        '[{"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [NaN, 0], [0, 5], [0, 0]]]}}]',
+    ],
+)
+def test_damaged_annotations_are_refused_in_a_line(text, slides, tmp_path):
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s0.tif").write_bytes((slides / "slides" / "s0.tif").read_bytes())
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "s0.geojson").write_text(text)
+    words = ["--annotations", tmp_path / "drawn", *HOW, "--out", tmp_path / "out"]
+    assert_one_line_error(run_histo("evaluate", BUNDLE, one, *words), "is not GeoJSON")
+
+
+def test_a_ring_that_crosses_itself_is_mended(slides, tmp_path):
+    """And an outline of many points is read."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s0.tif").write_bytes((slides / "slides" / "s0.tif").read_bytes())
+    (tmp_path / "drawn").mkdir()
+    around = np.linspace(0, 2 * np.pi, 200_000)
+    circle = np.stack([600 + 400 * np.cos(around), 600 + 400 * np.sin(around)], 1)
+    circle[-1] = circle[0]
+    bow = [[0, 0], [100, 100], [100, 0], [0, 100], [0, 0]]
+    found = [feature("Tumor", 0, 0, 1, 1), feature("Tumor", 0, 0, 1, 1)]
+    found[0]["geometry"]["coordinates"] = [circle.round(3).tolist()]
+    found[1]["geometry"]["coordinates"] = [bow]
+    (tmp_path / "drawn" / "s0.geojson").write_text(json.dumps(found))
+    words = ["--annotations", tmp_path / "drawn", *HOW, "--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, one, *words)
+    assert done.exit_code == 0, done.output
+    (row,) = rows_of(tmp_path / "out" / "by_slide.csv")
+    assert int(row["tiles_inside"]) == pytest.approx(np.pi * 400**2 / 48**2, rel=0.05)
+
+
+def test_xml_of_asap_gives_the_figures_of_geojson(slides, judged, tmp_path):
+    """With Camelyon16's names of groups."""
+    (tmp_path / "drawn").mkdir()
+    left, top, right, low = LESION
+    corners = ((left, top), (right, top), (right, low), (left, low))
+    points = "".join(
+        f'<Coordinate Order="{n}" X="{x}" Y="{y}"/>' for n, (x, y) in enumerate(corners)
+    )
+    for name, group in (("s0", "Tumor"), ("s1", "_1"), ("s2", "_2")):
+        (tmp_path / "drawn" / f"{name}.xml").write_text(
+            '<?xml version="1.0"?><ASAP_Annotations><Annotations><Annotation Name="a" '
+            f'Type="Polygon" PartOfGroup="{group}"><Coordinates>{points}</Coordinates>'
+            "</Annotation></Annotations></ASAP_Annotations>"
+        )
+    words = ["--annotations", tmp_path / "drawn", "--labels", slides / "labels.csv", *HOW]
+    groups = ["--groups", slides / "patients.csv", "--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words, *groups)
+    assert done.exit_code == 0, done.output
+    for name in ("slides.json", "by_slide.csv"):
+        assert (tmp_path / "out" / name).read_text() == (judged / name).read_text()

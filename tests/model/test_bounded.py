@@ -1,0 +1,217 @@
+"""A stranger's ONNX model that asks for too much, never ends, or gives no probabilities."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from histo.config import ModelCard
+from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.limits import RUN_BYTES, RUN_SECONDS
+from histo.files.writing import write_json
+from histo.model.card import CARD, FORMAT, ONNX, SEAL, seal_of
+from histo.model.predictor import open_bundle
+from tests.conftest import Memory, write_image
+
+SIDE = 8
+
+
+def constant(name: str, value: Any) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value), name)
+
+
+def floats(name: str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+
+
+def graph(*nodes: onnx.NodeProto, **constants: Any) -> bytes:
+    """A model whose `nodes` make `out` from `half`, 0.5 for each class, and `f`, the patches."""
+    start = [
+        helper.make_node("Cast", ["patches"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f", "axes"], ["m"], keepdims=0),
+        helper.make_node("Sub", ["m", "m"], ["zero"]),
+        helper.make_node("Reshape", ["zero", "column"], ["z"]),
+        helper.make_node("Concat", ["z", "z"], ["zz"], axis=1),
+        helper.make_node("Add", ["zz", "point5"], ["half"]),
+    ]
+    own = {"axes": [1, 2, 3], "column": [-1, 1], "point5": np.float32(0.5), **constants}
+    patches = helper.make_tensor_value_info("patches", TensorProto.UINT8, ["n", SIDE, SIDE, 3])
+    out = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])
+    whole = helper.make_graph(
+        [*start, *nodes], "g", [patches], [out], [constant(k, v) for k, v in own.items()]
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    return helper.make_model(whole, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def endless() -> bytes:
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["on"]),
+            helper.make_node("Identity", ["a"], ["b"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            floats("a"),
+        ],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []), floats("b")],
+    )
+    loop = helper.make_node("Loop", ["", "true", "half"], ["probabilities"], body=body)
+    return graph(loop, true=True)
+
+
+def slow() -> bytes:
+    """One operator that would take hours."""
+    return graph(
+        helper.make_node("Transpose", ["f"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Expand", ["k1", "size"], ["k"]),
+        helper.make_node("Conv", ["t", "k"], ["c"], kernel_shape=[401, 401], pads=[1200] * 4),
+        helper.make_node("ReduceMax", ["c", "all"], ["x"], keepdims=0),
+        helper.make_node("Mul", ["x", "none"], ["nothing"]),
+        helper.make_node("Add", ["half", "nothing"], ["probabilities"]),
+        k1=np.zeros((1, 1, 1, 1), np.float32),
+        size=[64, 3, 401, 401],
+        all=[0, 1, 2, 3],
+        none=np.float32(0),
+    )
+
+
+def large() -> bytes:
+    """Five gigabytes, of which nothing is used."""
+    return graph(
+        helper.make_node("Expand", ["f", "size"], ["e"]),
+        helper.make_node("ReduceMin", ["e", "all"], ["x"], keepdims=0),
+        helper.make_node("Mul", ["x", "none"], ["nothing"]),
+        helper.make_node("Add", ["half", "nothing"], ["probabilities"]),
+        size=[7_000_000, 1, SIDE, SIDE, 3],
+        all=[0, 1, 2, 3, 4],
+        none=np.float32(0),
+    )
+
+
+def giving(value: float) -> bytes:
+    return graph(helper.make_node("Mul", ["half", "by"], ["probabilities"]), by=np.float32(value))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    """Writes a stranger's bundle around a graph, with its hashes."""
+
+    def write(data: bytes, patch_size: int = SIDE) -> Path:
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        (folder / ONNX).write_bytes(data)
+        card = ModelCard("resnet18", ["0", "1"], patch_size, None, None, [0.5] * 3, [0.25] * 3)
+        facts = {
+            "format": FORMAT,
+            **card.as_dict(),
+            "onnx": {"opset": 18, "input": "patches", "output": "probabilities"},
+            "files": {ONNX: sha256(folder / ONNX)},
+            "bytes": {ONNX: (folder / ONNX).stat().st_size},
+        }
+        write_json(folder / CARD, {**facts, SEAL: seal_of(facts)})
+        return folder
+
+    return write
+
+
+PATCHES = np.zeros((2, SIDE, SIDE, 3), np.uint8)
+
+
+def test_a_plain_graph_predicts(bundle):
+    found = open_bundle(bundle(giving(1)), "cpu").predict(PATCHES).probabilities
+    assert np.allclose(found, 0.5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1, 2, float("inf")])
+def test_what_are_no_probabilities_is_one_line(bundle, value):
+    predictor = open_bundle(bundle(giving(value)), "cpu")
+    with pytest.raises(HistoError, match=r"gives no probabilities: NaN, below 0, or not 1 in all"):
+        predictor.predict(PATCHES)
+
+
+def test_a_graph_that_asks_for_five_gigabytes_gets_none_of_them(bundle):
+    predictor, memory = open_bundle(bundle(large()), "cpu"), Memory()
+    with pytest.raises(HistoError, match=rf"more than 4,294,967,296 bytes .*{RUN_BYTES.name}"):
+        predictor.predict(PATCHES)
+    assert memory.taken < 50 << 20
+
+
+@pytest.mark.parametrize("made", [endless, slow])
+def test_a_graph_that_does_not_end_is_stopped(bundle, monkeypatch, made):
+    predictor = open_bundle(bundle(made()), "cpu")
+    monkeypatch.setenv(RUN_SECONDS.name, "1")
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(HistoError, match=rf"takes more than 1 s .*{RUN_SECONDS.name}"):
+            predictor.predict(PATCHES)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("made", [endless, slow])
+def test_such_a_command_ends_with_one_line_and_so_does_its_process(bundle, tmp_path, made):
+    (tmp_path / "a").mkdir()
+    write_image(tmp_path / "a" / "a.png", PATCHES[0])
+    done = subprocess.run(
+        [sys.executable, "-m", "histo", "predict", bundle(made()), "a", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, RUN_SECONDS.name: "1"},
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "takes more than 1 s for one batch" in done.stderr
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+@pytest.mark.parametrize("made", [endless, slow])
+def test_the_second_ctrl_c_ends_it(bundle, tmp_path, made):
+    (tmp_path / "a").mkdir()
+    write_image(tmp_path / "a" / "a.png", PATCHES[0])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "histo", "predict", bundle(made()), "a", "--device", "cpu"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+    )
+    part = tmp_path / "predictions.csv.part"
+    while not part.exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+
+
+def test_patches_of_200_mb_do_not_wait_by_the_hundred(tmp_path):
+    """Sixteen patches of 48 MB are decoded in the memory of a few."""
+    from histo.data.decode_ahead import decode_each
+    from histo.data.patch_files import list_patches
+    from histo.pixels.fit import Fit
+
+    (tmp_path / "a").mkdir()
+    for n in range(16):
+        write_image(tmp_path / "a" / f"{n:02d}.png", np.full((4000, 4000, 3), n, np.uint8))
+    memory, seen = Memory(), []
+    for found in decode_each(list_patches(tmp_path / "a"), Fit(), 2):
+        assert not isinstance(found, HistoError)
+        seen.append(int(found[0][0, 0, 0]))
+        time.sleep(0.05)
+    assert seen == list(range(16))
+    assert memory.taken < 600 << 20

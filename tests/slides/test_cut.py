@@ -1,0 +1,284 @@
+"""histo cut: annotated slides into patches."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from histo.errors import HistoError
+from histo.slides.asap import read_asap
+from histo.slides.qupath import read_geojson
+from histo.slides.reader import open_slide
+from tests.conftest import TINY, assert_one_line_error, histo_process, rows_of, run_histo
+from tests.slides.made import tissue_slide, write_scn, write_slide
+
+MPP, SIDE = 0.5, 48
+TUMOUR = (96, 96, 96 + 5 * SIDE, 96 + 4 * SIDE)
+"""x0, y0, x1, y1 of the annotation, on borders of tiles."""
+
+
+def ring(x0, y0, x1, y1):
+    return [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+
+
+def feature(points, name="Tumor"):
+    geometry = {"type": "Polygon", "coordinates": [points]}
+    kind = {"name": name, "color": [200, 0, 0]}
+    return {"type": "Feature", "geometry": geometry, "properties": {"classification": kind}}
+
+
+def asap(points, group="Tumor"):
+    places = "".join(
+        f'<Coordinate Order="{n}" X="{x}" Y="{y}"/>' for n, (x, y) in enumerate(points)
+    )
+    return (
+        f'<ASAP_Annotations><Annotations><Annotation Name="A" Type="Polygon" PartOfGroup="{group}">'
+        f"<Coordinates>{places}</Coordinates></Annotation></Annotations></ASAP_Annotations>"
+    )
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """A slide of textured tissue and the folder for its annotations."""
+    pixels = tissue_slide(12 * SIDE, 12 * SIDE)
+    noise = np.random.default_rng(0).integers(-40, 40, pixels.shape)
+    inside = pixels[..., 1] < 200
+    pixels[inside] = (pixels + noise).clip(0, 255)[inside].astype(np.uint8)
+    (tmp_path / "notes").mkdir()
+    write_slide(tmp_path / "s1.tif", pixels, MPP)
+    return tmp_path / "s1.tif", pixels
+
+
+def cut(slide, out, *more):
+    notes = slide.parent / "notes"
+    words = ("--annotations", notes, "--out", out, "--mpp", MPP, "--size", SIDE)
+    return run_histo("cut", slide, *words, *more)
+
+
+def labels(out):
+    return {row["id"]: row["label"] for row in rows_of(out / "train_labels.csv")}
+
+
+def test_geojson_xml_and_mask_give_the_same_labels(slide, tmp_path):
+    """And a bare list, a collection and .gz of GeoJSON; the patches are the slide's own pixels."""
+    path, pixels = slide
+    notes = tmp_path / "notes"
+    drawn = feature(ring(*TUMOUR))
+    x0, y0, x1, y1 = TUMOUR
+    mask = np.zeros(pixels.shape[:2], np.uint8)
+    mask[y0:y1, x0:x1] = 1
+    packed = gzip.compress(json.dumps({"type": "FeatureCollection", "features": [drawn]}).encode())
+    files = {
+        "s1.geojson": (json.dumps([drawn]).encode(), "Tumor=tumor"),
+        "s1.geojson.gz": (packed, "Tumor=tumor"),
+        "s1.xml": (asap(ring(*TUMOUR)).encode(), "tumor=tumor"),
+        "s1_mask.png": (cv2.imencode(".png", mask)[1].tobytes(), "1=tumor"),
+    }
+    found = []
+    for name, (data, classes) in files.items():
+        (notes / name).write_bytes(data)
+        out = tmp_path / name.replace(".", "-")
+        more = [] if name.endswith("xml") else ["--class", classes]
+        done = cut(path, out, "--background", "normal", *more)
+        assert done.exit_code == 0, done.output
+        found.append(labels(out))
+        (notes / name).unlink()
+    assert all(one == found[0] for one in found)
+    assert sum(name == "tumor" for name in found[0].values()) == 20
+    assert sum(name == "normal" for name in found[0].values()) == 64 - 20
+    for row in rows_of(out / "tiles.csv"):
+        x, y = int(row["x"]), int(row["y"])
+        patch = cv2.imread(str(out / "train" / f"{row['id']}.png"))[..., ::-1]
+        assert np.array_equal(patch, pixels[y : y + SIDE, x : x + SIDE])
+
+
+def test_centre_third_decides_as_in_patchcamelyon(slide, tmp_path):
+    """A tile with a touch of tumour in its centre third is tumour, at its rim it is not."""
+    path, _ = slide
+    touch = [(144 + 20, 144 + 20), (144 + 21, 144 + 21)]
+    rim = [(240 + 2, 240 + 2), (240 + 6, 240 + 6)]
+    drawn = [feature(ring(*a, *b)) for a, b in (touch, rim)]
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps(drawn))
+    assert cut(path, tmp_path / "d", "--cover", "centre", "--background", "n").exit_code == 0
+    tumour = [name for name, label in labels(tmp_path / "d").items() if label == "Tumor"]
+    assert tumour == ["s1/144_144"]
+
+
+@pytest.mark.parametrize("step", [1.0, 2.0, 3.98])
+def test_pixels_are_in_register_at_any_down_sample(tmp_path, step):
+    """A cross on the slide lies where it should, within a px, though levels are not powers of two."""
+    pixels = np.full((2000, 1600, 3), 240, np.uint8)
+    pixels[1190:1210, :] = pixels[:, 890:910] = 0
+    with open_slide(write_slide(tmp_path / "c.tif", pixels, MPP, (3.98,)), mpp=None) as slide:
+        found = slide.read(700, 1000, round(400 / step), round(400 / step), scale=step)
+    dark = found[..., 0] < 120
+    x = np.flatnonzero(dark.mean(0) > 0.9).mean()
+    y = np.flatnonzero(dark.mean(1) > 0.9).mean()
+    assert abs((x + 0.5) * step - 200) <= step
+    assert abs((y + 0.5) * step - 200) <= step
+
+
+def test_a_slide_with_bounds_is_cut_where_qupath_drew(tmp_path):
+    """QuPath's coordinates begin at the bounds."""
+    (tmp_path / "notes").mkdir()
+    path = write_scn(tmp_path / "b.scn", tissue_slide(1024, 1024, 4), MPP, (500, 300))
+    (tmp_path / "notes" / "b.geojson").write_text(json.dumps([feature(ring(48, 96, 144, 192))]))
+    assert cut(path, tmp_path / "d").exit_code == 0
+    with open_slide(path) as slide:
+        left, top = slide.bounds
+    found = {(int(r["x"]) - left, int(r["y"]) - top) for r in rows_of(tmp_path / "d" / "tiles.csv")}
+    assert found == {(48, 96), (96, 96), (48, 144), (96, 144)}
+    assert left > 0
+
+
+def test_a_slide_that_fails_is_listed_and_the_others_go_on(slide, tmp_path):
+    """Exit status 3, failed.csv with the reason: µm per px missing, no annotations, not a slide."""
+    path, pixels = slide
+    drawn = json.dumps([feature(ring(*TUMOUR))])
+    for name in ("s1", "blind", "broken"):
+        (tmp_path / "notes" / f"{name}.geojson").write_text(drawn)
+    blind = write_slide(tmp_path / "blind.tif", pixels, None)
+    other = write_slide(tmp_path / "other.tif", pixels, MPP)
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"no slide")
+    words = ("--annotations", tmp_path / "notes", "--out", tmp_path / "d", "--mpp", MPP)
+    done = run_histo("cut", blind, other, broken, path, "--size", SIDE, *words)
+    assert done.exit_code == 3, done.output
+    failed = {row["slide"]: row["reason"] for row in rows_of(tmp_path / "d" / "failed.csv")}
+    assert set(failed) == {"blind", "other", "broken"}
+    assert "µm" in failed["blind"]
+    assert {row["slide"] for row in rows_of(tmp_path / "d" / "groups.csv")} == {"s1"}
+
+
+def test_names_that_no_annotation_has_are_told(slide, tmp_path):
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    done = cut(slide[0], tmp_path / "d", "--class", "Tumour=t")
+    assert_one_line_error(done, "'Tumour'", "'Tumor'")
+
+
+def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):
+    bow = [[96, 96], [288, 288], [288, 96], [96, 288], [96, 96]]
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(bow)]))
+    done = cut(slide[0], tmp_path / "d")
+    assert done.exit_code == 0
+    assert "mended" in done.output
+
+
+def test_a_sample_is_drawn_by_the_seed(slide, tmp_path):
+    """At most N of each class, the same for the same seed; patients are named."""
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    more = ("--background", "n", "--per-slide", 7, "--patient-from", r"s\d")
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        assert cut(slide[0], tmp_path / f"d{number}", *more, "--seed", seed).exit_code == 0
+        found.append(labels(tmp_path / f"d{number}"))
+    assert found[0] == found[1] != found[2]
+    assert sorted(found[0].values()) == ["Tumor"] * 7 + ["n"] * 7
+    assert {row["patient"] for row in rows_of(tmp_path / "d0" / "groups.csv")} == {"s1"}
+
+
+def test_corrected_tissue_is_taken_back(slide, tmp_path):
+    """The tissue.geojson of a cut gives the same tiles; a smaller outline fewer."""
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    assert cut(slide[0], tmp_path / "d", "--background", "n").exit_code == 0
+    back = ("--background", "n", "--tissue")
+    assert cut(slide[0], tmp_path / "d2", *back, tmp_path / "d" / "slides").exit_code == 0
+    assert labels(tmp_path / "d2") == labels(tmp_path / "d")
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "s1.geojson").write_text(json.dumps([feature(ring(96, 96, 144, 144))]))
+    assert cut(slide[0], tmp_path / "d3", *back, tmp_path / "small").exit_code == 0
+    assert list(labels(tmp_path / "d3")) == ["s1/96_96"]
+
+
+HOSTILE_JSON = {
+    "nested": "[" * 200_000,
+    "far": json.dumps([feature([[0, 0], [1e300, 0], [1e300, 1e300], [0, 0]])]),
+    "text": json.dumps([feature([["a", "b"]])]),
+    "number": "7",
+    "nan": '[{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[[NaN,1],[2,3],[4,9],[NaN,1]]]}}]',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_JSON)
+def test_hostile_geojson_is_refused(tmp_path, name):
+    (tmp_path / "a.geojson").write_text(HOSTILE_JSON[name])
+    with pytest.raises(HistoError, match="is not GeoJSON"):
+        list(read_geojson(tmp_path / "a.geojson"))
+
+
+def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
+    points = np.random.default_rng(0).integers(0, 50_000, (1_000_000, 2)).tolist()
+    points.append(points[0])
+    (tmp_path / "a.geojson").write_text(json.dumps([feature(points)]))
+    began = time.monotonic()
+    with pytest.raises(HistoError, match="crosses itself"):
+        list(read_geojson(tmp_path / "a.geojson"))
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE a [<!ENTITY b "bbbb"><!ENTITY c "&b;&b;&b;">]><a>&c;</a>',
+        "<a>" * 100_000,
+        asap([(0, 0), (1e300, 0), (1e300, 1e300)]),
+        asap([(0, 0), ("x", 0), (1, 1)]),
+    ],
+    ids=["entities", "nested", "far", "text"],
+)
+def test_hostile_xml_is_refused(tmp_path, text):
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(HistoError, match="ASAP"):
+        list(read_asap(tmp_path / "a.xml"))
+
+
+def test_a_killed_cut_goes_on_with_the_same_bytes(slide, tmp_path):
+    """Killed at several moments, the same command ends with the files of a cut that was not."""
+    path, pixels = slide
+    drawn = json.dumps([feature(ring(*TUMOUR))])
+    for name in ("s1", "s2", "s3"):
+        (tmp_path / "notes" / f"{name}.geojson").write_text(drawn)
+    others = [write_slide(tmp_path / f"{name}.tif", pixels, MPP) for name in ("s2", "s3")]
+    words = ["cut", path, *others, "--annotations", tmp_path / "notes", "--mpp", MPP]
+    words += ["--size", SIDE, "--stride", 12, "--background", "n", "--out"]
+    assert histo_process(*words, tmp_path / "whole").returncode == 0
+    command = [sys.executable, "-m", "histo", *map(str, words), str(tmp_path / "killed")]
+    for patches in (1, 900):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None:
+            if sum(1 for _ in (tmp_path / "killed").rglob("*.png")) >= patches:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        process.wait()
+    assert histo_process(*words, tmp_path / "killed").returncode == 0
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+def files_of(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "lock"
+    }
+
+
+def test_a_cut_is_trained_and_its_pixel_size_is_kept(slide, tmp_path):
+    """Resizing changes the model's µm per px as it must."""
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    assert cut(slide[0], tmp_path / "d", "--background", "n").exit_code == 0
+    words = ("--weights", "none", "--epochs", 1, "--size", 32, "--out", tmp_path / "run")
+    done = run_histo("train", tmp_path / "d", *TINY, *words)
+    assert done.exit_code == 0, done.output
+    card = json.loads((tmp_path / "run" / "model.json").read_text())
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["mpp"] == {"value": MPP, "source": "found"}
+    assert card["mpp"] == pytest.approx(MPP * SIDE / 32)
