@@ -547,7 +547,7 @@ def cut(
 ) -> None:
     """Cut annotated whole slides into labelled patches, ready for check and train."""
     screen = screen_for(
-        ctx, f"cutting {', '.join(map(str, slides[:3]))}" + " …" * (len(slides) > 3)
+        ctx, f"cutting {', '.join(str(s) for s in slides[:3])}" + " …" * (len(slides) > 3)
     )
     from histo.commands.cut import cut_to
 
