@@ -496,7 +496,9 @@ def merge(
     positive: Positive = None,
 ) -> None:
     """Join the parts of predict --shard or evaluate --shard, once all are there."""
-    screen = screen_for(ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3))
+    screen = screen_for(
+        ctx, f"joining {', '.join(str(part) for part in parts[:3])}" + " …" * (len(parts) > 3)
+    )
     from histo.commands.interpret import interpret as report
     from histo.commands.merge import merge as join
 
