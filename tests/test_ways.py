@@ -11,11 +11,23 @@ import pytest
 
 import histo
 from tests.test_layout import imports_of, modules
-from tests.ways import COMMANDS, options_of, unknown_ways
+from tests.ways import COMMANDS, unknown_ways
 
 SETTING = re.compile(r"\{([a-z_]+)\}")
 NAMED = re.compile(r"(?<![\w./])histo ([a-z][a-z-]+)")
-NOT_COMMANDS = {"splits", "reads", "is", "took", "before", "config", "then", "does", "itself"}
+NOT_COMMANDS = {
+    "splits",
+    "reads",
+    "is",
+    "took",
+    "before",
+    "config",
+    "then",
+    "does",
+    "itself",
+    "knows",
+    "calls",
+}
 """Verbs of which histo is the subject."""
 
 
@@ -68,8 +80,9 @@ def reached() -> dict[str, set[str]]:
     return {verb: below(f"commands.{verb.replace('-', '_')}") for verb in COMMANDS}
 
 
-def spelled(setting: str) -> str:
-    return f"--{setting.replace('_', '-')}"
+def settings_of(verb: str) -> set[str]:
+    """The settings that have an option: `classes` may be `--class`."""
+    return {p.name for p in COMMANDS[verb].params if p.param_type_name == "option"}
 
 
 def test_the_ways_out_are_found():
@@ -84,7 +97,7 @@ def test_a_setting_that_a_message_names_is_an_option_of_a_command_that_can_say_i
     verbs = [own] if own in COMMANDS else [v for v in COMMANDS if name in reached()[v]]
     verbs = verbs or [*COMMANDS]  # a module that the command line itself calls
     for setting in ways()[name]:
-        assert any(spelled(setting) in options_of(verb) for verb in verbs), (setting, verbs)
+        assert any(setting in settings_of(verb) for verb in verbs), (setting, verbs)
 
 
 @pytest.mark.parametrize("name", sorted({*modules()} - {"commands.doctor"}))
@@ -110,9 +123,8 @@ def test_python_takes_each_setting_under_the_same_name(verb):
     takes = set(inspect.signature(call).parameters)
     if "settings" in takes:
         pytest.skip("it takes the fields of its config, which tests/python holds")
-    settings = {p.name for p in COMMANDS[verb].params if p.param_type_name == "option"}
-    assert settings - takes <= CLI_ONLY.get(verb, set())
+    assert settings_of(verb) - takes <= CLI_ONLY
 
 
-CLI_ONLY = {"predict": {"shard"}, "evaluate": {"shard"}, "train": {"devices"}}
+CLI_ONLY = {"shard", "devices"}
 """What a job's script or launcher gives, and no message names in Python."""

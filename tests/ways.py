@@ -26,7 +26,7 @@ def unknown_ways(text: str, *verbs: str) -> list[str]:
     names = "|".join(COMMANDS)
     found = []
     for match in re.finditer(
-        rf"pip install [^;,(]*|histo ({names})\b|\b({names})(?= (?:again )?with --)|(?<![\w-])(--[a-z][a-z-]+)",
+        rf"pip install [^;,(]*|histo ({names})\b|\b({names})(?= (?:again )?with --)|(?<![\w-])(--[a-z][a-z0-9-]+)",
         text,
     ):
         called = match[1] or match[2]

@@ -552,11 +552,14 @@ def cut(
     slide_mpp: SlideMpp = None,
 ) -> None:
     """Cut annotated whole slides into labelled patches, ready for check and train."""
+    screen = screen_for(
+        ctx, f"cutting {', '.join(str(s) for s in slides[:3])}" + " …" * (len(slides) > 3)
+    )
     from histo.commands.cut import cut_to
 
     settings = {k: v for k, v in ctx.params.items() if k not in ("slides", "annotations")}
     config = CutConfig(**{**settings, "classes": tuple(classes or ())})
-    if failed := cut_to(slides, annotations, config, screen_for(ctx)):
+    if failed := cut_to(slides, annotations, config, screen):
         raise LeftOut(f"done, but without {counted(failed, 'slide')}: see {out / 'failed.csv'}")
 
 

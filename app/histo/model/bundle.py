@@ -60,11 +60,10 @@ def write_bundle(
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
+    `step("what")` is a context around each part of the work that takes time.
     `trained_on` is by what the patches behind the model are recognised later; None leaves those
     files out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
     started from.
-    `step("what")` is a context around each part of the work that takes time.
-
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
