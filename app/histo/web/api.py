@@ -1,0 +1,82 @@
+"""The HTTP API under /api."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from histo.errors import HistoError
+from histo.web.models import BundleRow
+from histo.web.predicting import Predicted, predict_uploads
+from histo.web.site import Site
+from histo.web.uploads import form_schema, read_form
+
+EXAMPLE = {
+    "bundle": "run/export",
+    "fingerprint": "3a7bd3e2360a3d29eea436fcfb7e44c735d117c42d1c1835420b6b9942dd4f1b",
+    "engine": "onnxruntime 1.32.0",
+    "classes": ["0", "1"],
+    "positive": "1",
+    "threshold": 0.5,
+    "predictions": [
+        {
+            "id": "patch-1",
+            "predicted": "1",
+            "probabilities": {"0": 0.125, "1": 0.875},
+            "error": None,
+            "thumbnail": None,
+        }
+    ],
+}
+WRONG: dict[int | str, dict[str, Any]] = {
+    413: {"description": "The request has too many bytes."},
+    422: {"description": "The form or the bundle cannot be used."},
+    429: {"description": "The queue is full: try again after the seconds of Retry-After."},
+    503: {"description": "The request took longer than 60 s."},
+}
+
+
+def routes(site: Site) -> APIRouter:
+    """Every route of the API."""
+    api = APIRouter(prefix="/api")
+
+    @api.get("/bundles")
+    def bundles() -> list[BundleRow]:
+        """The bundles of the folder that is served."""
+        return list(site.models.rows())
+
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"content": {"application/json": {"example": EXAMPLE}}},
+        **WRONG,
+    }
+
+    @api.post("/predict", openapi_extra=form_schema(), responses=answers)
+    async def predict(request: Request) -> Predicted:
+        """The probabilities of patches, with the figures of `histo predict` to the digit.
+
+        A file that cannot be used has an `error` and no probabilities.
+        """
+        async with site.queue.place():
+            return await asyncio.wait_for(predicted(site, request), site.queue.seconds)
+
+    return api
+
+
+async def predicted(site: Site, request: Request) -> Predicted:
+    """Read a form and predict what it holds, at its turn."""
+    asked = await read_form(request)
+    bundle = asked.bundle or await asyncio.to_thread(only_bundle, site)
+    return await site.queue.work(
+        partial(predict_uploads, site.models, bundle, asked.uploads, asked.tta, asked.thumbnails)
+    )
+
+
+def only_bundle(site: Site) -> str:
+    """The bundle of a folder that has one."""
+    names = site.served.bundles()
+    if len(names) != 1:
+        raise HistoError(f"the folder has {len(names)} bundles: name one in the field bundle")
+    return names[0]
