@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from histo.files.limits import MB, Limit
 
@@ -127,7 +127,8 @@ class Guard:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         rest = urlencode({name: each for name, each in query.items() if name != "token"}, True)
         path = scope["raw_path"].decode("latin-1").partition("?")[0]
-        place = f"/{path.lstrip('/')}" + (f"?{rest}" if rest else "")  # never to //another.site
+        here = quote(path.lstrip("/\\"), safe="/%")  # browsers read //a.site and /\a.site as a site
+        place = f"/{here}" + (f"?{rest}" if rest else "")
         cookie = f"{self.access.cookie}={self.access.session()}; Path=/; HttpOnly; SameSite=Strict"
         await answer(send, 303, "", {"location": place, "set-cookie": cookie})
 

@@ -84,7 +84,9 @@ def predict_batch(
     decoded = [decode(predictor, upload) for upload in uploads]
     patches = [each for each in decoded if not isinstance(each, HistoError)]
     if not patches:
-        return [PatchPrediction(name, error=str(why)) for name, why in zip(ids, decoded, strict=True)]
+        return [
+            PatchPrediction(name, error=str(why)) for name, why in zip(ids, decoded, strict=True)
+        ]
     calls = predictor.predict(np.stack(patches), tta)
     results = zip(predictor.names(calls), calls.probabilities.tolist(), strict=True)
     rows = []

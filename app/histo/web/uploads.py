@@ -74,7 +74,10 @@ def form_schema() -> dict[str, Any]:
                                 "examples": ["run/export"],
                             },
                             "tta": {**flag, "description": "Average the eight D4 views."},
-                            "thumbnails": {**flag, "description": "Send the patches back as JPEGs."},
+                            "thumbnails": {
+                                **flag,
+                                "description": "Send the patches back as JPEGs.",
+                            },
                         },
                     }
                 }
