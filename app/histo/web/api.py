@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from histo.errors import HistoError
 from histo.web.models import BundleRow
 from histo.web.predicting import Predicted, predict_uploads
+from histo.web.runs import RunRow, run_rows
 from histo.web.site import Site
 from histo.web.uploads import form_schema, read_form
 
@@ -47,6 +48,11 @@ def routes(site: Site) -> APIRouter:
     def bundles() -> list[BundleRow]:
         """The bundles of the folder that is served."""
         return list(site.models.rows())
+
+    @api.get("/runs")
+    def runs() -> list[RunRow]:
+        """The runs of the folder that is served, the latest first."""
+        return run_rows(site.served)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {"content": {"application/json": {"example": EXAMPLE}}},

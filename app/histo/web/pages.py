@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from histo.web.runs import read_report, run_rows
 from histo.web.site import Site
 
 
@@ -24,4 +25,25 @@ def routes(site: Site) -> APIRouter:
     def try_it(request: Request) -> Any:
         return site.render(request, "try.html", bundles=list(site.models.rows()))
 
+    @pages.get("/runs")
+    def runs(request: Request) -> Any:
+        return site.render(request, "runs.html", runs=run_rows(site.served))
+
+    @pages.get("/runs/{name:path}/report")
+    def report(name: str) -> Any:
+        """A report as it is, in a sandbox: of its scripts only histo's own one runs."""
+        policy = report_policy(site.report_scripts)
+        page = read_report(site.served, name)
+        return HTMLResponse(page, headers={"content-security-policy": policy})
+
     return pages
+
+
+def report_policy(scripts: tuple[str, ...]) -> str:
+    """A report is a whole page of its own; it may come from a stranger, and sees nothing of this site."""
+    run = " ".join(f"'{script}'" for script in scripts) or "'none'"
+    return (
+        f"sandbox allow-scripts; default-src 'none'; script-src {run}; "
+        "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
