@@ -667,6 +667,10 @@ def serve(
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     device: Device = "auto",
+    images: Annotated[
+        Optional[Path],
+        typer.Option(help="The patches of reviews.  [default: as their runs say, in FOLDER]"),
+    ] = None,
 ) -> None:
     """Show a folder's bundles, runs and reviews in a browser, and answer over HTTP."""
     screen = screen_for(ctx)

@@ -19,6 +19,7 @@ from histo.screen import Progress, Screen, screen_of
 
 if TYPE_CHECKING:
     from histo.web.guard import Access, App
+    from histo.web.served import Served
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "HISTO_TOKEN"
@@ -37,13 +38,15 @@ def serve(
     allowed_host: tuple[str, ...] | list[str] = (),
     browser: bool = True,
     device: str = "auto",
+    images: str | Path | None = None,
     progress: Progress = False,
 ) -> None:
     """Serve a folder until the process is stopped (Ctrl-C, or SIGTERM).
 
     `host` is where it listens: another than this machine's own makes the folder's runs, bundles and
     reviews readable to whoever has the token. `port` 0 takes a free one. `allowed_host` names it
-    behind a reverse proxy. The token is random, or that of the variable HISTO_TOKEN. Raises
+    behind a reverse proxy; `images` is where the patches of the reviews are, if not in the folder.
+    The token is random, or that of the variable HISTO_TOKEN. Raises
     HistoError.
     """
     screen = screen_of(progress)
@@ -54,10 +57,11 @@ def serve(
     from histo.web.served import Served
 
     served, token = Served.open(Path(folder)), token_of()
+    patches = Served.open(Path(images)) if images else None
     listening = listen(host, port)
     with listening:
         place = listening.getsockname()[1]
-        app = application(served, access_of(token, host, place, allowed_host), device)
+        app = application(served, access_of(token, host, place, allowed_host), device, patches)
         say_address(host, place, token, screen)
         if browser:
             webbrowser.open(address(host, place, token))
@@ -72,21 +76,30 @@ def serve(
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def application(served: object, access: Access, device: str = "auto") -> App:
+def application(
+    served: Served, access: Access, device: str = "auto", images: Served | None = None
+) -> App:
     """The application of a folder, for a server to run."""
     try:
         from histo.web.app import make_app
         from histo.web.models import Models
+        from histo.web.patches import Patches
         from histo.web.queue import Queue
-        from histo.web.served import Served
+        from histo.web.reviews import Reviews
         from histo.web.site import Site
     except ImportError:
         raise HistoError("serving needs FastAPI: pip install 'histolearn[serve]'") from None
 
-    assert isinstance(served, Served)
     script = b64encode(sha256(SCRIPT.encode()).digest()).decode()
     site = Site(
-        served, Models(served, device), Queue(), __version__, (f"sha256-{script}",), user_name()
+        served,
+        Models(served, device),
+        Queue(),
+        Reviews(served),
+        Patches(served, images),
+        __version__,
+        (f"sha256-{script}",),
+        user_name(),
     )
     return make_app(site, access)
 

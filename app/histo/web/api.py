@@ -6,11 +6,12 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from histo.errors import HistoError
 from histo.web.models import BundleRow
 from histo.web.predicting import Predicted, predict_uploads
+from histo.web.reviews import Decision, Review, ReviewRow, Suspect
 from histo.web.runs import RunRow, run_rows
 from histo.web.site import Site
 from histo.web.uploads import form_schema, read_form
@@ -53,6 +54,26 @@ def routes(site: Site) -> APIRouter:
     def runs() -> list[RunRow]:
         """The runs of the folder that is served, the latest first."""
         return run_rows(site.served)
+
+    @api.get("/reviews")
+    def reviews() -> list[ReviewRow]:
+        """The reviews of the folder that is served, by `histo review`."""
+        return site.reviews.rows()
+
+    @api.get("/reviews/table")
+    def review(name: str) -> Review:
+        """All suspects of a review, the most suspicious first, with what was decided."""
+        return site.reviews.read(name)
+
+    @api.get("/reviews/patch", response_class=Response)
+    def patch(name: str, id: str) -> Response:
+        """A patch of a review as a JPEG."""
+        return Response(site.patches.picture(name, id), media_type="image/jpeg")
+
+    @api.post("/reviews/decision")
+    def decide(decision: Decision) -> Suspect:
+        """Save a decision: when the answer comes, it is on the disk."""
+        return site.reviews.decide(decision)
 
     answers: dict[int | str, dict[str, Any]] = {
         200: {"content": {"application/json": {"example": EXAMPLE}}},

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from histo.web.runs import read_report, run_rows
+from histo.web.served import SUSPECTS
 from histo.web.site import Site
 
 
@@ -35,6 +36,14 @@ def routes(site: Site) -> APIRouter:
         policy = report_policy(site.report_scripts)
         page = read_report(site.served, name)
         return HTMLResponse(page, headers={"content-security-policy": policy})
+
+    @pages.get("/review")
+    def review(request: Request, name: str = "") -> Any:
+        """One review where it is named, else the list of them."""
+        if not name:
+            return site.render(request, "reviews.html", reviews=site.reviews.rows())
+        site.served.with_file(name, SUSPECTS)
+        return site.render(request, "review.html", name=name, user=site.user)
 
     return pages
 

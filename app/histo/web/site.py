@@ -11,7 +11,9 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from histo.web.models import Models
+from histo.web.patches import Patches
 from histo.web.queue import Queue
+from histo.web.reviews import Reviews
 from histo.web.served import Served
 
 HERE = Path(__file__).parent
@@ -25,6 +27,8 @@ class Site:
     served: Served
     models: Models
     queue: Queue
+    reviews: Reviews
+    patches: Patches
     version: str
     report_scripts: tuple[str, ...] = ()
     """the only scripts that a report may run, as the policy has them: `sha256-…`"""
