@@ -95,9 +95,16 @@ class Table:
         return [self._suspect(row) for row in self.rows]
 
     def _suspect(self, row: Sequence[str]) -> Suspect:
-        names = ("id", "label", "suggested", "why", "group", CORRECTED)
-        cells = [self.get(row, name) for name in names]
-        return Suspect(*cells, self._decision(row), self.get(row, REVIEWER))
+        return Suspect(
+            id=self.get(row, "id"),
+            label=self.get(row, "label"),
+            suggested=self.get(row, "suggested"),
+            why=self.get(row, "why"),
+            group=self.get(row, "group"),
+            corrected=self.get(row, CORRECTED),
+            decision=self._decision(row),
+            by=self.get(row, REVIEWER),
+        )
 
     def _decision(self, row: Sequence[str]) -> Decided:
         """What was decided, also by whoever filled the column by hand."""
