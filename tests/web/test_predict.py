@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_many_clients_of_a_real_server(folder, dataset):
             assert each["predicted"] == every[n]["predicted"]
         assert client.get("/").status_code == 200
         process.terminate()
+        assert process.wait(30) in (0, -15)
+
+
+def test_sigterm_ends_a_request_under_way(folder, dataset):
+    """Its answer comes whole; then the server ends."""
+    files = files_of(sorted((dataset / "train").iterdir()))
+    with server(folder) as (process, client), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, "/api/predict", data={"tta": "true"}, files=files)
+        time.sleep(0.7)
+        process.terminate()
+        assert len(asked.result().json()["predictions"]) == len(files)
         assert process.wait(30) in (0, -15)
 
 

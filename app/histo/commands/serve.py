@@ -8,11 +8,14 @@ import secrets
 import socket
 import webbrowser
 from base64 import b64encode
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from histo import __version__
+from histo.config import check_setting
 from histo.errors import HistoError
 from histo.report.page import SCRIPT
 from histo.screen import Progress, Screen, screen_of
@@ -54,8 +57,11 @@ def serve(
         import uvicorn
     except ImportError:
         raise HistoError("serving needs FastAPI: pip install 'histolearn[serve]'") from None
+    from histo.web.guard import UPLOAD_BYTES
     from histo.web.served import Served
 
+    UPLOAD_BYTES.check(0, "a request")  # a wrong value of the variable is said at once
+    check_setting("port", port)
     served, token = Served.open(Path(folder)), token_of()
     patches = Served.open(Path(images)) if images else None
     listening = listen(host, port)
@@ -64,7 +70,8 @@ def serve(
         app = application(served, access_of(token, host, place, allowed_host), device, patches)
         say_address(host, place, token, screen)
         if browser:
-            webbrowser.open(address(host, place, token))
+            opened = partial(webbrowser.open, address(host, place, token))
+            Thread(target=opened, daemon=True).start()  # a browser of a terminal does not return
         config = uvicorn.Config(
             app,
             log_level="warning",
