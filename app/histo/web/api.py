@@ -19,7 +19,7 @@ from histo.web.uploads import form_schema, read_form
 EXAMPLE = {
     "bundle": "run/export",
     "fingerprint": "3a7bd3e2360a3d29eea436fcfb7e44c735d117c42d1c1835420b6b9942dd4f1b",
-    "engine": "onnxruntime 1.32.0",
+    "engine": "ONNX Runtime, cpu",
     "classes": ["0", "1"],
     "positive": "1",
     "threshold": 0.5,
