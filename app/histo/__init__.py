@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from histo.commands.predict import predict as predict
     from histo.commands.review import review as review
     from histo.commands.runs import Run as Run
+    from histo.commands.serve import serve as serve
     from histo.commands.train import train as train
 
 __version__ = "0.2.0"
@@ -48,6 +49,7 @@ _HOME = {
     "merge": "merge",
     "predict": "predict",
     "review": "review",
+    "serve": "serve",
     "train": "train",
 }
 """The module of histo.commands that holds each name."""

@@ -684,6 +684,30 @@ def import_pcam(
 
 
 @app.command()
+def serve(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, bundles and reviews.")] = Path(),
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, number("port", "Port to listen at; 0: a free one.")] = 8791,
+    allowed_host: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Name it is reached by, as behind a reverse proxy; repeatable."),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+    device: Device = "auto",
+    images: Annotated[
+        Optional[Path],
+        typer.Option(help="The patches of reviews.  [default: as their runs say, in FOLDER]"),
+    ] = None,
+) -> None:
+    """Show a folder's bundles, runs and reviews in a browser, and answer over HTTP."""
+    screen = screen_for(ctx)
+    from histo.commands.serve import serve as run
+
+    run(**{**ctx.params, "allowed_host": allowed_host or []}, progress=screen)
+
+
+@app.command()
 def doctor(ctx: typer.Context) -> None:
     """Report what this machine has for histo, and the fix for each thing that is wrong."""
     from histo.commands.doctor import doctor as run

@@ -51,6 +51,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "mpp": (0.05, 50),
     "stride": (1, None),
     "per_slide": (1, None),
+    "port": (0, 65535),
 }
 """The least and the greatest value of each setting that is a number."""
 CHOICES = {"augment": get_args(Augment), "precision": get_args(Precision)}

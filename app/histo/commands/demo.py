@@ -51,6 +51,7 @@ def demo(
     screen.say(f"\non {test} patches it never saw: AUC {auc:.4f} ({seconds:.0f} s in all)")
     screen.say(f"report: {folder / 'run' / 'report'}")
     screen.say(f"bundle: {folder / 'run' / 'export'}")
+    screen.say(f"to see it in a browser: histo serve {folder}")
     return folder
 
 

@@ -18,6 +18,8 @@ from histo.screen import Screen, counted
 
 CORRECTED = "corrected"
 """The column of a review's suspects.csv that the user fills."""
+DECISION, REVIEWER = "decision", "reviewer"
+"""The columns that `histo serve` adds: keep, change or unsure, and by whom."""
 
 
 @dataclass(frozen=True)

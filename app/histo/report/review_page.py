@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histo.data.corrections import CORRECTED
+from histo.data.corrections import CORRECTED, DECISION
 from histo.errors import HistoError, plain
 from histo.files.tables import read_table
 from histo.files.writing import written
@@ -89,11 +89,11 @@ def open_folder(folder: Path) -> None:
 
 
 def is_filled(path: Path) -> bool:
-    """Whether the user has written labels into the column for them."""
+    """Whether the user has written labels, or decisions, into the columns for them."""
     rows = read_table(path)
     header = next(rows, (0, []))[1]
-    place = header.index(CORRECTED) if CORRECTED in header else None
-    return place is not None and any(row[place : place + 1] not in ([], [""]) for _, row in rows)
+    places = [header.index(name) for name in (CORRECTED, DECISION) if name in header]
+    return any(row[n : n + 1] not in ([], [""]) for _, row in rows for n in places)
 
 
 def write_review(

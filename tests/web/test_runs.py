@@ -1,0 +1,76 @@
+"""The table of runs, and their reports."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from hashlib import sha256
+
+import pytest
+
+from tests.conftest import replace_file, unfinish
+
+
+def test_the_table_has_what_the_run_and_its_report_say(client, folder):
+    """Data, arch, split, AUC with its interval, state: on the page and as JSON."""
+    run = folder / "runs" / "tiny"
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    row = client.get("/api/runs").json()[0]
+    assert (row["name"], row["arch"], row["split"]) == ("runs/tiny", "squeezenet1_1", "random")
+    assert row["roc_auc"] == metrics["roc_auc"]
+    assert row["interval"] == metrics["intervals"]["roc_auc"]
+    assert row["finished"]
+    assert "/" not in row["data"]
+    page = client.get("/runs").text
+    assert f"{metrics['roc_auc']:.4f}" in page
+    assert 'href="/runs/runs/tiny/report"' in page
+    unfinish(run)
+    assert "not finished" in client.get("/runs").text
+
+
+def test_a_run_opens_its_report(client, folder):
+    """The very file, in a sandbox where the one script that runs is histo's own."""
+    answer = client.get("/runs/runs/tiny/report")
+    assert answer.content == (folder / "runs/tiny/report/report.html").read_bytes()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    assert "allow-same-origin" not in policy
+    scripts = re.findall("<script>(.*?)</script>", answer.text, re.DOTALL)
+    digests = [b64encode(sha256(text.encode()).digest()).decode() for text in scripts]
+    assert [f"'sha256-{digest}'" for digest in digests] == re.findall(r"'sha256-.*?'", policy)
+
+
+@pytest.mark.parametrize(
+    "name", ["runs/none", "runs", "..", "runs/tiny/export", "runs/tiny/report"]
+)
+def test_what_is_no_run_has_no_report(client, name):
+    """With status 404."""
+    assert client.get(f"/runs/{name}/report").status_code == 404
+
+
+@pytest.mark.parametrize("file", ["config.json", "environment.json", "report/metrics.json"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"split": 1}', '{"roc_auc": "x", "versions": 3}']
+)
+def test_a_damaged_run_is_a_row_that_says_so(client, folder, file, text):
+    """And the page is there all the same."""
+    replace_file(folder / "runs" / "tiny" / file, text.encode())
+    answer = client.get("/runs")
+    assert answer.status_code == 200
+    assert "runs/tiny" in answer.text
+    assert str(folder) not in answer.text
+
+
+def test_what_a_stranger_wrote_is_text(client, folder):
+    """Names and settings with tags in them are shown, not run."""
+    evil = "<img src=x onerror=alert(1)>"
+    path = folder / "runs" / "tiny" / "config.json"
+    settings = json.loads(path.read_text())
+    settings["arch"] = {"value": evil, "source": "given"}
+    path.write_text(json.dumps(settings))
+    (folder / "runs" / "tiny").rename(folder / "runs" / "<b>bold")
+    page = client.get("/runs").text
+    assert evil not in page
+    assert "<b>bold" not in page
+    assert "&lt;b&gt;bold" in page
