@@ -43,7 +43,9 @@ def test_a_table_of_predict_is_compared_beside_a_label_csv(tmp_path):
 def test_without_the_labels_their_option_is_named(tmp_path):
     first = a_table(tmp_path / "a.csv", "label")
     second = a_table(tmp_path / "b.csv", "predicted")
-    assert_one_line_error(run_histo("compare", first, second), "b.csv has no labels", "--labels")
+    assert_one_line_error(
+        run_histo("compare", first, second), "b.csv has predictions but no labels", "--labels"
+    )
 
 
 def test_a_run_that_was_trained_on_what_is_compared_is_named(tiny_run, dataset, tmp_path):

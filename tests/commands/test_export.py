@@ -21,7 +21,7 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     assert (card["patch_size"], card["channel_order"]) == (48, "RGB")
     assert card["metrics"]["roc_auc"] <= 1
     assert set(card["files"]) == {
-        *["model.safetensors", "model.onnx", "learner.pkl", "trained.npy"]
+        *["model.safetensors", "model.onnx", "learner.pkl", "trained.npy", "trained_near.npy"]
     }
     assert card["onnx"] == {"opset": 18, "input": "patches", "output": "probabilities"}
     assert len(card["fingerprint"]["labels"]) == 64

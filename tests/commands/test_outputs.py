@@ -83,12 +83,3 @@ def test_a_file_of_somebody_elses_is_written_over_on_force_alone(bundle, data, t
     table = tmp_path / "c.json"
     table.write_text("{}")
     assert_one_line_error(run_histo("compare", mine, mine, "--out", mine), "is an input")
-
-
-def test_a_link_stays_a_link(bundle, data, tmp_path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "p.csv").symlink_to(tmp_path / "real" / "p.csv")
-    words = ("predict", bundle, data / "train", "--out", tmp_path / "p.csv")
-    result = run_histo(*words)
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "p.csv").read_text().startswith("id,predicted,")

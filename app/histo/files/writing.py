@@ -12,17 +12,11 @@ from typing import IO, Any
 
 from histo.errors import HistoError
 from histo.files.limits import JSON_BYTES, Limit, read_bytes
-from histo.files.outputs import check_target
 
 
 @contextmanager
 def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`.
-
-    A link stays one: the file that it leads to is written. HistoError for a pipe or a device.
-    """
-    check_target(path)
-    path = path.resolve() if path.is_symlink() else path
+    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}

@@ -146,9 +146,7 @@ def checked_header(
     if header[1] == "label":
         return None
     if label_of is None:
-        raise HistoError(
-            f"{path} has no labels: it is a table of histo predict", "give their CSV as {labels}"
-        )
+        raise HistoError(f"{path} has predictions but no labels", "give their CSV as {labels}")
     return label_of
 
 

@@ -60,9 +60,9 @@ class Leak:
                 "or chosen on (turned, re-saved or resized)"
             )
         if self.groups:
-            some = ", ".join(self.first_groups)
+            some, are = ", ".join(self.first_groups), "is" if self.groups == 1 else "are"
             found.append(
-                f"{counted(self.groups, self.unit)} of the training are here too, as {some}"
+                f"{counted(self.groups, self.unit)} of the training {are} here too, as {some}"
             )
         return found
 
