@@ -16,6 +16,7 @@ from tests.ways import COMMANDS, unknown_ways
 SETTING = re.compile(r"\{([a-z_]+)\}")
 NAMED = re.compile(r"(?<![\w./])histo ([a-z][a-z-]+)")
 NOT_COMMANDS = {
+    "did",
     "writes",
     "splits",
     "reads",
