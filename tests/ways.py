@@ -14,7 +14,8 @@ COMMANDS = get_command(app).commands
 
 def options_of(verb: str) -> set[str]:
     """The options of a command, `--help` and `--version` among them."""
-    return {"--help", "--version", *(option for p in COMMANDS[verb].params for option in p.opts)}
+    params = COMMANDS[verb].params
+    return {"--help", "--version", *(o for p in params for o in (*p.opts, *p.secondary_opts))}
 
 
 def unknown_ways(text: str, *verbs: str) -> list[str]:
