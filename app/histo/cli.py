@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -27,13 +26,11 @@ from histo.config import (
 )
 from histo.distributed import ranks
 from histo.distributed.interrupts import end_at_second_interrupt, leave
-from histo.errors import HistoError, LeftOut, Spell, Stopped
+from histo.errors import NO_WRITE, HistoError, LeftOut, Spell, Stopped
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen, counted
 from histo.shards.shard import Shard
 from histo.text import REPLACES
-
-NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Group(TyperGroup):
