@@ -1,0 +1,59 @@
+"""Whether a run is whole: finished, and its weights and predictions of the same epoch."""
+
+from __future__ import annotations
+
+from histo.errors import Call, HistoError
+from histo.files.writing import flush_folder, read_json, write_json
+from histo.run.folder import RunFolder
+
+KEPT = "kept.json"
+"""In the checkpoint folder: the epoch of the best weights and of predictions.csv."""
+
+
+def begin_keeping(run: RunFolder) -> None:
+    """Say that weights and predictions are being replaced: from here to `keep` they may differ."""
+    (run.checkpoint / KEPT).unlink(missing_ok=True)
+    flush_folder(run.checkpoint)
+
+
+def keep(run: RunFolder, epoch: int) -> None:
+    """Say that both are there, of the same epoch."""
+    write_json(run.checkpoint / KEPT, {"epoch": epoch})
+
+
+def unfinished(run: RunFolder) -> str:
+    """What a run that has not finished has done so far, as a clause; nothing for one that has.
+
+    HistoError where its weights and predictions may be of different epochs, or are not there.
+    """
+    if run.finished:
+        return ""
+    resume = Call("to resume", "train", {"resume": run.path})
+    if not run.predictions.is_file():
+        why = (
+            "folds that are not trained yet" if run.fold(0).is_dir() else "no model: no epoch ended"
+        )
+        raise HistoError(f"{run.path} has {why}", resume)
+    settings = run.settings()
+    if "bundle" in settings:  # histo before 0.2 wrote evaluations file by file
+        raise HistoError(f"{run.path} is an evaluation that was stopped (evaluate again)")
+    if settings.get("folds"):
+        return "its folds are trained, but it was stopped before its end"
+    if not (run.checkpoint / KEPT).is_file():
+        raise HistoError(
+            f"{run.path} was stopped while it replaced its weights and predictions, which may be of "
+            "different epochs",
+            resume,
+        )
+    epochs = int(settings.get("epochs") or 0) + int(settings.get("freeze_epochs") or 0)
+    done, kept = len(run.read_history()), kept_epoch(run)
+    return f"{done} of {epochs} epochs are trained; the weights are those of epoch {kept}"
+
+
+def kept_epoch(run: RunFolder) -> int:
+    """The epoch of the weights and predictions of a run that is not finished."""
+    found = read_json(run.checkpoint / KEPT)
+    epoch = found.get("epoch") if isinstance(found, dict) else None
+    if type(epoch) is not int:
+        raise HistoError(f"{run.checkpoint / KEPT} is damaged")
+    return epoch
