@@ -40,6 +40,8 @@ FAULTS = {"kill": 0, "full": errno.ENOSPC, "broken": errno.EIO}
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 GROWS = {"open", "os.mkdir", "os.link", "os.symlink", "write", "fsync"}
 """What needs room."""
+ABORTED: list[str] = []
+"""What torch said in children that it aborted."""
 TRAIN = ("--arch", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "16")
 TRAIN += ("--epochs", "1", "--freeze-epochs", "1", "--checkpoint-minutes", "0")
 RESUMABLE = re.compile(r"histo (train --resume \S+)\)")
@@ -160,7 +162,19 @@ class End:
 
 
 def run(words: list[str], folder: Path, at: int = 0, fault: str = "") -> End:
-    """One histo command line in a child, in `folder`, with a fault at its n-th operation."""
+    """One histo command line in a child, in `folder`, with a fault at its n-th operation.
+
+    torch now and then aborts as a forked child starts its threads, before anything is written: again.
+    """
+    end = run_once(words, folder, at, fault)
+    if end.status == -signal.SIGABRT and "thread_init" in end.said:
+        ABORTED.append(end.said)
+        return run(words, folder, at, fault)
+    return end
+
+
+def run_once(words: list[str], folder: Path, at: int, fault: str) -> End:
+    """One child."""
     log = folder.with_suffix(".log")
     child = os.fork()
     if child == 0:
@@ -326,7 +340,7 @@ def preload(folder: Path) -> None:
     import histo.report.plots
     import histo.training.folds
     import histo.training.recipe
-    import histo.training.single  # noqa: F401
+    import histo.training.single
 
     torch.set_num_threads(1)  # no threads before a fork
     drawn = {"roc", "confusion_matrix"}  # drawing takes long; all are written by the same lines
@@ -420,7 +434,9 @@ def prepare(folder: Path) -> list[Command]:
         Command("check again", check, base["checked"]),
         Command("compare", ["compare", "run", "run", "--out", "c.json", "--force"], base["run"]),
         Command("import-pcam", ["import-pcam", "h5", "made"], base["h5"]),
-        Command("import-pcam --groups-only", ["import-pcam", "h5", "m", "--groups-only"], base["h5"]),
+        Command(
+            "import-pcam --groups-only", ["import-pcam", "h5", "m", "--groups-only"], base["h5"]
+        ),
     ]
 
 
@@ -446,7 +462,9 @@ def write_h5(folder: Path) -> None:
         write_pcam(folder, split, draw(8, number))
 
 
-def walked(command: Command, place: Path, faults: Mapping[str, int], every: int, short: bool) -> int:
+def walked(
+    command: Command, place: Path, faults: Mapping[str, int], every: int, short: bool
+) -> int:
     """Try a command; a line with what was tried, one for each that fell; how many fell."""
     begun = time.monotonic()
     walk = Walk(command, place)
@@ -487,6 +505,8 @@ def main() -> None:
         for command in commands
         if command.name in names
     )
+    if ABORTED:
+        print(f"{len(ABORTED)} children begun again that torch had aborted")
     sys.exit(fell > 0)
 
 
