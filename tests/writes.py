@@ -44,7 +44,8 @@ ABORTED: list[str] = []
 """What torch said in children that it aborted."""
 TRAIN = ("--arch", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "16")
 TRAIN += ("--epochs", "1", "--freeze-epochs", "1", "--checkpoint-minutes", "0")
-RESUMABLE = re.compile(r"histo (train --resume \S+)\)")
+NAMED = re.compile(r"histo ((?:train --resume|interpret) \S+)\)")
+"""A command that an error names as the way out."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Shim:
 
     def step(self, what: str, path: str, torn: Callable[[], object] = lambda: None) -> None:
         """One operation on `path`, about to be done; `torn` does half of it."""
-        path = os.path.normpath(os.path.join(os.getcwd(), path))
+        path = os.path.normpath(Path.cwd() / path)
         if not path.startswith(f"{self.root}{os.sep}"):
             return
         self.done.append(f"{what} {normal(os.path.relpath(path, self.root))}")
@@ -90,7 +91,7 @@ class Shim:
         try:
             path = os.fsdecode(name)
             if isinstance(folder, int) and folder >= 0:
-                path = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+                path = str(Path(place_of(folder), path))
             self.step(event, path)
         finally:
             self.busy = False
@@ -106,7 +107,7 @@ class Shim:
                 shim.writes[id(self)] = count + 1
                 if count < WRITES_OF_A_FILE or shim.failing:
                     half = memoryview(data).cast("B")[: max(1, memoryview(data).nbytes // 2)]
-                    place = os.readlink(f"/proc/self/fd/{handle}")
+                    place = place_of(handle)
                     shim.step("write", place, lambda: os.write(handle, half))
                 return super().write(data) or 0
 
@@ -119,10 +120,7 @@ class Shim:
             return wrapped(made, mode) if made.writable() else made
 
         def wrapped(made: Any, mode: str) -> Any:
-            if isinstance(made, io.FileIO):
-                handle = made
-            else:
-                handle = made.detach()
+            handle = made if isinstance(made, io.FileIO) else made.detach()
             raw = Raw(os.dup(handle.fileno()), mode.replace("b", "").replace("x", "w") + "b")
             handle.close()
             if isinstance(made, io.FileIO):
@@ -131,12 +129,17 @@ class Shim:
 
         def fsync(handle: Any) -> None:
             number = handle if isinstance(handle, int) else handle.fileno()
-            shim.step("fsync", os.readlink(f"/proc/self/fd/{number}"))
+            shim.step("fsync", place_of(number))
             real_fsync(number)
 
         io.open = builtins.open = opened  # type: ignore[assignment]
         os.fsync = fsync  # type: ignore[assignment]
         sys.addaudithook(self.audit)
+
+
+def place_of(handle: int) -> str:
+    """The path of what is open."""
+    return str(Path(f"/proc/self/fd/{handle}").readlink())
 
 
 def normal(name: str) -> str:
@@ -167,7 +170,7 @@ def run(words: list[str], folder: Path, at: int = 0, fault: str = "") -> End:
     torch now and then aborts as a forked child starts its threads, before anything is written: again.
     """
     end = run_once(words, folder, at, fault)
-    if end.status == -signal.SIGABRT and "thread_init" in end.said:
+    if end.status == -signal.SIGABRT:
         ABORTED.append(end.said)
         return run(words, folder, at, fault)
     return end
@@ -249,6 +252,7 @@ class Walk:
             raise SystemExit(f"{command.name}: {first.said}")
         assert self.whole.keys() == second.keys()
         self.volatile = {name for name in second if second[name] != self.whole[name]}
+        self.volatile |= {name for name in second if name.endswith("environment.json")}  # the time
 
     def unbroken(self) -> tuple[End, dict[str, bytes], list[str]]:
         """What the command leaves, and its operations."""
@@ -279,7 +283,7 @@ class Walk:
         """The same words again, and what they lead to."""
         words = self.command.words
         again = run(words, folder)
-        if again.line and (found := RESUMABLE.search(again.line)):
+        if again.line and (found := NAMED.search(again.line)):
             again = run(found[1].split(), folder)
         if again.status not in (0, 3) and not again.line:
             return f"again: {again.status}: {last(again.said)}"
@@ -355,7 +359,10 @@ class Converted(Exception):  # noqa: N818
 
 
 def keep_conversion(run_folder: Path) -> None:
-    """Convert the model to ONNX once, in this process, for all children: it takes seconds."""
+    """Convert the model to ONNX once, in this process, for all children: it takes seconds.
+
+    Not before children have trained: autograd's threads do not survive a fork.
+    """
     import torch
 
     from histo.model import bundle
@@ -399,7 +406,6 @@ def prepare(folder: Path) -> list[Command]:
     fill(base["bundle"], data=data)
     run_folder = base["run"] / "run"
     must(["export", str(run_folder), "--out", "bundle"], base["bundle"])
-    keep_conversion(run_folder)
     share = ["predict", "bundle", "data/test", "--out", "p.csv", "--skip-bad", "--shard"]
     judged = ["evaluate", "bundle", "data", "--out", "judged", "--shard"]
     for name, words in (("parts", share), ("joined", judged)):
@@ -500,11 +506,14 @@ def main() -> None:
     names = asked.commands.split(",") if asked.commands else [each.name for each in commands]
     faults = {name: FAULTS[name] for name in asked.faults.split(",")}
     place = folder / "walk"
-    fell = sum(
-        walked(command, place, faults, asked.every, asked.short)
-        for command in commands
-        if command.name in names
-    )
+    fell, converted = 0, False
+    for command in commands:
+        if command.name not in names:
+            continue
+        if command.words[0] == "export" and not converted:
+            keep_conversion(folder / "base-run" / "run")
+            converted = True
+        fell += walked(command, place, faults, asked.every, asked.short)
     if ABORTED:
         print(f"{len(ABORTED)} children begun again that torch had aborted")
     sys.exit(fell > 0)

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -153,7 +153,7 @@ def evaluate_to(
             raise HistoError("slides are not evaluated in shares", "leave {shard} out")
         from histo.commands.evaluate_slides import evaluate_slides
 
-        how.pop("skip_bad", None)
+        how = {name: value for name, value in how.items() if name not in ("skip_bad", "then")}
         return evaluate_slides(
             bundle,
             data,
@@ -195,14 +195,16 @@ def evaluate_share(
     positive: str | None = None,
     skip_bad: bool = False,
     shard: Shard | None = None,
+    then: Callable[[RunFolder], object] = lambda _: None,
 ) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
 
+    `then` is done with the run before the rows beside it are removed: after a kill in it, the same
+    call finds the run made, and does it again.
     `shard` predicts its share alone and returns its part, for `histo merge`. The processes of a
     launcher take a share each; the first writes the run, the others return None.
     """
-    if out is not None and os.path.lexists(out):
-        remove_joined(out)
+    if out is not None and os.path.lexists(out) and not is_cut(out):
         raise exists(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
@@ -230,7 +232,7 @@ def evaluate_share(
     if shard is not None:
         return part
     ranks.barrier()
-    return write_joined(open_parts(mine.paths(table)), out) if ranks.rank() == 0 else None
+    return write_joined(open_parts(mine.paths(table)), out, then) if ranks.rank() == 0 else None
 
 
 def table_of(run: Path) -> Path:
@@ -238,22 +240,22 @@ def table_of(run: Path) -> Path:
     return run.with_name(f"{run.name}.csv")
 
 
-def remove_joined(out: Path) -> None:
-    """Remove the parts that a killed process left beside the run that it had made of them."""
-    names = (f"{glob.escape(out.name)}.csv.json", f"{glob.escape(out.name)}.*-of-*.csv.json")
+def is_cut(out: Path) -> bool:
+    """Whether a process was killed between making the run `out` and removing the parts it is of."""
+    stem = glob.escape(out.name)
+    found = [*out.parent.glob(f"{stem}.csv.json"), *out.parent.glob(f"{stem}.*-of-*.csv.json")]
     with suppress(HistoError):
-        parts = [
-            Part.read(path.with_suffix("")) for name in names for path in out.parent.glob(name)
-        ]
-        parts.sort(key=lambda part: part.shard)
-        if parts and written_before(parts, out):
-            for one in parts:
-                one.remove()
+        parts = sorted((Part.read(each.with_suffix("")) for each in found), key=lambda p: p.shard)
+        return bool(parts) and written_before(parts, out) is not None
+    return False
 
 
-def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """Write the run from its complete parts, and remove those."""
+def write_joined(
+    parts: Sequence[Part], out: Path | None, then: Callable[[RunFolder], object]
+) -> RunFolder:
+    """Write the run from its complete parts, do `then` with it, and remove the parts."""
     run = written_before(parts, out) or write_run(parts, out)
+    then(run)
     for one in parts:
         one.remove()
     return run

@@ -68,6 +68,10 @@ def folder_aside(path: Path) -> Iterator[Path]:
         if handle >= 0 and not (_lock(handle) and _is_there(handle, aside)):
             aside.mkdir(exist_ok=True)  # swept just now, by a process that took it for left over
         yield aside
+    except OSError as error:
+        if error.filename is not None:  # as the user knows it
+            error.filename = os.fsdecode(error.filename).replace(str(aside), str(path))
+        raise
     finally:
         if handle >= 0:
             os.close(handle)

@@ -40,7 +40,9 @@ def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         if aside is not None:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(aside), aside):
+        if isinstance(error, OSError) and (
+            error.filename is None or aside is None or Path(error.filename).name == aside.name
+        ):
             error.filename, error.filename2 = str(path), None
         raise
     flush_folder(path.parent)

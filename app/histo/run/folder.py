@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.distributed import ranks
-from histo.errors import Call, HistoError
+from histo.errors import Call, HistoError, Way
 from histo.files.aside import folder_aside
 from histo.files.limits import check_folder
 from histo.files.locks import locked
@@ -52,7 +52,11 @@ def exists(out: Path) -> HistoError:
     cut = False
     with suppress(HistoError):
         cut = run.config.is_file() and not run.finished and "bundle" not in run.settings()
-    ways = ("give another {out}", *((resume,) if cut else ()))
+    ways: tuple[Way, ...] = ("give another {out}",)
+    if cut:
+        ways += (resume,)
+    elif run.predictions.is_file() and not (run.report / "report.html").is_file():
+        ways += (f"read it: histo interpret {out}",)
     return HistoError(f"{out} exists, and a run is never overwritten", *ways)
 
 
