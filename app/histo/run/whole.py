@@ -34,20 +34,21 @@ def unfinished(run: RunFolder) -> str:
             "folds that are not trained yet" if run.fold(0).is_dir() else "no model: no epoch ended"
         )
         raise HistoError(f"{run.path} has {why}", resume)
-    settings = run.settings()
-    if "bundle" in settings:  # histo before 0.2 wrote evaluations file by file
-        raise HistoError(f"{run.path} is an evaluation that was stopped (evaluate again)")
+    settings, kept = run.settings(), (run.checkpoint / KEPT).is_file()
     if settings.get("folds"):
         return "its folds are trained, but it was stopped before its end"
-    if not (run.checkpoint / KEPT).is_file():
+    if not kept and not run.last.is_file():
+        return ""  # an evaluation of an earlier histo, whose table is its last file
+    if not kept:
         raise HistoError(
             f"{run.path} was stopped while it replaced its weights and predictions, which may be of "
             "different epochs",
             resume,
         )
-    epochs = int(settings.get("epochs") or 0) + int(settings.get("freeze_epochs") or 0)
-    done, kept = len(run.read_history()), kept_epoch(run)
-    return f"{done} of {epochs} epochs are trained; the weights are those of epoch {kept}"
+    planned = [settings.get("epochs"), settings.get("freeze_epochs")]
+    epochs = sum(number for number in planned if isinstance(number, int))
+    done, best = len(run.read_history()), kept_epoch(run)
+    return f"{done} of {epochs} epochs are trained; the weights are those of epoch {best}"
 
 
 def kept_epoch(run: RunFolder) -> int:
