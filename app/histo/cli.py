@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -27,13 +26,12 @@ from histo.config import (
 )
 from histo.distributed import ranks
 from histo.distributed.interrupts import end_at_second_interrupt, leave
-from histo.errors import HistoError, LeftOut, Spell, Stopped
+from histo.errors import NO_WRITE, HistoError, LeftOut, Spell, Stopped
+from histo.run.folder import RunFolder
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen, counted
 from histo.shards.shard import Shard
 from histo.text import REPLACES
-
-NO_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Group(TyperGroup):
@@ -498,9 +496,11 @@ def evaluate(
     from histo.commands.evaluate import evaluate_to
     from histo.commands.interpret import interpret as report
 
-    done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen)
+    def then(run: RunFolder) -> None:
+        report(run.path, progress=screen)
+
+    done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen, then=then)
     if done is not None and not isinstance(done, Path):
-        report(done.path, progress=screen)
         say_left_out(done.path / SKIPPED)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_WRITE = (*NO_ROOM, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
+"""Errors of the system that a disk or its owner causes: full, broken, or not to be written."""
 MAX_LENGTH = 1000
 """Maximum characters of a message, so that text quoted from a file cannot fill the screen."""
 Spell = Callable[[str], str | None]

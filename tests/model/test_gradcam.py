@@ -139,7 +139,7 @@ class Tokens(nn.Module):
 
 def test_a_model_without_a_last_map_is_said_to_have_none(tmp_path, capsys):
     model = nn.Sequential(nn.Sequential(Tokens()), nn.Linear(8, 2))
-    run = RunFolder.create(tmp_path / "run", "tiny")
+    run = RunFolder(tmp_path)
     save_best(run.checkpoint, on_cpu(model.state_dict()))
     save_gradcam(
         run, model, CARD, np.zeros((0, 32, 32, 3), np.uint8).take, np.zeros(0, int), 8, Screen()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from histo.config import TrainConfig
+from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions
 from histo.training.callbacks import Watch
@@ -141,7 +142,8 @@ def test_an_id_that_is_the_sha1_of_other_pixels_is_said(dataset, tmp_path):
 def test_runs_are_numbered_and_never_overwritten(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for n in (1, 2):
-        assert RunFolder.create(None, "squeezenet1_1").path == Path(f"runs/squeezenet1_1-{n}")
+        made = RunFolder.create(None, "squeezenet1_1", lambda run, _: write_json(run.config, {}))
+        assert made.path == Path(f"runs/squeezenet1_1-{n}")
     words = ["train", dataset, *TINY, "--weights", "none", "--epochs", 1]
     assert "run: runs/squeezenet1_1-3 (next" in run_histo(*words).stdout
     before = files(tmp_path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
+import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -29,10 +31,10 @@ from histo.data.patch_files import PatchFiles
 from histo.data.pixel_size import mpp_apart
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.writing import check_new, write_json
+from histo.files.writing import write_json
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
-from histo.run.folder import RunFolder, write_split
+from histo.run.folder import RunFolder, exists, write_split
 from histo.run.positive import Positive, bundle_positive
 from histo.run.predictions import (
     PROBABILITY,
@@ -48,6 +50,8 @@ from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 from histo.slides.slide_files import holds_slides
 
+ROWS = "rows_sha256"
+"""The key in environment.json of the rows that the run was made of."""
 COLUMNS = ("id", "label", "group", "sha1", "seen")
 """Columns of a part before the probabilities; `seen` is as `Trained.seen` has it."""
 
@@ -149,7 +153,7 @@ def evaluate_to(
             raise HistoError("slides are not evaluated in shares", "leave {shard} out")
         from histo.commands.evaluate_slides import evaluate_slides
 
-        how.pop("skip_bad", None)
+        how = {name: value for name, value in how.items() if name not in ("skip_bad", "then")}
         return evaluate_slides(
             bundle,
             data,
@@ -191,14 +195,17 @@ def evaluate_share(
     positive: str | None = None,
     skip_bad: bool = False,
     shard: Shard | None = None,
+    then: Callable[[RunFolder], object] = lambda _: None,
 ) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
 
+    `then` is done with the run before the rows beside it are removed: after a kill in it, the same
+    call finds the run made, and does it again.
     `shard` predicts its share alone and returns its part, for `histo merge`. The processes of a
     launcher take a share each; the first writes the run, the others return None.
     """
-    if out is not None:
-        check_new(out)
+    if out is not None and os.path.lexists(out) and (shard or not is_cut(out)):
+        raise exists(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device)
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
@@ -212,7 +219,7 @@ def evaluate_share(
     stem = out or Path("runs", f"evaluate-{facts.key}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     mine = shard or Shard(ranks.rank() + 1, ranks.world_size())
-    table = stem.with_name(f"{stem.name}.csv")
+    table = table_of(stem)
     split = trained.split(patches.groups, patches.unit)
     settings = settings_of(bundle, config, predictor.card, patches.unit, tta, split)
     settings |= {"positive": known.as_entry()} if known else {}
@@ -225,12 +232,30 @@ def evaluate_share(
     if shard is not None:
         return part
     ranks.barrier()
-    return write_joined(open_parts(mine.paths(table)), out) if ranks.rank() == 0 else None
+    return write_joined(open_parts(mine.paths(table)), out, then) if ranks.rank() == 0 else None
 
 
-def write_joined(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """Write the run from its complete parts, and remove those."""
-    run = write_run(parts, out)
+def table_of(run: Path) -> Path:
+    """The rows of an evaluation, beside the run that it will be."""
+    return run.with_name(f"{run.name}.csv")
+
+
+def is_cut(out: Path) -> bool:
+    """Whether a process was killed between making the run `out` and removing the parts it is of."""
+    stem = glob.escape(out.name)
+    found = [*out.parent.glob(f"{stem}.csv.json"), *out.parent.glob(f"{stem}.*-of-*.csv.json")]
+    with suppress(HistoError):
+        parts = sorted((Part.read(each.with_suffix("")) for each in found), key=lambda p: p.shard)
+        return bool(parts) and written_before(parts, out) is not None
+    return False
+
+
+def write_joined(
+    parts: Sequence[Part], out: Path | None, then: Callable[[RunFolder], object]
+) -> RunFolder:
+    """Write the run from its complete parts, do `then` with it, and remove the parts."""
+    run = written_before(parts, out) or write_run(parts, out)
+    then(run)
     for one in parts:
         one.remove()
     return run
@@ -374,25 +399,45 @@ def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
     if leak:
         split = replace(split, leak=replace(leak, of=len(rows)))
     settings["split"] = split.as_dict()
-    run = RunFolder.create(out, "evaluate")
     positive = settings.pop("positive", None)
     entries = {name: {"value": value, "source": "given"} for name, value in settings.items()}
-    write_json(run.config, {**entries, **({"positive": positive} if positive else {})})
+    config = {**entries, **({"positive": positive} if positive else {})}
     packages = ("onnxruntime", "numpy", "opencv-python")
     found = {"histo": __version__, **{name: version(name) for name in packages}}
-    write_json(
-        run.environment,
-        {
-            "versions": {"python": platform.python_version(), **found},
-            "device": facts.engine,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        },
-    )
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    environment = {
+        "versions": {"python": platform.python_version(), **found},
+        "device": facts.engine,
+        "started": now,
+        "finished": now,
+        ROWS: digest_of(parts),
+    }
     ids, labels, groups, sha1, _, *columns = zip(*rows, strict=True)
-    write_split(run.split, ids, labels, ["test"] * len(ids), sha1, groups if any(groups) else None)
     vocab = [name.removeprefix(PROBABILITY) for name in facts.columns[len(COLUMNS) :]]
-    table = zip(*([float(value) for value in column] for column in columns), strict=True)
-    write_predictions(run.predictions, ids, labels, table, vocab)
-    write_skipped(run.path / SKIPPED, skipped)
-    run.mark_finished()
-    return run
+    table = list(zip(*([float(value) for value in column] for column in columns), strict=True))
+    named = groups if any(groups) else None
+
+    def fill(run: RunFolder, _: Path) -> None:
+        write_json(run.config, config)
+        write_json(run.environment, environment)
+        write_split(run.split, ids, labels, ["test"] * len(ids), sha1, named)
+        write_predictions(run.predictions, ids, labels, table, vocab)
+        write_skipped(run.path / SKIPPED, skipped)
+
+    return RunFolder.create(out, "evaluate", fill)
+
+
+def digest_of(parts: Sequence[Part]) -> str:
+    """SHA-256 over the rows of all parts, by which a run is known to be made of them."""
+    return fingerprint(part.sha256 for part in parts)
+
+
+def written_before(parts: Sequence[Part], out: Path | None) -> RunFolder | None:
+    """The run that a process wrote of these parts before it was killed, while it removed them."""
+    digest = digest_of(parts)
+    for place in [out] if out else sorted(Path("runs").glob("evaluate-*")):
+        with suppress(HistoError):
+            run = RunFolder.open(place)
+            if run.finished and run.facts().get(ROWS) == digest:
+                return run
+    return None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.commands.tables import positive_of
+from histo.commands.tables import positive_of, say_unfinished
 from histo.config import ModelCard, Wanted, check_setting
 from histo.errors import HistoError
-from histo.files.writing import read_json
+from histo.files.aside import is_occupied
+from histo.files.writing import built, read_json
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder
 from histo.run.positive import Positive
@@ -20,6 +20,8 @@ from histo.screen import Progress, Screen, screen_of
 if TYPE_CHECKING:
     from histo.model.bundle import TrainedOn
 
+QUPATH = "qupath"
+"""The folder in a bundle for QuPath's model."""
 NOT_IN_CARD = ("confusion_matrix", "calibration", "split", "unit", "units")
 """Metrics that a card leaves out; the confusion matrix of many classes would dominate it."""
 
@@ -48,8 +50,7 @@ def export(
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     wanted = Wanted.of(sensitivity, specificity)
     check_setting("mpp", mpp)
-    if not folder.predictions.is_file():
-        raise HistoError(f"{run} has no model: no epoch of it ended")
+    cut = say_unfinished(folder, screen)
     place = new_folder(Path(out)) if out else folder.export
     table = read_predictions(folder.predictions)
     known = positive_of(folder.path, table.vocab, positive)
@@ -61,7 +62,7 @@ def export(
 
     with screen.step("loading torch and fastai"):
         from histo.model.bundle import write_bundle
-        from histo.model.card import CARD, parse_card
+        from histo.model.card import CARD, FILES, UNFINISHED, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(
@@ -74,19 +75,24 @@ def export(
     card = with_calibration(card, folder, table, wanted, screen)
     card = replace(card, models=folder.settings().get("folds") or 1)
     facts, trained_on = facts_of(folder, table, known), None
+    facts |= {UNFINISHED: cut} if cut else {}
     if no_fingerprint:
         del facts["fingerprint"]
     else:
         trained_on = trained_on_of(folder)
     model = load_model(folder, card)
-    has_onnx = write_bundle(place, model, card, facts, trained_on, not no_pickle, screen.step)
-    if not has_onnx:
-        screen.say(
-            f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
-        )
-    remove_qupath(place)
+    with built(place, last=CARD, earlier=[*FILES, CARD, *qupath_files(place)]) as made:
+        has_onnx = write_bundle(made, model, card, facts, trained_on, not no_pickle, screen.step)
+        if not has_onnx:
+            screen.say(
+                f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
+            )
+        name = folder.path.resolve().name
+        if qupath:
+            export_qupath(made, name, model)
     if qupath:
-        export_qupath(place, folder.path.resolve().name, model, screen)
+        where = place / QUPATH / name
+        screen.say(f"for QuPath: {where} (copy it to the folder user of WSInfer's models)")
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
     return place
 
@@ -115,30 +121,25 @@ def check_mpp(card: ModelCard, run: RunFolder) -> None:
         )
 
 
-def remove_qupath(place: Path) -> None:
-    """Remove what an earlier export wrote for QuPath: it is of another bundle."""
+def qupath_files(place: Path) -> list[str]:
+    """What an earlier export wrote for QuPath, which is of another bundle; the user's own files stay."""
     from histo.model.torchscript import FILES
 
-    for folder in (place / "qupath").glob("*/"):
-        for name in FILES:
-            (folder / name).unlink(missing_ok=True)
-        with suppress(OSError):  # the user's own files stay
-            folder.rmdir()
+    folders = [folder for folder in (place / QUPATH).glob("*/") if folder.is_dir()]
+    return [f"{QUPATH}/{folder.name}/{name}" for folder in folders for name in FILES]
 
 
-def export_qupath(place: Path, name: str, model: Any, screen: Screen) -> None:
+def export_qupath(place: Path, name: str, model: Any) -> None:
     """Write the bundle's model for QuPath into a folder of the run's name, in `place`/qupath."""
     from histo.model.predictor import open_bundle
     from histo.model.torchscript import write_qupath
 
-    folder = place / "qupath" / name
-    write_qupath(folder, model, open_bundle(place, "cpu"))
-    screen.say(f"for QuPath: {folder} (copy it to the folder user of WSInfer's models)")
+    write_qupath(place / QUPATH / name, model, open_bundle(place, "cpu"))
 
 
 def new_folder(out: Path) -> Path:
     """The folder for a bundle; HistoError if it has other content."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or is_occupied(out)):
         raise HistoError(f"{out} exists and is not empty", "give another {out}")
     return out
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.commands.tables import positive_of, read_table
+from histo.commands.tables import positive_of, read_table, say_unfinished
 from histo.config import Wanted, check_setting
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
@@ -91,21 +91,23 @@ def interpret(
     wanted = Wanted.of(sensitivity, specificity)
     check_setting("centre", centre)
     folder = None if path.is_file() else RunFolder.open(path)
+    cut = say_unfinished(folder, screen) if folder else ""
     table = read_table(path)
     known = positive_of(path, table.vocab, positive)
 
-    from histo.report.report import write_report
+    from histo.report.report import check_report_folder, write_report
     from histo.report.subject import Subject
     from histo.report.terminal import say_report
 
+    place = Path(out) if out else (folder.report if folder else path.with_name("report"))
+    check_report_folder(place)
     subject = describe_run(folder, table) if folder else Subject(path.name)
-    subject = replace(subject, positive=known)
+    subject = replace(subject, positive=known, unfinished=cut)
     if groups:
         subject = with_groups(subject, table, str(groups))
     gradcam = gradcam_of(folder) if folder else None
     if folder and gradcam:
         centre = choose_centre(centre, gradcam, folder.settings().get("size") is not None)
-    place = Path(out) if out else (folder.report if folder else path.with_name("report"))
     metrics = write_report(
         place,
         table,

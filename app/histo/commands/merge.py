@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from histo.commands.evaluate import write_run
+from histo.commands.evaluate import write_run, written_before
 from histo.commands.predict import check_submission
 from histo.commands.runs import Run
 from histo.errors import HistoError
@@ -52,7 +52,9 @@ def merge(
     if submission:
         raise HistoError("an evaluation has no submission", "leave {submission} out")
     whole = whole_path(found[0].path).with_suffix("")
-    return Run(write_run(found, place or whole).path)
+    cut = written_before(found, place or whole)  # killed before its report was whole
+    run = cut if cut and not (cut.report / "report.html").is_file() else None
+    return Run((run or write_run(found, place or whole)).path)
 
 
 def positive_of_part(part: Part, given: str | None) -> Positive | None:

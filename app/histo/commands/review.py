@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histo.commands.interpret import patch_reader
-from histo.commands.tables import read_table
+from histo.commands.tables import read_table, say_unfinished
 from histo.config import check_setting
 from histo.data.corrections import CORRECTED
-from histo.errors import Call, HistoError
+from histo.errors import HistoError
 from histo.report.label_errors import find_label_errors
 from histo.report.review_page import PAGE, SHOWN, TABLE, Suspects, open_folder, write_review
 from histo.run.folder import RunFolder
@@ -68,7 +68,8 @@ def review(
     screen = screen_of(progress)
     check_setting("most", most)
     folder = RunFolder.open(Path(run))
-    table = predictions_of(folder)
+    say_unfinished(folder, screen)
+    table = read_table(folder.path)
     note = what_is_judged(folder, table, screen)
 
     place = Path(out) if out else folder.path / "review"
@@ -87,14 +88,6 @@ def review(
         what = f"fill the column {CORRECTED}, then train again with --corrections {place / TABLE}"
         screen.say(f"next: {what}")
     return Review(place)
-
-
-def predictions_of(run: RunFolder) -> Predictions:
-    """The predictions of a run; HistoError where its folds are not all trained."""
-    if run.settings().get("folds") and not run.predictions.is_file():
-        go_on = Call("go on with it", "train", {"resume": run.path})
-        raise HistoError(f"{run.path} has folds that are not trained yet", go_on)
-    return read_table(run.path)
 
 
 def what_is_judged(run: RunFolder, table: Predictions, screen: Screen) -> str:

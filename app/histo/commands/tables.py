@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from histo.errors import HistoError
+from histo.errors import Call, HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
 from histo.run.positive import Positive, choose_positive, recorded_positive
 from histo.run.predictions import LabelOf, Predictions, read_predictions
+from histo.run.whole import unfinished
+from histo.screen import Screen
 
 
 def labels_by_id(path: Path, id_column: str, label_column: str) -> LabelOf:
@@ -29,9 +31,19 @@ def read_table(path: Path, label_of: LabelOf | None = None) -> Predictions:
     if path.is_file():
         return read_predictions(path, label_of)
     run = RunFolder.open(path)
-    if not run.predictions.is_file():
-        raise HistoError(f"{path} has no predictions: it stopped before its first epoch ended")
+    unfinished(run)  # HistoError where the table is not there, or may be of another epoch
     return read_predictions(run.predictions)
+
+
+def say_unfinished(run: RunFolder, screen: Screen) -> str:
+    """Say that a run has not finished; returns the sentence, nothing for one that has."""
+    if not (cut := unfinished(run)):
+        return ""
+    screen.say(
+        f"note: {run.path} has not finished training: {cut}",
+        Call("to finish it", "train", {"resume": run.path}),
+    )
+    return f"This run had not finished training: {cut}."
 
 
 def positive_of(path: Path, vocab: Sequence[str], given: str | None) -> Positive | None:

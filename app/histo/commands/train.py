@@ -17,7 +17,6 @@ from histo.errors import HistoError
 from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
 from histo.run.positive import choose_positive
-from histo.run.predictions import SKIPPED, write_skipped
 from histo.screen import Progress, Screen, screen_of
 from histo.training.trackers import check_tracker
 
@@ -78,11 +77,8 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         data = load_dataset(config, table, screen)
         check_same(data)
         if config.folds:
-            run = train_folds(config, data, screen, callbacks)
-            write_skipped(run.path / SKIPPED, data.skipped)
-            return Run(run.path)
+            return Run(train_folds(config, data, screen, callbacks).path)
         run, learn = train_new(config, data, screen, callbacks)
-        write_skipped(run.path / SKIPPED, data.skipped)
     return Run(run.path, learn)
 
 
@@ -142,5 +138,6 @@ def unfinished(path: Path) -> RunFolder:
     """The run at `path`; HistoError if it has finished."""
     run = RunFolder.open(path)
     if run.finished:
+        run.last.unlink(missing_ok=True)  # of one killed between its last two steps
         raise HistoError(f"{path} is finished (next: histo interpret {path})")
     return run

@@ -190,7 +190,7 @@ def fold(data: Dataset, folds: NDArray[np.int64], number: int) -> Dataset:
     """The data of one fold's run: the patches of fold `number` validate."""
     valid = folds == number
     check_split(data.labels, valid)
-    return replace(data, valid=valid)
+    return replace(data, valid=valid, split=replace(data.split, folds=0))
 
 
 @dataclass(frozen=True)

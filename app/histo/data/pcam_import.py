@@ -8,7 +8,6 @@ whose file decodes to its id are kept.
 from __future__ import annotations
 
 import csv
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -34,18 +33,19 @@ from histo.data.pcam import (
 )
 from histo.data.store import store_folder, write_store
 from histo.data.store_index import StoreRow, stamp_of
-from histo.errors import HistoError
+from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
 from histo.files.writing import read_json, write_json, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen, counted
 
 WORK, RECORD, GROUPS = ".import-pcam", "import.json", "groups.csv"
+BEGUN = "begun.json"
+"""In the work folder: what is imported."""
 FOLDERS = {"train": ("train", "valid"), "test": ("test",)}
 """Which splits lie in which folder: train and valid in one, told apart by the column `split`."""
 TIF_BYTES, STORE_BYTES = 28_672, SIDE * SIDE * 3
 """What a patch takes on disk, as a file of whole blocks and in the store."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def import_sources(
@@ -67,8 +67,25 @@ def import_sources(
     }
     if is_done(data, plan):
         return False
+    with no_room(data):
+        return write_import(sources, plan, data, screen, keep_duplicates, groups_only)
+
+
+def write_import(
+    sources: Sequence[Source],
+    plan: dict[str, Any],
+    data: Path,
+    screen: Screen,
+    keep_duplicates: bool,
+    groups_only: bool,
+) -> bool:
+    """Write all of it; False where only its work folder had to be removed."""
+    work = data / WORK
+    if groups_only and (data / GROUPS).exists() and work.is_dir() and not (work / BEGUN).is_file():
+        shutil.rmtree(work)  # an import of groups killed while it removed the folder
+        return False
     work = begin_work(data, plan, groups_only)
-    with import_lock(work, data):
+    with locked(work / "lock", f"another import into {data} is running"):
         patches = read_sources(sources, work, screen)
         kept = ~patches.duplicate | keep_duplicates
         say_counts(patches, kept, screen, labels=not groups_only)
@@ -79,6 +96,7 @@ def import_sources(
         if not groups_only:
             write_json(work / RECORD, {**plan, "patches": counts_of(patches, kept)})
             (work / RECORD).replace(data / RECORD)
+    (work / BEGUN).unlink()  # first: what is left without it is only to be removed
     shutil.rmtree(work)
     return True
 
@@ -99,7 +117,7 @@ def is_done(data: Path, plan: dict[str, Any]) -> bool:
 def begin_work(data: Path, plan: dict[str, Any], groups_only: bool) -> Path:
     """The work folder, new or that of a killed import of the same plan."""
     work = data / WORK
-    begun = work / "begun.json"
+    begun = work / BEGUN
     if begun.is_file():
         if read_json(begun) != plan:
             raise HistoError(
@@ -119,11 +137,10 @@ def begin_work(data: Path, plan: dict[str, Any], groups_only: bool) -> Path:
 
 
 @contextmanager
-def import_lock(work: Path, data: Path) -> Iterator[None]:
-    """One import into a folder at a time; a full disk is an error that says how to continue."""
+def no_room(data: Path) -> Iterator[None]:
+    """A full disk is an error that says how to continue."""
     try:
-        with locked(work / "lock", f"another import into {data} is running"):
-            yield
+        yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise

@@ -1,38 +1,90 @@
-"""Files written whole or not at all: to a temporary name beside the final one, flushed, renamed."""
+"""Files and folders written whole or not at all: under another name, flushed, renamed once."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from histo.errors import HistoError
+from histo.files.aside import file_aside, folder_aside
 from histo.files.limits import JSON_BYTES, Limit, read_bytes
 
 
 @contextmanager
 def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Open a file beside `path`; on a clean exit flush it to disk and rename it to `path`.
+
+    A link is replaced, not followed. An OSError, as of a full disk, names `path`.
+    """
+    aside = None
     try:
+        handle, aside = file_aside(path)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         with os.fdopen(handle, mode, **text) as file:  # type: ignore[call-overload]
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+            if os.name == "posix":  # renamed while locked: nobody takes it for left over
+                aside.replace(path)
+        if os.name != "posix":
+            aside.replace(path)
+    except BaseException as error:
+        if aside is not None:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (
+            error.filename is None or aside is None or Path(error.filename).name == aside.name
+        ):
+            error.filename, error.filename2 = str(path), None
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+@contextmanager
+def built(
+    folder: Path, *, last: str, first: str = "", earlier: Collection[str] = ()
+) -> Iterator[Path]:
+    """A folder to write in, which on a clean exit becomes `folder`, by one rename.
+
+    Where `folder` is there already, perhaps with files of somebody else's, each file is renamed
+    into it instead: `last`, by which the folder is known to be whole, is removed at first and comes
+    last; `first` is that by which it is known to be histo's. Files named in `earlier` that are not
+    among the new ones are removed.
+    """
+    folder = folder.resolve() if folder.is_symlink() else folder
+    with folder_aside(folder) as aside:
+        yield aside
+        if not folder.exists():
+            flush_folder(aside)
+            aside.rename(folder)
+        else:
+            _move_into(aside, folder, first, last, earlier)
+    flush_folder(folder.parent)
+
+
+def _move_into(aside: Path, folder: Path, first: str, last: str, earlier: Collection[str]) -> None:
+    """Rename each file of `aside` into `folder`."""
+    new = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
+    new.sort(key=lambda name: (name == Path(last), name != Path(first)))
+    (folder / last).unlink(missing_ok=True)
+    flush_folder(folder)
+    for old in earlier:
+        if Path(old) not in new and old != first:
+            (folder / old).unlink(missing_ok=True)
+            if Path(old).parent != Path():
+                with suppress(OSError):  # the user's own files stay
+                    (folder / old).parent.rmdir()
+    for name in new:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (aside / name).replace(folder / name)
+    flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
     """Flush a folder, so that a rename survives a loss of power, where the system allows it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -40,19 +92,6 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def check_new(out: Path) -> None:
-    """A run folder must not be there yet."""
-    if out.exists():
-        raise HistoError(f"{out} exists, and a run is never overwritten", "give another {out}")
-
-
-def _umask() -> int:
-    """The process's umask: mkstemp makes private files, and a run is there to be shared."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:

@@ -37,6 +37,8 @@ TRAINED_GROUPS = "trained_groups.npy"
 FILES = (WEIGHTS, ONNX, LEARNER, TRAINED, TRAINED_NEAR, TRAINED_GROUPS)
 """Every file that a card names with its hash; a learner is hashed, never opened."""
 
+UNFINISHED = "unfinished"
+"""The key of a sentence in the card of a run that had not finished training."""
 SEAL = "sha256"
 """The key of the card's own hash (`seal_of`); the first cards had neither this nor `bytes`."""
 

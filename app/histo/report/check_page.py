@@ -9,7 +9,8 @@ from pathlib import Path
 
 from histo.data.check.finding import Finding
 from histo.errors import HistoError, plain
-from histo.files.writing import read_json, write_json, written
+from histo.files.aside import is_occupied
+from histo.files.writing import built, read_json, write_json, written
 from histo.report import page
 
 INDEX = "findings.json"
@@ -40,12 +41,11 @@ class Checked:
 
 
 def open_folder(path: Path) -> None:
-    """Make the folder of a check; HistoError where it holds files of something else."""
+    """HistoError where the folder of a check holds files of something else."""
     if path.exists() and not path.is_dir():
         raise HistoError(f"{path} is a file", "give {out} a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
+    if path.is_dir() and is_occupied(path) and not (path / INDEX).is_file():
         raise HistoError(f"{path} holds files that are not of a check", "give another {out}")
-    path.mkdir(parents=True, exist_ok=True)
 
 
 def write_findings(
@@ -58,7 +58,6 @@ def write_findings(
 
     `read` returns a patch by file name as a small JPEG.
     """
-    remove_earlier(folder)
     tables = {f"{f.name}.csv": [f.columns, *f.rows] for f in findings}
     if len(checked.groups) > 1:
         tables["by_group.csv"] = list(checked.groups)
@@ -67,23 +66,23 @@ def write_findings(
         "notes": list(checked.notes),
         "files": [*tables, PAGE],
     }
-    write_json(folder / INDEX, index)
-    for name, rows in tables.items():
-        write_table(folder / name, rows)
-    shown = [finding_part(finding, read) for finding in findings]
-    parts = [*head_parts(findings, checked), *shown, *tail_parts(checked)]
-    page.write_page(folder / PAGE, checked.title, parts)
+    with built(folder, first=INDEX, last=PAGE, earlier=earlier_files(folder)) as made:
+        write_json(made / INDEX, index)
+        for name, rows in tables.items():
+            write_table(made / name, rows)
+        shown = [finding_part(finding, read) for finding in findings]
+        parts = [*head_parts(findings, checked), *shown, *tail_parts(checked)]
+        page.write_page(made / PAGE, checked.title, parts)
     return folder / PAGE
 
 
-def remove_earlier(folder: Path) -> None:
-    """Remove the files that an earlier check wrote, by its findings.json, and no others."""
+def earlier_files(folder: Path) -> list[str]:
+    """The files that an earlier check wrote, by its findings.json, and no others."""
     if not (folder / INDEX).is_file():
-        return
+        return []
     index = read_json(folder / INDEX)
-    for name in index.get("files", []) if isinstance(index, dict) else []:
-        if isinstance(name, str) and Path(name).name == name:
-            (folder / name).unlink(missing_ok=True)
+    names = index.get("files", []) if isinstance(index, dict) else []
+    return [name for name in names if isinstance(name, str) and Path(name).name == name]
 
 
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:

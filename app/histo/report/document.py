@@ -74,6 +74,8 @@ def _verdict(subject: Subject, metrics: Metrics) -> list[str]:
     """What the split allows one to conclude, the main result, what was trained on what."""
     line, warning = split_line(metrics.split)
     pieces = [page.paragraph(line, "warning" if warning else "note")]
+    if subject.unfinished:
+        pieces.insert(0, page.paragraph(subject.unfinished, "warning"))
     if positive := positive_line(metrics):
         pieces.append(page.paragraph(f"{positive}. {threshold_line(metrics)}."))
     pieces.append(page.paragraph(summary(metrics), "summary"))

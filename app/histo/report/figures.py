@@ -203,17 +203,8 @@ FIGURES: tuple[Figure, ...] = (
 
 
 def draw_figures(folder: Path, inputs: Inputs, screen: Screen) -> list[Figure]:
-    """Draw the figures that the inputs define, remove an earlier report's others; returns those drawn."""
+    """Draw the figures that the inputs define; returns those drawn."""
     drawn = [figure for figure in FIGURES if figure.when(inputs)]
-    remove({figure.name for figure in FIGURES} - {figure.name for figure in drawn}, folder)
-    remove(FORMER, folder)
     for figure in screen.track(drawn, "drawing", len(drawn)):
         figure.draw(folder / figure.name, inputs)
     return drawn
-
-
-def remove(names: Sequence[str] | set[str], folder: Path) -> None:
-    """Remove figures of an earlier report."""
-    for name in names:
-        for suffix in SUFFIXES:
-            (folder / f"{name}{suffix}").unlink(missing_ok=True)

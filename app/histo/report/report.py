@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from histo.config import Wanted
-from histo.files.writing import write_json
+from histo.errors import HistoError
+from histo.files.writing import built, write_json
 from histo.report.compute import compute_metrics
 from histo.report.document import write_html
-from histo.report.figures import Inputs, draw_figures
+from histo.report.figures import FIGURES, FORMER, SUFFIXES, Inputs, draw_figures
 from histo.report.groups import write_groups
 from histo.report.intervals import ROUNDS
 from histo.report.results import Metrics
@@ -17,6 +18,23 @@ from histo.report.subject import Subject
 from histo.run.gradcam import GradCam
 from histo.run.predictions import Predictions
 from histo.screen import Screen
+
+METRICS, BY_GROUP, PAGE = "metrics.json", "by_group.csv", "report.html"
+NAMES = [METRICS, BY_GROUP, PAGE] + [
+    f"{name}{suffix}" for name in (*(each.name for each in FIGURES), *FORMER) for suffix in SUFFIXES
+]
+"""Every file that a report, or one of an earlier histo, may have."""
+
+
+def check_report_folder(folder: Path) -> None:
+    """HistoError where a report would write over files that are not of one."""
+    if folder.exists() and not folder.is_dir():
+        raise HistoError(f"{folder} is not a folder", "give another {out}")
+    if (folder / METRICS).is_file():
+        return
+    for name in NAMES:
+        if (folder / name).exists():
+            raise HistoError(f"{folder / name} is not of a report of histo", "give another {out}")
 
 
 def write_report(
@@ -40,14 +58,15 @@ def write_report(
         metrics = compute_metrics(
             table, subject, wanted=wanted, gradcam=gradcam, centre=centre, advance=advance
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "metrics.json", metrics.as_dict())
-    write_groups(folder / "by_group.csv", metrics.groups, metrics.unit)
+    cut = {"unfinished": subject.unfinished} if subject.unfinished else {}
     threshold = metrics.point.threshold if metrics.point else 0.5
     mistakes = mistakes_sheet(
         table, threshold, metrics.positive_index, read, screen, subject.groups
     )
     maps = gradcam_sheet(table, gradcam, centre, read, screen, subject.groups) if gradcam else None
-    drawn = draw_figures(folder, Inputs(table, metrics, mistakes, maps, subject.groups), screen)
-    write_html(folder, subject, metrics, drawn)
+    inputs = Inputs(table, metrics, mistakes, maps, subject.groups)
+    with built(folder, first=METRICS, last=PAGE, earlier=NAMES) as made:
+        write_json(made / METRICS, metrics.as_dict() | cut)
+        write_groups(made / BY_GROUP, metrics.groups, metrics.unit)
+        write_html(made, subject, metrics, draw_figures(made, inputs, screen))
     return metrics

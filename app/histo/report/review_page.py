@@ -10,8 +10,9 @@ from pathlib import Path
 
 from histo.data.corrections import CORRECTED, DECISION
 from histo.errors import HistoError, plain
+from histo.files.aside import is_occupied
 from histo.files.tables import read_table
-from histo.files.writing import written
+from histo.files.writing import built, written
 from histo.report import page
 from histo.report.label_errors import LabelErrors
 from histo.run.predictions import Predictions, prediction_columns
@@ -73,10 +74,10 @@ class Suspects:
 
 
 def open_folder(folder: Path) -> None:
-    """Make the folder of a review; HistoError where it holds other files, or corrections by hand."""
+    """HistoError where the folder of a review holds other files, or corrections by hand."""
     if folder.exists() and not folder.is_dir():
         raise HistoError(f"{folder} is a file", "give {out} a folder")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and is_occupied(folder):
         if not (folder / TABLE).is_file():
             raise HistoError(f"{folder} holds files that are not of a review", "give another {out}")
         if is_filled(folder / TABLE):
@@ -85,7 +86,6 @@ def open_folder(folder: Path) -> None:
                 "give another {out}",
                 "move the file",
             )
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def is_filled(path: Path) -> bool:
@@ -104,7 +104,6 @@ def write_review(
     `note` says which patches were judged, and by what; `pictures` are JPEGs of the first suspects,
     none where the patches are not to be found.
     """
-    write_suspects(folder / TABLE, suspects)
     parts = [("", head_of(note, suspects)), ("Suspects", patches_of(suspects, pictures))]
     groups = suspects.by_group()
     if groups:
@@ -114,7 +113,9 @@ def write_review(
     parts.append(
         ("How they were found", [page.paragraph(HOW), page.table(thresholds_of(suspects))])
     )
-    page.write_page(folder / PAGE, title, parts)
+    with built(folder, first=TABLE, last=PAGE) as made:
+        write_suspects(made / TABLE, suspects)
+        page.write_page(made / PAGE, title, parts)
     return folder / PAGE
 
 

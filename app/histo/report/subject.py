@@ -46,5 +46,7 @@ class Subject:
     """a header, then a row for each side of the split: its patches, groups, and share of each class"""
     again: Mapping[str, str] = field(default_factory=dict)
     """command, commit and fingerprints of the run"""
+    unfinished: str = ""
+    """a sentence where the run had not finished training"""
     figures: Sequence[tuple[Path, str]] = ()
     """more figures to show, with captions"""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from histo.distributed import ranks
-from histo.errors import Call, HistoError
+from histo.errors import Call, HistoError, Way
+from histo.files.aside import folder_aside
 from histo.files.limits import check_folder
 from histo.files.locks import locked
 from histo.files.tables import read_table
-from histo.files.writing import read_json, write_json, written
+from histo.files.writing import flush_folder, read_json, write_json, written
 from histo.run.split import Split
 
 NUMBERS = ("crop", "size", "folds")
@@ -44,6 +46,26 @@ def write_split(
         rows.writerows(zip(ids, labels, sides, *group, sha1, strict=True))
 
 
+def exists(out: Path) -> HistoError:
+    """The error of a run folder that is there already: a training that was cut can be resumed."""
+    run, resume = RunFolder(out), Call("resume it", "train", {"resume": out})
+    cut = False
+    with suppress(HistoError):
+        cut = run.config.is_file() and not run.finished and "bundle" not in run.settings()
+    ways: tuple[Way, ...] = ("give another {out}",)
+    if cut:
+        ways += (resume,)
+    elif run.predictions.is_file() and not (run.report / "report.html").is_file():
+        ways += (f"read it: histo interpret {out}",)
+    return HistoError(f"{out} exists, and a run is never overwritten", *ways)
+
+
+def _last_number(arch: str) -> int:
+    """The highest N of the folders runs/ARCH-N; 0 if there are none."""
+    taken = [path.name.rpartition("-")[2] for path in Path("runs").glob(f"{arch}-*")]
+    return max((int(n) for n in taken if n.isdecimal()), default=0)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A run folder, whose files are read or written only on demand."""
@@ -55,6 +77,7 @@ class RunFolder:
     split = property(lambda self: self.path / "split.csv")
     history = property(lambda self: self.path / "history.csv")
     checkpoint = property(lambda self: self.path / "checkpoint")
+    last = property(lambda self: self.checkpoint / "last.safetensors")
     near = property(lambda self: self.path / "near.npy")
     predictions = property(lambda self: self.path / "predictions.csv")
     report = property(lambda self: self.path / "report")
@@ -71,8 +94,7 @@ class RunFolder:
         facts = self.facts()
         if facts["versions"].get("histo") != "0.1.0":
             return "finished" in facts
-        last = self.checkpoint / "last.safetensors"
-        return self.predictions.is_file() and not last.is_file()
+        return self.predictions.is_file() and not self.last.is_file()
 
     def mark_finished(self) -> None:
         """Record in environment.json that the run has finished."""
@@ -102,29 +124,31 @@ class RunFolder:
             yield
 
     @classmethod
-    def create(cls, out: Path | None, arch: str) -> RunFolder:
-        """Make a new, empty run folder: `out`, or the next free runs/ARCH-N."""
-        if out is not None:
-            try:
-                out.mkdir(parents=True)
-            except FileExistsError:
-                raise HistoError(
-                    f"{out} exists, and a run is never overwritten",
-                    "give another {out}",
-                    Call("resume it", "train", {"resume": out}),
-                ) from None
-            return cls(out)
-        runs = Path("runs")
-        runs.mkdir(exist_ok=True)
-        taken = [p.name.rpartition("-")[2] for p in runs.glob(f"{arch}-*")]
-        number = max((int(n) for n in taken if n.isdecimal()), default=0)
+    def create(
+        cls, out: Path | None, arch: str, fill: Callable[[RunFolder, Path], object]
+    ) -> RunFolder:
+        """A new run folder: `out`, or the next free runs/ARCH-N.
+
+        `fill` writes into it under another name and is told the one that it will get: a folder of
+        that name holds from its first moment what `fill` wrote. It must write something.
+        """
+        number = 0 if out is not None else _last_number(arch)
         while True:
             number += 1
-            try:
-                (runs / f"{arch}-{number}").mkdir()
-            except FileExistsError:  # another process created it first
-                continue
-            return cls(runs / f"{arch}-{number}")
+            place = Path("runs", f"{arch}-{number}") if out is None else out
+            if out is not None and os.path.lexists(out):
+                raise exists(out)
+            with folder_aside(place) as aside:
+                fill(cls(aside), place)
+                flush_folder(aside)
+                try:
+                    aside.rename(place)
+                except OSError:
+                    if not os.path.lexists(place):
+                        raise
+                    continue  # another process made one of that name
+            flush_folder(place.parent)
+            return cls(place)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from histo.config import TrainConfig
 from histo.data.dataset import Dataset, choose_folds, fold
 from histo.distributed import ranks
-from histo.files.writing import write_json
+from histo.files.aside import discard
+from histo.files.writing import read_json, write_json
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions, write_predictions
 from histo.run.split import Leak
@@ -27,10 +28,12 @@ def train_folds(
 ) -> RunFolder:
     """Train all folds: a new folder with one run per fold, and the out-of-fold predictions of all."""
     folds = choose_folds(data, config)
-    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
+
+    def fill(made: RunFolder, path: Path) -> None:
+        start_folds(made, path, config, data, folds)
+
+    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch, fill))
     with run.lock():
-        if ranks.rank() == 0:
-            start_folds(run, config, data, folds)
         _train_each(run, config, data, folds, screen, callbacks)
     return run
 
@@ -43,15 +46,17 @@ def train_folds_on(
     return run
 
 
-def start_folds(run: RunFolder, config: TrainConfig, data: Dataset, folds: np.ndarray) -> None:
-    """Write settings, environment and split of all folds."""
+def start_folds(
+    run: RunFolder, path: Path, config: TrainConfig, data: Dataset, folds: np.ndarray
+) -> None:
+    """Write settings, environment and split of all folds of the run that will be at `path`."""
     from histo.model.device import resolve_device
 
     split = replace(data.split, folds=config.folds or 0, leak=Leak())
     found = {
         "labels": config.label_table,
         "images": config.images_folder,
-        "out": run.path,
+        "out": path,
         "split": split.as_dict(),
         "group_column": data.unit,
         "corrected": dict(data.corrected),
@@ -86,7 +91,7 @@ def _train_each(
                 train_on(part, read_settings(part, asked), mine, screen, callbacks)
         else:
             if ranks.rank() == 0:
-                shutil.rmtree(part.path, ignore_errors=True)
+                discard(part.path)
             train_new(settings, mine, screen, callbacks)
     if ranks.rank() == 0:
         join_folds(run, data, count)
@@ -106,6 +111,6 @@ def join_folds(run: RunFolder, data: Dataset, count: int) -> None:
         for table in tables
         for name, values in zip(table.ids, table.probabilities, strict=True)
     }
-    shutil.copyfile(run.fold(0) / "model.json", run.path / "model.json")
+    write_json(run.path / "model.json", read_json(run.fold(0) / "model.json"))
     probabilities = [rows[name] for name in data.ids]
     write_predictions(run.predictions, data.ids, data.labels, probabilities, data.vocab)

@@ -22,7 +22,8 @@ from histo.distributed import ranks
 from histo.errors import LOWER_RATE, Call, HistoError, Stopped
 from histo.files.writing import write_json, written
 from histo.run.folder import RunFolder, write_split
-from histo.run.predictions import write_predictions
+from histo.run.predictions import SKIPPED, write_predictions, write_skipped
+from histo.run.whole import begin_keeping, keep
 from histo.screen import Screen
 
 if TYPE_CHECKING:
@@ -90,9 +91,11 @@ class Recording:
             facts["train_seconds"] = watch.train_seconds()
             self._keep(Checkpoint(watch.at, tensors, facts))
         if stop:
-            stopped = Stopped(
-                f"stopped in epoch {watch.at.epoch + 1}, after {watch.at.batch:,} batches",
-                Call("to resume", "train", {"resume": self.run.path}),
+            place = f"stopped in epoch {watch.at.epoch + 1}, after {watch.at.batch:,} batches"
+            stopped = (
+                Stopped(place, Call("to resume", "train", {"resume": self.run.path}))
+                if self.run.begun
+                else Stopped(f"{place}: nothing of this run was kept")
             )
             stopped.said_elsewhere = not self.leads
             raise stopped
@@ -140,13 +143,7 @@ class Recording:
         if not all(torch.isfinite(value).all() for value in checkpoint.part("model.").values()):
             raise HistoError("the weights are not finite", *LOWER_RATE)
         checkpoint.facts.update(rows=self.rows, best=self.best)
-        try:
-            checkpoint.write(self.run.checkpoint)
-        except OSError as error:
-            raise HistoError(
-                f"{self.run.checkpoint}: {error.strerror or error}",
-                Call("make room, then resume", "train", {"resume": self.run.path}),
-            ) from None
+        checkpoint.write(self.run.checkpoint)
         self.kept = time.monotonic()
 
     def _conclude(self, state: Mapping[str, Tensor], logits: Tensor | None) -> None:
@@ -160,8 +157,10 @@ class Recording:
                 {k: v if k == "epoch" else f"{v:.6g}" for k, v in r.items()} for r in self.rows
             )
         if logits is not None:
+            begin_keeping(self.run)
             save_best(self.run.checkpoint, state)
             self._predictions(softmax(logits))
+            keep(self.run, int(self.rows[-1]["epoch"]))
 
     def _predictions(self, probabilities: Any) -> None:
         labels = [self.data.labels[i] for i in np.flatnonzero(self.data.valid)]
@@ -199,6 +198,7 @@ class Recording:
         draw_learning_curve(self.run.path / "learning_curve", self.rows)
         self.run.mark_finished()
         (self.run.checkpoint / LAST).unlink(missing_ok=True)
+        self._say_stale()
         key = "roc_auc" if len(self.data.vocab) == 2 else "valid_loss"
         pick = max if key == "roc_auc" else min
         best = pick(self.rows, key=lambda row: row[key])
@@ -207,6 +207,19 @@ class Recording:
             f"kept epoch {best['epoch']:g}: AUC {best['roc_auc']:.4f}, "
             f"accuracy {best['accuracy']:.4f} on {int(self.data.valid.sum()):,} patches"
         )
+
+    def _say_stale(self) -> None:
+        """Name the report and the bundle that were made before the training had ended."""
+        made = {
+            "interpret": self.run.report / "report.html",
+            "export": self.run.export / "model.json",
+        }
+        for command, file in made.items():
+            if file.is_file():
+                self.screen.say(
+                    f"note: {file.parent} was made before the training had ended",
+                    f"make it again: histo {command} {self.run.path}",
+                )
 
 
 def softmax(logits: Tensor) -> Any:
@@ -233,6 +246,7 @@ def write_sides(run: RunFolder, data: Dataset, sides: Sequence[str]) -> None:
     """Write split.csv, the side or the fold of each patch, and near.npy, by which copies are known."""
     sha1 = [digest.decode() for digest in data.store.sha1.tolist()]
     write_split(run.split, data.ids, data.labels, sides, sha1, data.groups)
+    write_skipped(run.path / SKIPPED, data.skipped)
     with written(run.near) as file:
         np.save(file, hashes_of(data.store))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,8 @@ import numpy as np
 from histo.config import TrainConfig
 from histo.data.dataset import Dataset
 from histo.distributed import ranks
-from histo.errors import HistoError
+from histo.errors import NO_ROOM, NO_WRITE, Call, HistoError, Way
+from histo.files.aside import discard
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.screen import Screen
@@ -36,14 +36,19 @@ def train_new(
 ) -> tuple[RunFolder, Learner]:
     """Train in a new run folder, created once labels, patches, weights and device are checked."""
     job = prepare(config, data, screen)
-    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch))
+
+    def fill(made: RunFolder, path: Path) -> None:
+        write_json(made.config, config.record(settings_of(path, job)))
+
+    run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch, fill))
     with run.lock():
         try:
             train_in(run, job, None, screen, callbacks)
-        except (HistoError, RuntimeError, OSError):
-            if ranks.rank() == 0 and not run.begun:  # nothing to keep
-                shutil.rmtree(run.path, ignore_errors=True)
-            raise
+        except (HistoError, RuntimeError, OSError) as error:
+            kept = run.begun
+            if ranks.rank() == 0 and not kept:  # nothing to keep
+                discard(run.path)
+            raise not_written(run, kept, error) or error from None
     return run, job.learn
 
 
@@ -55,8 +60,22 @@ def train_on(
 
     begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
     job = prepare(config, data, screen, resumed=begin is not None)
-    train_in(run, job, begin, screen, callbacks)
+    try:
+        train_in(run, job, begin, screen, callbacks)
+    except OSError as error:
+        raise not_written(run, True, error) or error from None
     return job.learn
+
+
+def not_written(run: RunFolder, kept: bool, error: Exception) -> HistoError | None:
+    """The error of a full or broken disk, with what is left to do; None for another error."""
+    if not isinstance(error, OSError) or error.errno not in NO_WRITE:
+        return None
+    first = "make room, then " if error.errno in NO_ROOM else ""
+    way: Way = f"{first}run the same again: nothing of this run was kept"
+    if kept:
+        way = Call(f"{first}resume" if first else "to resume", "train", {"resume": run.path})
+    return HistoError(f"{error.filename or run.path}: {error.strerror}", way)
 
 
 def train_in(
@@ -152,37 +171,40 @@ def as_fastai_made_it(learn: Learner) -> None:
     vars(learn).pop("_set_device", None)
 
 
-def start(run: RunFolder, job: Job, screen: Screen) -> float:
-    """Write what is known before the first batch and report the settings; returns the learning rate."""
-    from histo.model.device import describe_device
-
+def settings_of(path: Path, job: Job) -> dict[str, Any]:
+    """The settings that were found out, for the run folder `path`; the learning rate is found last."""
     config, data = job.config, job.data
-    if ranks.rank() > 0:
-        return choose_lr(config, job.learn, run)
-    batch_size = job.learn.dls.train.bs
-    found = {
-        "batch_size": batch_size,
+    return {
+        "batch_size": job.learn.dls.train.bs,
         "freeze_epochs": job.freeze_epochs,
         "device": str(job.device),
         "precision": job.precision,
         "labels": config.label_table,
         "images": config.images_folder,
         "store": data.store.path and data.store.path.parent,
-        "out": run.path,
+        "out": path,
         "split": data.split.as_dict(),
         "group_column": data.unit,
         "corrected": dict(data.corrected),
         "positive": job.card.positive,
         "mpp": config.mpp,
     }
-    write_json(run.config, config.record(found))
+
+
+def start(run: RunFolder, job: Job, screen: Screen) -> float:
+    """Write what is known before the first batch and report the settings; returns the learning rate."""
+    from histo.model.device import describe_device
+
+    config = job.config
+    if ranks.rank() > 0:
+        return choose_lr(config, job.learn, run)
     write_json(run.path / "model.json", job.card.as_dict())
-    write_start(run, data, job.device)
+    write_start(run, job.data, job.device)
     lr = choose_lr(config, job.learn, run)
-    write_json(run.config, config.record({**found, "lr": lr}))
+    write_json(run.config, config.record({**settings_of(run.path, job), "lr": lr}))
     screen.say(
         f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
-        f"{batch_size}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
+        f"{job.learn.dls.train.bs}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
     )
     return lr
 
