@@ -56,6 +56,10 @@ fuzz TARGET SECONDS="1200" *FLAGS:
 decoders *ARGS="--count 1000":
     uv run python -m tests.decoders {{ARGS}}
 
+# fail every write of every command, one at a time, and judge what is left: `just writes --short`
+writes *ARGS:
+    uv run python -m tests.writes .writes {{ARGS}}
+
 # the measurements of benchmarks/README.md
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}

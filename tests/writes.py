@@ -1,6 +1,6 @@
 """Fail every write of every command, one at a time, and judge what is left.
 
-    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken] [--every 1]
+    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken] [--every 1] [--short] [--most N]
 
 A process that has imported all forks a child for each command line. A shim in the child (audit hook,
 `os.fsync`, the raw writes of files) counts what changes files under FOLDER, and at the n-th such
@@ -281,12 +281,17 @@ class Walk:
 
     def judge(self, folder: Path, before: End) -> str:
         """The same words again, and what they lead to."""
-        words = self.command.words
-        again = run(words, folder)
-        if again.line and (found := NAMED.search(again.line)):
+        again = run(self.command.words, folder)
+        wrong = self.differences(folder)
+        if wrong and again.line and (found := NAMED.search(again.line)):
             again = run(found[1].split(), folder)
+            wrong = self.differences(folder)
         if again.status not in (0, 3) and not again.line:
             return f"again: {again.status}: {last(again.said)}"
+        return wrong and f"{wrong}; first: {last(before.said)}; again: {last(again.said)}"
+
+    def differences(self, folder: Path) -> str:
+        """How a folder differs from what an unbroken run leaves; nothing if it does not."""
         here = tree(folder)
         gone, left = self.whole.keys() - here.keys(), here.keys() - self.whole.keys()
         other = {
@@ -294,10 +299,8 @@ class Walk:
             for name in self.whole.keys() & here.keys()
             if self.whole[name] != here[name] and name not in self.volatile
         }
-        if gone or left or other:
-            what = f"missing {sorted(gone)[:4]}, left {sorted(left)[:4]}, other {sorted(other)[:4]}"
-            return f"{what}; first: {last(before.said)}; again: {last(again.said)}"
-        return ""
+        found = {"missing": gone, "left": left, "other": other}
+        return ", ".join(f"{what} {sorted(names)[:4]}" for what, names in found.items() if names)
 
 
 def last(said: str) -> str:
@@ -305,10 +308,15 @@ def last(said: str) -> str:
     return (said.strip().splitlines() or ["(nothing)"])[-1][:300]
 
 
-def chosen(steps: list[str], every: int, short: bool) -> list[int]:
-    """The operations to try, counted from 1: every k-th, or of each kind the first."""
-    if not short:
-        return list(range(1, len(steps) + 1, every))
+def chosen(steps: list[str], every: int, short: bool, most: int) -> list[int]:
+    """The operations to try, counted from 1: every k-th, or of each kind the first; evenly `most`."""
+    numbers = list(range(1, len(steps) + 1, every)) if not short else first_of_each(steps)
+    places = {round(n * (len(numbers) - 1) / max(1, most - 1)) for n in range(most)}
+    return [numbers[place] for place in sorted(places)] if most else numbers
+
+
+def first_of_each(steps: list[str]) -> list[int]:
+    """The first operation of each kind, counted from 1."""
     seen: dict[str, int] = {}
     for number, step in enumerate(steps, 1):
         what, _, name = step.partition(" ")
@@ -469,12 +477,12 @@ def write_h5(folder: Path) -> None:
 
 
 def walked(
-    command: Command, place: Path, faults: Mapping[str, int], every: int, short: bool
+    command: Command, place: Path, faults: Mapping[str, int], every: int, short: bool, most: int
 ) -> int:
     """Try a command; a line with what was tried, one for each that fell; how many fell."""
     begun = time.monotonic()
     walk = Walk(command, place)
-    numbers, fell = chosen(walk.steps, every, short), 0
+    numbers, fell = chosen(walk.steps, every, short, most), 0
     for fault in faults:
         for number in numbers:
             if wrong := walk.trial(number, fault):
@@ -495,6 +503,7 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS))
     parser.add_argument("--every", type=int, default=1, help="try every k-th operation")
     parser.add_argument("--short", action="store_true", help="the first operation of each kind")
+    parser.add_argument("--most", type=int, default=0, help="try so many, evenly drawn")
     asked = parser.parse_args()
     folder = asked.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -513,7 +522,7 @@ def main() -> None:
         if command.words[0] == "export" and not converted:
             keep_conversion(folder / "base-run" / "run")
             converted = True
-        fell += walked(command, place, faults, asked.every, asked.short)
+        fell += walked(command, place, faults, asked.every, asked.short, asked.most)
     if ABORTED:
         print(f"{len(ABORTED)} children begun again that torch had aborted")
     sys.exit(fell > 0)

@@ -38,6 +38,7 @@ def read_table(path: Path, label_of: LabelOf | None = None) -> Predictions:
 def say_unfinished(run: RunFolder, screen: Screen) -> str:
     """Say that a run has not finished; returns the sentence, nothing for one that has."""
     if not (cut := unfinished(run)):
+        run.tidy()
         return ""
     screen.say(
         f"note: {run.path} has not finished training: {cut}",

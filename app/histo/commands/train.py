@@ -138,6 +138,6 @@ def unfinished(path: Path) -> RunFolder:
     """The run at `path`; HistoError if it has finished."""
     run = RunFolder.open(path)
     if run.finished:
-        run.last.unlink(missing_ok=True)  # of one killed between its last two steps
+        run.tidy()
         raise HistoError(f"{path} is finished (next: histo interpret {path})")
     return run

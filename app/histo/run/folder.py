@@ -13,7 +13,7 @@ from typing import Any
 
 from histo.distributed import ranks
 from histo.errors import Call, HistoError, Way
-from histo.files.aside import folder_aside
+from histo.files.aside import folder_aside, sweep
 from histo.files.limits import check_folder
 from histo.files.locks import locked
 from histo.files.tables import read_table
@@ -51,6 +51,7 @@ def exists(out: Path) -> HistoError:
     run, resume = RunFolder(out), Call("resume it", "train", {"resume": out})
     cut = False
     with suppress(HistoError):
+        run.tidy()
         cut = run.config.is_file() and not run.finished and "bundle" not in run.settings()
     ways: tuple[Way, ...] = ("give another {out}",)
     if cut:
@@ -100,6 +101,14 @@ class RunFolder:
         """Record in environment.json that the run has finished."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         write_json(self.environment, {**read_json(self.environment), "finished": now})
+
+    def tidy(self) -> None:
+        """Remove what a process left that was killed, or whose disk failed, once the run had finished."""
+        with suppress(OSError):
+            if self.finished:
+                self.last.unlink(missing_ok=True)
+        sweep(self.path)
+        sweep(self.checkpoint)
 
     @property
     def begun(self) -> bool:
