@@ -277,23 +277,24 @@ class Walk:
                     return ""  # an operation less than in the unbroken run
             elif end.status not in (0, 3) and not end.line:
                 return f"ended with {end.status}: {last(end.said)}"
-            return self.judge(folder, end)
+            return self.judge(folder, end, {"broken": ".lock"}.get(fault, ""))
 
-    def judge(self, folder: Path, before: End) -> str:
-        """The same words again, and what they lead to."""
+    def judge(self, folder: Path, before: End, may_stay: str) -> str:
+        """The same words again, and what they lead to; a file that broke as it was removed may stay."""
         again = run(self.command.words, folder)
-        wrong = self.differences(folder)
+        wrong = self.differences(folder, may_stay)
         if wrong and again.line and (found := NAMED.search(again.line)):
             again = run(found[1].split(), folder)
-            wrong = self.differences(folder)
+            wrong = self.differences(folder, may_stay)
         if again.status not in (0, 3) and not again.line:
             return f"again: {again.status}: {last(again.said)}"
         return wrong and f"{wrong}; first: {last(before.said)}; again: {last(again.said)}"
 
-    def differences(self, folder: Path) -> str:
+    def differences(self, folder: Path, may_stay: str) -> str:
         """How a folder differs from what an unbroken run leaves; nothing if it does not."""
         here = tree(folder)
         gone, left = self.whole.keys() - here.keys(), here.keys() - self.whole.keys()
+        left = {name for name in left if not (may_stay and name.endswith(may_stay))}
         other = {
             name
             for name in self.whole.keys() & here.keys()
