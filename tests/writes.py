@@ -241,6 +241,10 @@ class Command:
     """the folder that it is given, copied for each trial"""
 
 
+TIMED = ("environment.json", "slide.json", "slides.csv")
+"""Files that hold the time, or how long it took."""
+
+
 class Walk:
     """The trials of one command."""
 
@@ -252,7 +256,7 @@ class Walk:
             raise SystemExit(f"{command.name}: {first.said}")
         assert self.whole.keys() == second.keys()
         self.volatile = {name for name in second if second[name] != self.whole[name]}
-        self.volatile |= {name for name in second if name.endswith("environment.json")}  # the time
+        self.volatile |= {name for name in second if name.endswith(TIMED)}
 
     def unbroken(self) -> tuple[End, dict[str, bytes], list[str]]:
         """What the command leaves, and its operations."""

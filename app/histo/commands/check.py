@@ -34,7 +34,7 @@ from histo.data.corrections import correct_labels
 from histo.data.decode import read_patch, thumbnail_jpeg
 from histo.data.folders import NO_GROUPS, Rule, without_test
 from histo.data.groups import read_groups
-from histo.data.ids import IdLookup
+from histo.data.ids import SUFFIXES, IdLookup
 from histo.data.label_table import read_labelled_folders
 from histo.data.labels import Row, make_vocab, read_labels
 from histo.data.patch_files import PatchIndex
@@ -97,6 +97,7 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
             Path(config.groups.partition(":")[0]) if config.groups else None,
         ),
         config.force,
+        {config.data: SUFFIXES, **({config.images: SUFFIXES} if config.images else {})},
     )
     listed = match_labels(index, rows, read.files, read.groups, read.unit)
     files = CheckedFiles(inspect_files(index.paths, screen), listed, config)

@@ -89,7 +89,8 @@ def compare(
     screen, places = screen_of(progress), (Path(first), Path(second))
     written = Output(Path(out) if out else None, "out", lambda text: '"difference": {' in text)
     read = [*places, *(place / "predictions.csv" for place in places)]
-    check_outputs([written], [*read, Path(labels) if labels else None], force)
+    tables = [*read, Path(labels) if labels else None, table_of_groups(groups)]
+    check_outputs([written], tables, force, dict.fromkeys(places, ()))
     label_of = labels_by_id(Path(labels), id_column, label_column) if labels else None
     one, two = (read_table(place, label_of) for place in places)
     a, b = pair(one, two, *places)
@@ -236,6 +237,11 @@ def pair(
         Predictions(ids, one.labels[rows], one.probabilities[rows], one.vocab),
         Predictions(ids, labels, table, one.vocab),
     )
+
+
+def table_of_groups(given: str | Path | None) -> Path | None:
+    """The CSV of groups that are given as `CSV[:column]`."""
+    return Path(str(given).partition(":")[0]) if given else None
 
 
 def groups_for(

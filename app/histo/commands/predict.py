@@ -12,6 +12,7 @@ import numpy as np
 
 from histo.config import PREDICT_BATCH, check_setting
 from histo.data.decode_ahead import DecodedBatch, decode_batches, fitting_batch
+from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
@@ -109,7 +110,8 @@ def predict_to(
 
     `shard` makes a part of the table for `histo merge`.
     """
-    check_outputs(table_outputs(out, submission), patches, force)
+    folders = {one: SUFFIXES for one in (*patches, images) if one is not None}
+    check_outputs(table_outputs(out, submission), patches, force, {**folders, bundle: ()})
     refuse_slides(patches, bundle)
     inputs = find_inputs(patches, images, id_column, screen)
     count = write_predictions_table(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from histo.errors import HistoError
 
@@ -37,13 +38,17 @@ def never(_: str) -> bool:
 
 
 def check_outputs(
-    outputs: Iterable[Output], inputs: Iterable[Path | None] = (), force: bool = False
+    outputs: Iterable[Output],
+    inputs: Iterable[Path | None] = (),
+    force: bool = False,
+    folders: Mapping[Path, Sequence[str]] = MappingProxyType({}),
 ) -> None:
     """Refuse, before the work begins, what must not be written over. Raises HistoError.
 
     Files are compared by device and inode, so that links and other spellings of a path are the same
     file. `force` allows to write over an existing file that histo did not write; nothing allows to
-    write over an input.
+    write over an input. `folders` are inputs too, with the endings of the files that are read there:
+    none for all of them, as of a bundle.
     """
     given = [(each, each.path) for each in outputs if each.path is not None]
     read = {key: path for path in inputs if path is not None and (key := _file(path))}
@@ -60,21 +65,40 @@ def check_outputs(
                 f"{path} is an input ({read[key]}), which would be lost",
                 f"give another {{{output.setting}}}",
             )
-        _check_existing(output, path, force)
+        _check_existing(output, path, force, folders)
 
 
-def _check_existing(output: Output, path: Path, force: bool) -> None:
+def _check_existing(
+    output: Output, path: Path, force: bool, folders: Mapping[Path, Sequence[str]]
+) -> None:
     check_target(path)
-    if not path.exists() or force or not path.stat().st_size:
+    if not path.exists() or not path.stat().st_size:
         return
     with path.open("rb") as file:
         start = file.read(START).decode("utf-8", "replace").removeprefix("\ufeff")
-    if not output.known(start.replace("\r\n", "\n")):
+    if output.known(start.replace("\r\n", "\n")):
+        return
+    if (folder := _read_from(path, folders)) is not None:
+        raise HistoError(
+            f"{path} is an input (of {folder}), which would be lost",
+            f"give another {{{output.setting}}}",
+        )
+    if not force:
         raise HistoError(
             f"{path} exists and is not what histo writes there",
             f"give another {{{output.setting}}}",
             "{force} writes over it",
         )
+
+
+def _read_from(path: Path, folders: Mapping[Path, Sequence[str]]) -> Path | None:
+    """The folder of which this file is read, if any; by its place: a rename spares what a link names."""
+    place = Path(os.path.realpath(path.parent), path.name)
+    for folder, endings in folders.items():
+        inside = place.is_relative_to(os.path.realpath(folder))
+        if inside and (not endings or path.suffix.lower() in endings):
+            return folder
+    return None
 
 
 def check_target(path: Path) -> None:

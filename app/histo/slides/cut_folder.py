@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
+from histo.files.aside import discard, is_aside
 from histo.files.locks import locked
 from histo.files.writing import read_json, write_json, written
 
@@ -42,7 +43,7 @@ class CutFolder:
         if record.is_file():
             if read_json(record) != settings:
                 raise HistoError(f"{path} was cut with other settings", "give another {out}")
-        elif path.is_dir() and any(p.name != "lock" for p in path.iterdir()):
+        elif path.is_dir() and any(p.name != "lock" for p in path.iterdir() if not is_aside(p.name)):
             raise HistoError(f"{path} is not empty, and was not cut by histo", "give another {out}")
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / "lock", f"another process cuts into {path}"):
@@ -71,11 +72,12 @@ class CutFolder:
         for folder in (
             self.path / "slides" / slide, self.images(slide), self.images(slide, False)
         ):  # fmt: skip
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
 
     @contextmanager
     def making(self, slide: str, key: str) -> Iterator[Path]:
         """A folder for a slide's files that gets its name when all are there."""
+        (self.path / LABELS).unlink(missing_ok=True)  # without it a cut has not finished
         self.remove(slide)
         work = self.path / "slides" / f".{slide}.part"
         shutil.rmtree(work, ignore_errors=True)
@@ -101,8 +103,8 @@ class CutFolder:
         counts: dict[str, int] = {}
         unit = [] if not any(patients.values()) else ["patient"]
         with (
+            written(self.path / LABELS, "w") as labels,  # the first to be opened gets its name last
             written(self.path / TILES, "w") as tiles,
-            written(self.path / LABELS, "w") as labels,
             written(self.path / GROUPS, "w") as groups,
         ):
             tables = [csv.writer(file, lineterminator="\n") for file in (tiles, labels, groups)]
