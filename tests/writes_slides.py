@@ -1,6 +1,6 @@
 """The write-walk (tests/writes.py) of the commands that read whole slides, and of shares.
 
-    python -m tests.writes_slides FOLDER [--commands cut,map] [--faults kill,full,broken] [--every 1]
+python -m tests.writes_slides FOLDER [--commands cut,map] [--faults kill,full,broken] [--every 1]
 """
 
 from __future__ import annotations
@@ -33,12 +33,6 @@ def preload() -> None:
     import shapely  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import tifffile  # noqa: F401
-
-    import histo.commands.cut
-    import histo.commands.evaluate
-    import histo.commands.map
-    import histo.commands.merge
-    import histo.commands.predict
 
     cv2.setNumThreads(1)
 

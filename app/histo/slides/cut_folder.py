@@ -43,7 +43,9 @@ class CutFolder:
         if record.is_file():
             if read_json(record) != settings:
                 raise HistoError(f"{path} was cut with other settings", "give another {out}")
-        elif path.is_dir() and any(p.name != "lock" for p in path.iterdir() if not is_aside(p.name)):
+        elif path.is_dir() and any(
+            p.name != "lock" for p in path.iterdir() if not is_aside(p.name)
+        ):
             raise HistoError(f"{path} is not empty, and was not cut by histo", "give another {out}")
         path.mkdir(parents=True, exist_ok=True)
         with locked(path / "lock", f"another process cuts into {path}"):
