@@ -28,6 +28,8 @@ from tests.ways import COMMANDS, unknown_ways
 
 SHARED = Path(__file__).parents[2] / "shared"
 TINY = ("--arch", "squeezenet1_1", "--no-store", "--batch-size", "16", "--device", "cpu")
+TINY += ("--precision", "fp32")
+"""in fp32, whatever the processor: test_precision.py trains in bf16"""
 
 
 def run_histo(*words: Any) -> Result:

@@ -1,6 +1,6 @@
 """Kill a training at random moments, go on with it, and hold its end against an unbroken one's.
 
-    python -m tests.kills FOLDER [--kills 20] [--times 1] [--seed 0]
+    python -m tests.kills FOLDER [--kills 20] [--times 1] [--seed 0] [--precision fp32]
 
 A process that has imported all forks one child for each piece of a run, so that none pays for the
 imports; each child is a whole `histo train` of its own, and dies by SIGKILL.
@@ -26,7 +26,7 @@ from histo.data.synth import write_dataset
 from histo.screen import Screen
 
 TRAIN = ("--arch", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "16")
-TRAIN += ("--epochs", "2", "--freeze-epochs", "1", "--checkpoint-minutes", "0")
+TRAIN += ("--epochs", "2", "--freeze-epochs", "1", "--checkpoint-minutes", "0", "--precision")
 
 LOSSES = {"train_loss": 1.0, "valid_loss": 1.0}
 
@@ -69,14 +69,16 @@ def result(run: Path) -> tuple[bytes, bytes, list[tuple[str, ...]]]:
     return weights, (run / "predictions.csv").read_bytes(), rows
 
 
-def live_and_die(data: Path, run: Path, rng: random.Random, most: int, life: float) -> int:
+def live_and_die(
+    data: Path, run: Path, rng: random.Random, most: int, life: float, precision: str
+) -> int:
     """Train to the end, killed up to `most` times on the way; how often it was."""
     kills = 0
     while True:
         known = (run / "config.json").is_file()
         if not known:
             shutil.rmtree(run, ignore_errors=True)  # nothing is there yet
-        words = ["train", "--resume", str(run)] if known else ["train", str(data), *TRAIN]
+        words = ["train", "--resume", str(run)] if known else ["train", str(data), *TRAIN, precision]
         child = start(words if known else [*words, "--out", str(run)], run.with_suffix(".log"))
         status = ended(child, rng.uniform(0, life) if kills < most else 600)
         if status is None:
@@ -89,21 +91,21 @@ def live_and_die(data: Path, run: Path, rng: random.Random, most: int, life: flo
             raise SystemExit(f"after {kills} kills: {said}")
 
 
-def once(folder: Path, seed: int, kills: int) -> tuple[int, bool]:
+def once(folder: Path, seed: int, kills: int, precision: str) -> tuple[int, bool]:
     """Several lives with `kills` kills in all: how many lives, and whether all ended alike."""
     rng, data, whole = random.Random(seed), folder / "data", folder / "whole"
     begun = time.monotonic()
     if not whole.is_dir():
         write_dataset(data, 96, 5, Screen(quiet=True), side=48)
-        live_and_die(data, whole, rng, 0, 0)  # the first also decodes into the store
+        live_and_die(data, whole, rng, 0, 0, precision)  # the first also decodes into the store
         shutil.rmtree(whole)
         begun = time.monotonic()
-        live_and_die(data, whole, rng, 0, 0)
+        live_and_die(data, whole, rng, 0, 0, precision)
         (folder / "life").write_text(str(time.monotonic() - begun))
     life, lives, same = float((folder / "life").read_text()), 0, True
     while kills > 0:
         run = folder / f"run-{seed}-{lives}"
-        kills -= live_and_die(data, run, rng, kills, life)
+        kills -= live_and_die(data, run, rng, kills, life, precision)
         same = same and result(run) == result(whole)
         lives += 1
         shutil.rmtree(run)
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", default="fp32")
     asked = parser.parse_args()
     import fastai.vision.learner  # noqa: F401
     import onnxruntime  # noqa: F401
@@ -136,7 +139,7 @@ def main() -> None:
     )
     good = 0
     for seed in range(asked.seed, asked.seed + asked.times):
-        lives, same = once(asked.folder, seed, asked.kills)
+        lives, same = once(asked.folder, seed, asked.kills, asked.precision)
         good += same
         print(f"seed {seed}: {asked.kills} kills in {lives} lives, same end: {same}", flush=True)
     sys.exit(good != asked.times)

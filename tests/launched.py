@@ -25,15 +25,17 @@ import histo.training.single  # noqa: F401
 from histo.data.synth import write_dataset
 from histo.data.transforms import ToInput
 from histo.distributed import ranks
-from histo.model import device, gradcam
+from histo.model import gradcam
 from histo.screen import Screen
 from histo.training import recipe
 from histo.training.callbacks import Watch
+from histo.training.prepare import Job
 from tests.conftest import rows_of
 from tests.kills import ended, start
 
 PATCHES = 203
 TRAIN = ("--weights", "none", "--device", "cpu", "--batch-size", "16", "--epochs", "1")
+TRAIN += ("--precision", "fp32")
 PLAIN = ("--arch", "squeezenet1_1", "--lr", "1e-4")
 NORMED = ("--arch", "resnet18", "--lr", "1e-4", "--size", "32")
 APART = ("--batch-size", "64")
@@ -51,7 +53,7 @@ def exactly() -> None:
     change, make = ToInput.change, recipe.make_learner
 
     def make_learner(*given: Any) -> Any:
-        learn = make(*given[:4])  # whatever the precision
+        learn = make(*given[:4])
         learn.model.double()
         return learn
 
@@ -200,10 +202,10 @@ def main() -> None:
     found = {f"plain-{n}": trained(folder, f"plain-{n}", n, *PLAIN) for n in (1, 2, 4)}
     found |= {f"normed-{n}": trained(folder, f"normed-{n}", n, *NORMED) for n in (1, 2)}
     found["apart-2"] = trained(folder, "apart-2", 2, *NORMED, *APART)
-    resolve = device.resolve_precision
-    device.resolve_precision = lambda *given: "bf16"  # not fp32: validated anew at the end
+    fp32 = Job.validated_in_fp32
+    Job.validated_in_fp32 = False  # type: ignore[assignment, method-assign]  # as on a GPU
     found["anew-2"] = trained(folder, "anew-2", 2, *NORMED, *APART)
-    device.resolve_precision = resolve
+    Job.validated_in_fp32 = fp32  # type: ignore[method-assign]
     found["stopped"] = stopped(folder, "stopped")
     for number in range(asked.kills):
         found[f"killed-{number}"] = killed(folder, f"killed-{number}", draw)

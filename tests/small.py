@@ -36,12 +36,17 @@ def card_of(data: Dataset, arch: str) -> ModelCard:
 
 
 def learner_of(
-    data: Dataset, arch: str, batch_size: int, augment: Augment = "d4", features: int = 512
+    data: Dataset,
+    arch: str,
+    batch_size: int,
+    augment: Augment = "d4",
+    features: int = 512,
+    precision: str = "fp32",
 ) -> Any:
-    """histo's own learner, in fp32 on the CPU."""
+    """histo's own learner, on the CPU."""
     card, config = card_of(data, arch), TrainConfig(Path(), augment=augment)
     dls = make_loaders(data, card, config, CPU, batch_size)
-    return make_learner(dls, make_body(arch), features, card)
+    return make_learner(dls, make_body(arch), features, card, precision)
 
 
 def watched_learner(*callbacks: Callback) -> tuple[Any, Watch, list[Checkpoint]]:

@@ -310,7 +310,7 @@ def train(
     seed: Annotated[int, number("seed")] = TrainConfig.seed,
     device: Device = TrainConfig.device,
     precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 on GPUs that have it, else fp32.")
+        Precision, typer.Option(help="auto: bf16 on GPUs and CPUs that have it, else fp32.")
     ] = TrainConfig.precision,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model: slow to start, for long runs.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from contextlib import suppress
 
@@ -54,19 +55,40 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on GPUs that have it, fp16 on older ones, fp32 elsewhere."""
+    """`auto` is bf16 on a device that has it in hardware, fp16 on older GPUs, fp32 elsewhere."""
+    if name == "auto" and device.type == "cuda":
+        return "bf16" if has_bf16(device) else "fp16"
     if name == "auto":
-        if device.type != "cuda":
-            return "fp32"
+        return "bf16" if has_bf16(device) else "fp32"
+    if name == "fp32" or device.type == "cuda" or (name == "bf16" and has_bf16(device)):
+        return name
+    or_cpu = ", or a processor with AVX512_BF16, AMX or ARM bf16" if name == "bf16" else ""
+    raise HistoError(
+        f"{name} needs a CUDA GPU{or_cpu}; {device.type} here trains in fp32",
+        "{precision} fp32",
+        "{precision} auto",
+    )
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 in hardware, by what torch and oneDNN say; never by emulation."""
+    if device.type == "cuda":
         with torch.cuda.device(device):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if name != "fp32" and device.type != "cuda":
-        raise HistoError(
-            f"{name} needs a CUDA GPU; {device.type} trains in fp32",
-            "{precision} fp32",
-            "{precision} auto",
-        )
-    return name
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    """On x86 oneDNN also says yes where it would emulate, so torch must know the instructions too."""
+    try:
+        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+    except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return True
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in known)
 
 
 def keep_memory() -> None:

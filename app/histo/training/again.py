@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from histo.config import TrainConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 def load_learner(run: RunFolder, screen: Screen) -> Learner:
     """The learner of a run with the weights of its best epoch; its patches must be unchanged."""
     from histo.model.checkpoint import load_best
+    from histo.model.device import resolve_device
+    from histo.training.precision import can_train_in
 
     settings = run.settings()
     if settings.get("folds"):
@@ -29,6 +32,8 @@ def load_learner(run: RunFolder, screen: Screen) -> Learner:
     if "bundle" in settings:
         raise HistoError(f"{run.path} is an evaluation: it has no learner")
     config = read_settings(run, TrainConfig(run.path))
+    if not can_train_in(config.precision, resolve_device(config.device)):
+        config = replace(config, precision="fp32")
     data = load_again(run, config, read_label_table(config, screen), screen)
     learn = prepare(config, data, screen, resumed=True).learn
     load_best(run.checkpoint, learn.model)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from histo.config import TrainConfig
+from histo.config import Precision, TrainConfig
 from histo.data.dataset import Dataset, choose_folds, fold
 from histo.distributed import ranks
 from histo.files.aside import discard
@@ -28,6 +29,7 @@ def train_folds(
 ) -> RunFolder:
     """Train all folds: a new folder with one run per fold, and the out-of-fold predictions of all."""
     folds = choose_folds(data, config)
+    config = with_precision(config, data, screen)
 
     def fill(made: RunFolder, path: Path) -> None:
         start_folds(made, path, config, data, folds)
@@ -36,6 +38,16 @@ def train_folds(
     with run.lock():
         _train_each(run, config, data, folds, screen, callbacks)
     return run
+
+
+def with_precision(config: TrainConfig, data: Dataset, screen: Screen) -> TrainConfig:
+    """The settings with the precision chosen, once for all folds."""
+    from histo.model.device import resolve_device
+    from histo.training.precision import choose_precision
+
+    device = resolve_device(config.device)
+    chosen = choose_precision(config, data.store.side, device, screen)
+    return replace(config, precision=cast(Precision, chosen))
 
 
 def train_folds_on(
@@ -62,6 +74,7 @@ def start_folds(
         "corrected": dict(data.corrected),
         "positive": positive_name(config, data),
         "mpp": config.mpp,
+        "precision": config.precision,
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])

@@ -34,6 +34,11 @@ class Job:
     card: ModelCard
 
     @property
+    def validated_in_fp32(self) -> bool:
+        """Whether the epochs' figures and predictions are those of fp32 already."""
+        return self.precision == "fp32" or self.device.type == "cpu"
+
+    @property
     def freeze_epochs(self) -> int:
         """As given; by default 1 for a pretrained body, 0 for a body without weights."""
         given = self.config.freeze_epochs
@@ -53,10 +58,11 @@ def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = 
     with screen.step("loading torch and fastai"):
         from histo.model import device as devices
         from histo.model.body import features_of
+        from histo.training.precision import choose_precision
         from histo.training.recipe import make_learner, make_loaders
 
     device = devices.resolve_device(config.device)
-    precision = devices.resolve_precision(config.precision, device)
+    precision = choose_precision(config, data.store.side, device, screen)
     devices.seed_everything(config.seed, device)
     devices.keep_memory()
     body, card = start_model(config, data, screen, weights=not resumed)

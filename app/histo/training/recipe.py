@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import fastai.callback.fp16
-import fastai.callback.schedule  # noqa: F401  (both patch methods onto Learner: to_bf16, fit_one_cycle)
+import fastai.callback.schedule  # noqa: F401  (both patch methods onto Learner: to_fp16, fit_one_cycle)
 import numpy as np
 import torch
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
@@ -26,6 +26,7 @@ from histo.model.head import make_head, parameter_groups
 from histo.training.callbacks import FrozenBody
 from histo.training.loss import CrossEntropy
 from histo.training.optimizer import FusedAdamW
+from histo.training.precision import MixedPrecision
 from histo.training.recorder import EpochRecorder
 
 
@@ -90,8 +91,10 @@ def make_learner(
         noop  # Recording reports epochs; batches are already on the device
     )
     learn.model = learn.model.to(dls.device, memory_format=torch.channels_last)
-    if precision != "fp32":
-        learn.to_bf16() if precision == "bf16" else learn.to_fp16()
+    if precision == "bf16":
+        learn.add_cb(MixedPrecision())
+    elif precision == "fp16":
+        learn.to_fp16()
     if compiled:
         learn.model.compile()  # in place: the tensors keep their names
     return learn

@@ -57,7 +57,9 @@ def train_on(
 ) -> Learner:
     """Resume a run that this process has locked, from its last checkpoint."""
     from histo.model.checkpoint import Checkpoint
+    from histo.training.precision import check_precision
 
+    check_precision(config)
     begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
     job = prepare(config, data, screen, resumed=begin is not None)
     try:
@@ -123,7 +125,7 @@ def fit(
         try:
             with with_callbacks(learn, callbacks):
                 recipe.fit(learn, job.plan(lr), watch.at)
-            if job.precision != "fp32":
+            if not job.validated_in_fp32:
                 recording.finish_in_fp32(learn)
         except RuntimeError as error:
             raise out_of_memory(error, learn.dls.train.bs) or error from None
@@ -162,9 +164,13 @@ def as_fastai_made_it(learn: Learner) -> None:
 
     from histo.training.callbacks import Watch
     from histo.training.data_parallel import DataParallel
+    from histo.training.precision import MixedPrecision
     from histo.training.recorder import give_recorder
 
-    learn.remove_cbs([each for each in learn.cbs if isinstance(each, Watch | DataParallel)])
+    if learn.dls.device.type == "cuda" and any(isinstance(cb, MixedPrecision) for cb in learn.cbs):
+        learn.to_bf16()
+    ours = Watch | DataParallel | MixedPrecision
+    learn.remove_cbs([each for each in learn.cbs if isinstance(each, ours)])
     give_recorder(learn)
     learn.add_cb(ProgressCallback())
     learn.logger = print
