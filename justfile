@@ -64,6 +64,10 @@ writes *ARGS:
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}
 
+# all that is to be measured on a GPU, in under 9 minutes: benchmarks/results/gpu-NAME.json, and the tables
+bench-gpu *ARGS:
+    uv run python benchmarks/gpu.py {{ARGS}}
+
 # the documentation site, in docs/_build/html; a warning, such as a broken link, is an error
 docs:
     uv run python docs/make_commands.py

@@ -28,10 +28,11 @@ from histo.data.synth import write_dataset
 from histo.distributed import ranks
 from histo.files.writing import write_json
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD, features_of, load_weights, make_body
-from histo.model.device import default_batch_size, describe_device, resolve_precision
+from histo.model.device import default_batch_size, describe_device
 from histo.pixels.fit import Fit
 from histo.run.split import Split
 from histo.screen import Screen
+from histo.training.precision import choose_precision
 from histo.training.recipe import make_learner, make_loaders
 
 Values = dict[str, list[float]]
@@ -82,10 +83,9 @@ class Bench:
         write_dataset(folder, patches, 0, QUIET)
         return cls(folder, Data.read(folder), rounds, device)
 
-    @property
-    def precision(self) -> str:
-        """The number format `histo train` would choose."""
-        return resolve_precision("auto", self.device)
+    def precision(self, arch: str) -> str:
+        """The precision `histo train` would choose."""
+        return choose_precision(TrainConfig(self.folder, arch=arch), 96, self.device, QUIET)
 
     def loaders(
         self, data: Data, augment: Augment, device: torch.device, batch_size: int | None = None
@@ -117,7 +117,7 @@ class Bench:
             load_weights(body, weights)
         dls = self.loaders(data, "stain", self.device, batch_size)
         features = features_of(body, 96, arch)
-        return make_learner(dls, body, features, card_of(arch), self.precision, compiled)
+        return make_learner(dls, body, features, card_of(arch), self.precision(arch), compiled)
 
     def turns(self, alternatives: Mapping[str, Callable[[], float]]) -> Values:
         """Each alternative once a round, in turn; what each gave, by name."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torchvision import models
 
 import rivals
 from common import CPU, QUIET, Bench, Data, Tables, Values, card_of, one_core, rate
@@ -59,7 +60,7 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
     """Training alone, in patches a second, over at most `most` patches."""
     data = bench.data.first(most)
     keep_memory()
-    learn = bench.learner(data, arch, None, compiled)
+    learn, precision = bench.learner(data, arch, None, compiled), bench.precision(arch)
     trained: list[float] = []
     learn.add_cb(Watch(lambda: None, partial(_keep_rate, trained)))
     batch, steps = learn.dls.train.one_batch(), len(learn.dls.train)
@@ -70,8 +71,8 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
         learn.fit(1, 1e-4)
         return trained[-1]
 
-    def bare() -> float:
-        return rate(lambda: rivals.bare_steps(learn.model, batch, steps, bench.precision))
+    def bare(precision: str) -> float:
+        return rate(lambda: rivals.bare_steps(learn.model, batch, steps, precision))
 
     def fastai() -> float:
         with stock.no_bar(), stock.no_logging():
@@ -87,14 +88,15 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
         )
         return len(data.part(False)) / seconds[0]
 
-    histo(), bare()  # to warm up
+    loops = {
+        f"bare loop over one batch, {each}": partial(bare, each)
+        for each in dict.fromkeys((precision, "fp32"))
+    }
+    for warm_up in (histo, *loops.values()):
+        warm_up()
+    notebooks = {"the notebook's loop, at 96 px": notebook} if hasattr(models, arch) else {}
     found = bench.turns(
-        {
-            "histo": histo,
-            "bare loop over one batch (the ceiling)": bare,
-            "stock fastai": fastai,
-            "the notebook's loop, at 96 px": notebook,
-        }
+        {f"histo, {precision}": histo, **loops, "stock fastai": fastai, **notebooks}
     )
     return {f"training {arch}": found}
 

@@ -32,6 +32,7 @@ from common import Data
 from histo.model.body import IMAGENET_MEAN, IMAGENET_STD
 from histo.report.metrics import macro_auc
 from histo.training.optimizer import FusedAdamW
+from histo.training.precision import run_in_bf16
 
 
 def wait(device: torch.device) -> None:
@@ -63,9 +64,8 @@ def stock_learner(
     """The short fastai script: `ImageBlock`, `aug_transforms`, `vision_learner`, fp16 on a GPU."""
     tfms = aug_transforms(flip_vert=True, max_warp=0.0)
     dls = stock_loaders(data, bs, workers, device, tfms)
-    learn = vision_learner(
-        dls, getattr(torchvision.models, arch), pretrained=False, normalize=False
-    )
+    body = getattr(torchvision.models, arch, arch)  # timm's by name
+    learn = vision_learner(dls, body, pretrained=False, normalize=False)
     if weights:
         load_features(learn.model[0], weights)
     return learn.to_fp16() if device.type == "cuda" else learn
@@ -188,14 +188,16 @@ def bare_steps(
     """
     x, y = (t.as_subclass(Tensor) for t in batch)
     x = x.contiguous(memory_format=torch.channels_last)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     optimiser = FusedAdamW([list(model.parameters())], lr=1e-4)
     model.train()
+    changed = run_in_bf16(model, x.device.type) if precision == "bf16" else []
     for _ in range(steps):
-        with torch.autocast(x.device.type, dtype, enabled=precision != "fp32"):
+        with torch.autocast(x.device.type, torch.float16, enabled=precision == "fp16"):
             loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
+    for module in changed:
+        del module.forward
     wait(x.device)
     return steps * len(y)

@@ -78,7 +78,9 @@ def live_and_die(
         known = (run / "config.json").is_file()
         if not known:
             shutil.rmtree(run, ignore_errors=True)  # nothing is there yet
-        words = ["train", "--resume", str(run)] if known else ["train", str(data), *TRAIN, precision]
+        words = (
+            ["train", "--resume", str(run)] if known else ["train", str(data), *TRAIN, precision]
+        )
         child = start(words if known else [*words, "--out", str(run)], run.with_suffix(".log"))
         status = ended(child, rng.uniform(0, life) if kills < most else 600)
         if status is None:

@@ -111,12 +111,9 @@ def test_layer_norm_within_autocast_sums_in_fp32():
 
 
 @needs_bf16
-@pytest.mark.parametrize("more", [(), ("--compile",)])
-def test_bf16_trains_frozen_first_with_dropout_and_batch_norm(dataset, weights, tmp_path, more):
-    words = ("--arch", "squeezenet1_1", "--weights", weights, "--freeze-epochs", "1", *more)
-    done = run_histo(
-        *("train", dataset, *TRAIN, *words, "--precision", "bf16", "--out", tmp_path / "run")
-    )
+def test_bf16_trains_the_head_alone_first(dataset, weights, tmp_path):
+    words = ("--weights", weights, "--freeze-epochs", "1", "--precision", "bf16")
+    done = run_histo("train", dataset, *TRAIN, *words, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert len(rows_of(tmp_path / "run" / "history.csv")) == 2
 
@@ -220,7 +217,11 @@ def test_two_processes_train_in_bf16_as_one_does_up_to_its_rounding(dataset, tmp
         command = [sys.executable, "-W", "ignore", "-m", "histo", "train", str(dataset), *words]
         where = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, "--precision", "bf16"], capture_output=True, text=True, env=where, check=False
+            [*command, "--precision", "bf16"],
+            capture_output=True,
+            text=True,
+            env=where,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert re.search(r"squeezenet1_1 on cpu .*, bf16,", done.stdout)

@@ -18,7 +18,7 @@ from histo.model.device import has_bf16, resolve_device, resolve_precision
 from histo.screen import Screen
 
 TRIAL_PATCHES = 8
-TRIAL_SECONDS = 0.3
+TRIAL_SECONDS = 0.25
 TRIAL_STEPS = 8
 FASTER = 1.1
 """How many times as fast bf16 must be in the trial: less than that is not worth its rounding."""
@@ -94,7 +94,9 @@ def choose_precision(config: TrainConfig, side: int, device: torch.device, scree
     speed = bf16_speed(config.arch, side) if precision == "bf16" else None
     slow = ranks.any_rank(speed is None or speed < FASTER)
     if speed is not None:
-        screen.say(f"{'fp32' if slow else 'bf16'}: a step in bf16 is {speed:.1f} times as fast here")
+        screen.say(
+            f"{'fp32' if slow else 'bf16'}: a step in bf16 is {speed:.1f} times as fast here"
+        )
     return "fp32" if slow else "bf16"
 
 
@@ -137,7 +139,9 @@ def trial(body: nn.Module, patches: Tensor) -> dict[str, list[float]]:
     """Seconds of a few steps in each precision, in turn."""
     taken: dict[str, list[float]] = {"fp32": [], "bf16": []}
     end = time.process_time() + TRIAL_SECONDS
-    while len(taken["bf16"]) < 2 or (time.process_time() < end and len(taken["bf16"]) < TRIAL_STEPS):
+    while len(taken["bf16"]) < 2 or (
+        time.process_time() < end and len(taken["bf16"]) < TRIAL_STEPS
+    ):
         for precision, seconds in taken.items():
             changed = run_in_bf16(body, "cpu") if precision == "bf16" else []
             seconds.append(step_seconds(body, patches))

@@ -1,0 +1,40 @@
+"""What is to be measured on a GPU has run whole on a CPU, so that it does not fail on the day."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PARTS = {
+    *("training", "precision", "batch sizes", "loading", "resume", "prediction", "compile"),
+    *("recorder", "processes"),
+}
+
+
+def test_every_part_of_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
+    """At its smallest; torch.compile itself is switched off, as it takes minutes."""
+    where = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+    words = ["benchmarks/gpu.py", "--small", "--device", "cpu", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=where,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu-cpu.json").read_text())
+    assert set(found["settings"]["seconds"]) == PARTS
+    assert found["settings"]["errors"] == {}
+    text = (tmp_path / "gpu-cpu.md").read_text()
+    for title, rows in found["tables"].items():
+        assert f"| {title} | median" in text
+        assert all(value >= 0 for values in rows.values() for value in values)
+    apart = found["tables"]["killed and resumed: predictions apart by at most"]["squeezenet1_1"]
+    assert apart == [0.0], "on one CPU a resumed run ends bit for bit as an unbroken one"
+    assert not (ROOT / "benchmarks" / "results" / "gpu-cpu.json").exists()
