@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastai.learner import Recorder
 
 import parts
 import recorder
@@ -45,13 +46,15 @@ class Sizes:
     """patches in files, for what reads files"""
     batches: tuple[int, ...]
     batch: int
+    steps: int
+    """batches of a short epoch"""
     rounds: int
     seconds: float
     """the most that one measurement of a training may take"""
 
 
-FULL = Sizes("resnet50", 176_000, 6_400, (64, 128, 256, 512, 1024), 256, 3, 25.0)
-SMALL = Sizes("squeezenet1_1", 96, 160, (8, 16), 16, 1, 2.0)
+FULL = Sizes("resnet50", 176_000, 6_400, (64, 128, 256, 512, 1024), 256, 40, 3, 25.0)
+SMALL = Sizes("squeezenet1_1", 96, 160, (8, 16), 16, 2, 1, 1.0)
 
 
 class Training:
@@ -74,7 +77,7 @@ class Training:
         features = features_of(body, 96, arch)
         self.learn = make_learner(dls, body, features, card, self.precision, compiled)
         self.rates: list[float] = []
-        self.learn.add_cb(Watch(lambda: None, partial(parts._keep_rate, self.rates)))
+        self.learn.add_cb(Watch(lambda: None, partial(parts.keep_rate, self.rates)))
 
     def epoch(self) -> float:
         """Patches a second of one epoch."""
@@ -95,7 +98,7 @@ def in_memory(bench: Bench, patches: int, batch: int) -> Dataset:
     drawn = source.take(np.arange(len(source)))
     rows = np.arange(count) % len(drawn)
     store = Store(np.ascontiguousarray(drawn[rows]), np.empty(count, "S40"))
-    labels = [str(bench.data.labels[row]) for row in rows]
+    labels = [str(bench.data.labels[row]) for row in rows.tolist()]
     valid = np.arange(count) < batch
     return Dataset(
         [str(n) for n in range(count)], labels, valid, ["0", "1"], store, Split("random")
@@ -105,7 +108,7 @@ def in_memory(bench: Bench, patches: int, batch: int) -> Dataset:
 def training(bench: Bench, sizes: Sizes) -> Tables:
     """A whole epoch as `histo train` trains it, beside a bare loop, stock fastai and the notebook."""
     keep_memory()
-    short = Training(bench, sizes.arch, min(sizes.patches, 20 * sizes.batch), sizes.batch)
+    short = Training(bench, sizes.arch, min(sizes.patches, sizes.steps * sizes.batch), sizes.batch)
     short.epoch()
     most = min(sizes.patches, int(short.epoch() * sizes.seconds) // sizes.batch * sizes.batch)
     whole = Training(bench, sizes.arch, max(most, 2 * sizes.batch), sizes.batch)
@@ -125,11 +128,11 @@ def training(bench: Bench, sizes: Sizes) -> Tables:
         rivals.notebook_epochs(*given, lambda s, _: taken.append(s), None, workers)
         return len(data.part(False)) / taken[0]
 
-    whole.bare(5)
+    whole.bare(2)
     found = bench.turns(
         {
             f"histo, {whole.precision}, {whole.learn.dls.train.n:,} patches": whole.epoch,
-            "bare loop over one batch (the ceiling)": lambda: whole.bare(100),
+            "bare loop over one batch (the ceiling)": lambda: whole.bare(2 * sizes.steps),
             f"stock fastai, {workers} workers": fastai,
             f"the notebook's loop, {workers} workers": notebook,
         }
@@ -143,7 +146,7 @@ def precisions(bench: Bench, sizes: Sizes) -> Tables:
     kinds = ("bf16", "fp16", "fp32") if on_gpu else ("bf16", "fp32")
     found: Values = {}
     for kind in kinds:
-        epoch = Training(bench, sizes.arch, 40 * sizes.batch, sizes.batch, kind)
+        epoch = Training(bench, sizes.arch, sizes.steps * sizes.batch, sizes.batch, kind)
         found[kind] = measured(epoch, sizes)
     return {f"training {sizes.arch} by precision": found}
 
@@ -155,7 +158,7 @@ def batch_sizes(bench: Bench, sizes: Sizes) -> Tables:
     for batch in sizes.batches:
         forget_peak(bench.device)
         try:
-            epoch = Training(bench, sizes.arch, max(20 * batch, 8 * sizes.batch), batch)
+            epoch = Training(bench, sizes.arch, sizes.steps * batch, batch)
             rates[f"batch {batch}"] = measured(epoch, sizes)
         except torch.cuda.OutOfMemoryError:
             break
@@ -174,7 +177,7 @@ def measured(epoch: Training, sizes: Sizes) -> list[float]:
 
 def loading(bench: Bench, sizes: Sizes) -> Tables:
     """Batches alone, gathered, moved to the device, turned, coloured and normalised there."""
-    dls = Training(bench, sizes.arch, 40 * sizes.batch, sizes.batch).learn.dls
+    dls = Training(bench, sizes.arch, sizes.steps * sizes.batch, sizes.batch).learn.dls
 
     def batches() -> int:
         count = parts.count_batches(dls.train, 1)
@@ -187,7 +190,7 @@ def loading(bench: Bench, sizes: Sizes) -> Tables:
 
 def compiled(bench: Bench, sizes: Sizes) -> Tables:
     """`--compile` beside none, and the seconds until its first epoch is over."""
-    epoch = partial(Training, bench, sizes.arch, 40 * sizes.batch, sizes.batch, "")
+    epoch = partial(Training, bench, sizes.arch, sizes.steps * sizes.batch, sizes.batch, "")
     plain = measured(epoch(), sizes)
     start = time.perf_counter()
     fast = epoch(True)
@@ -196,7 +199,9 @@ def compiled(bench: Bench, sizes: Sizes) -> Tables:
     rates = [fast.epoch() for _ in range(sizes.rounds)]
     return {
         f"training {sizes.arch}, compiled or not": {"not": plain, "--compile": rates},
-        "--compile, seconds of the first epoch": {f"{40 * sizes.batch:,} patches": [first]},
+        "--compile, seconds of the first epoch": {
+            f"{sizes.steps * sizes.batch:,} patches": [first]
+        },
     }
 
 
@@ -208,14 +213,14 @@ def prediction(bench: Bench, sizes: Sizes) -> Tables:
 
 def recorders(sizes: Sizes) -> Tables:
     """What it gains that `learn.recorder` does not wait for the loss of each batch."""
-    learn = recorder.make(60 if sizes is FULL else 3)
-    ways = {"histo's recorder": EpochRecorder(), "fastai's recorder": recorder.Recorder()}
+    learn = recorder.make(sizes.steps)
+    ways = {"histo's recorder": EpochRecorder(), "fastai's recorder": Recorder()}
     recorder.seconds(learn, None)
     found: Values = {name: [] for name in ways}
     for _ in range(2 * sizes.rounds):
         for name, way in ways.items():
             found[name].append(recorder.seconds(learn, way)[0])
-    return {"squeezenet1_1, batch 32, seconds of an epoch of 60 batches": found}
+    return {"squeezenet1_1, batch 32, seconds of an epoch": found}
 
 
 def cut_and_resumed(bench: Bench, sizes: Sizes) -> Tables:
@@ -245,12 +250,13 @@ def processes(bench: Bench, sizes: Sizes) -> Tables:
     """Two processes that train one model beside one, by NCCL where there are two GPUs."""
     if bench.device.type == "cuda" and torch.cuda.device_count() < 2:
         return {}
-    count = 20 if sizes is FULL else 2
     found: Values = {}
     with tempfile.TemporaryDirectory(dir=bench.folder) as name:
         place = Path(name)
         for world in (1, 2):
-            write_dataset(place / str(world), sizes.batch * count * world * 5 // 4, 0, QUIET)
+            write_dataset(
+                place / str(world), sizes.batch * sizes.steps // 2 * world * 5 // 4, 0, QUIET
+            )
             words = ["--folder", str(place / str(world)), "--arch", sizes.arch]
             words += ["--device", bench.device.type, "--batch-size", str(sizes.batch)]
             facts = scaling.run(words, place / f"out-{world}", world)

@@ -62,7 +62,7 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
     keep_memory()
     learn, precision = bench.learner(data, arch, None, compiled), bench.precision(arch)
     trained: list[float] = []
-    learn.add_cb(Watch(lambda: None, partial(_keep_rate, trained)))
+    learn.add_cb(Watch(lambda: None, partial(keep_rate, trained)))
     batch, steps = learn.dls.train.one_batch(), len(learn.dls.train)
     workers = 0 if bench.device.type == "cpu" else min(16, os.cpu_count() or 1)
     stock = rivals.stock_learner(data, arch, 64, workers, bench.device, None)
@@ -92,8 +92,9 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
         f"bare loop over one batch, {each}": partial(bare, each)
         for each in dict.fromkeys((precision, "fp32"))
     }
-    for warm_up in (histo, *loops.values()):
-        warm_up()
+    histo()  # to warm up
+    for loop in loops.values():
+        loop()
     notebooks = {"the notebook's loop, at 96 px": notebook} if hasattr(models, arch) else {}
     found = bench.turns(
         {f"histo, {precision}": histo, **loops, "stock fastai": fastai, **notebooks}
@@ -119,7 +120,7 @@ def checkpointing(bench: Bench, arch: str) -> Tables:
         found["of training, at one in 5 minutes, per cent"].append(100 * seconds / 300)
 
     due = iter([False, *[True] * bench.rounds])
-    learn.add_cb(Watch(lambda: None, partial(_keep_rate, []), keep, lambda: next(due, False)))
+    learn.add_cb(Watch(lambda: None, partial(keep_rate, []), keep, lambda: next(due, False)))
     learn.fit(1, 1e-4)
     return {f"checkpoint of {arch}": found}
 
@@ -253,7 +254,8 @@ def quality(
     return found
 
 
-def _keep_rate(rates: list[float], learn: Any, epoch: Epoch) -> None:
+def keep_rate(rates: list[float], learn: Any, epoch: Epoch) -> None:
+    """Keep the patches a second of an epoch."""
     learn.recorder.report(dict.fromkeys(METRICS, 0.0))
     rates.append(epoch.patches / epoch.train_seconds)
 

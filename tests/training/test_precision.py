@@ -160,7 +160,7 @@ def test_the_trial_leaves_the_random_state_as_it_was():
 
 EMULATED = """
 from histo.training.precision import bf16_speed
-print(bf16_speed("resnet18", 64))
+print(bf16_speed("squeezenet1_1", 48))
 """
 
 

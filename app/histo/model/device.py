@@ -74,7 +74,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether a device multiplies bf16 in hardware, by what torch and oneDNN say; never by emulation."""
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_has_bf16()
 
 
