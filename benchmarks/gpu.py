@@ -67,6 +67,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench.make(Path(folder), sizes.files, sizes.rounds, where)
+        sizes = parts.fitted(bench, sizes)
         for part, work in measure(sizes, bench).items():
             start = time.monotonic()
             if start - began > SECONDS:

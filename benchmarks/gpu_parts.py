@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from histo.data.store import Store
 from histo.data.synth import write_dataset
 from histo.distributed import ranks
 from histo.model.body import features_of, make_body
-from histo.model.device import keep_memory
+from histo.model.device import keep_memory, seed_everything
 from histo.run.split import Split
 from histo.training.callbacks import Watch
 from histo.training.recipe import make_learner, make_loaders
@@ -50,10 +50,12 @@ class Sizes:
     """batches of a short epoch"""
     rounds: int
     seconds: float
-    """the most that one measurement of a training may take"""
+    """the most of the whole epoch"""
 
 
-FULL = Sizes("resnet50", 176_000, 6_400, (64, 128, 256, 512, 1024), 256, 40, 3, 25.0)
+SHORT = 2.0
+"""The most seconds of a short epoch."""
+FULL = Sizes("resnet50", 176_000, 6_400, (64, 128, 256, 512, 1024), 256, 40, 2, 25.0)
 SMALL = Sizes("squeezenet1_1", 96, 160, (8, 16), 16, 2, 1, 1.0)
 
 
@@ -105,13 +107,21 @@ def in_memory(bench: Bench, patches: int, batch: int) -> Dataset:
     )
 
 
+def fitted(bench: Bench, sizes: Sizes) -> Sizes:
+    """Sizes by the speed of the device: a slow one gets fewer patches, so that the time is enough."""
+    seed_everything(0, bench.device)  # and, on a GPU, let cuDNN choose its kernels, as training does
+    keep_memory()
+    short = Training(bench, sizes.arch, sizes.steps * sizes.batch, sizes.batch)
+    short.epoch()
+    speed = short.epoch()
+    whole = max(2, int(speed * sizes.seconds) // sizes.batch) * sizes.batch
+    steps = max(2, int(speed * SHORT) // sizes.batch)
+    return replace(sizes, patches=min(sizes.patches, whole), steps=min(sizes.steps, steps))
+
+
 def training(bench: Bench, sizes: Sizes) -> Tables:
     """A whole epoch as `histo train` trains it, beside a bare loop, stock fastai and the notebook."""
-    keep_memory()
-    short = Training(bench, sizes.arch, min(sizes.patches, sizes.steps * sizes.batch), sizes.batch)
-    short.epoch()
-    most = min(sizes.patches, int(short.epoch() * sizes.seconds) // sizes.batch * sizes.batch)
-    whole = Training(bench, sizes.arch, max(most, 2 * sizes.batch), sizes.batch)
+    whole = Training(bench, sizes.arch, sizes.patches, sizes.batch)
     data, workers = bench.data, worker_count(bench.device)
     stock = rivals.stock_learner(data, sizes.arch, 64, workers, bench.device, None)
 
