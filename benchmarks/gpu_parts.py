@@ -241,6 +241,7 @@ def cut_and_resumed(bench: Bench, sizes: Sizes) -> Tables:
         begun, options = histo("train"), ["--weights", "none", "--epochs", "2"]
         options += ["--arch", "squeezenet1_1", "--batch-size", "16", "--checkpoint-minutes", "0"]
         options += ["--device", str(bench.device), "--lr", "1e-4"]
+        options += ["--precision", bench.precision("squeezenet1_1")]
         whole, cut = folder / "whole", folder / "cut"
         start = time.perf_counter()
         call([*begun, str(folder / "data"), *options, "--out", str(whole)])
@@ -299,7 +300,7 @@ def histo(*words: str) -> list[str]:
 
 def call(command: list[str]) -> None:
     """Run a command; what it printed is the error if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-300:])
 
@@ -307,11 +308,11 @@ def call(command: list[str]) -> None:
 def kill_after_checkpoint(command: list[str], run: Path) -> None:
     """Start a training, and kill it once it has a checkpoint."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not (run / "checkpoint" / "last.safetensors").exists():
-        if time.monotonic() > end or process.poll() is not None:
+    end = time.monotonic() + 300
+    while not (run / "checkpoint" / "last.safetensors").exists() and process.poll() is None:
+        if time.monotonic() > end:
             break
-        time.sleep(0.05)
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
