@@ -287,6 +287,14 @@ def train(
     augment: Annotated[
         Augment, typer.Option(help="d4: flips and quarter turns; stain: also colour.")
     ] = TrainConfig.augment,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Fit only a linear head, to features of the frozen body."),
+    ] = False,
+    views: Annotated[
+        Optional[int],
+        number("views", "Of a probe: D4 views of each training patch.  [default: 8]"),
+    ] = None,
     arch: Annotated[
         str, typer.Option(help="A torchvision classifier, or a timm model if timm is installed.")
     ] = TrainConfig.arch,

@@ -32,6 +32,8 @@ TO_REPEAT = (
         "folds",
         "compile",
         "augment",
+        "probe",
+        "views",
         "arch",
         "weights",
         "epochs",

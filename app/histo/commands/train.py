@@ -18,6 +18,7 @@ from histo.model.architectures import check_arch
 from histo.run.folder import RunFolder
 from histo.run.positive import choose_positive
 from histo.screen import Progress, Screen, screen_of
+from histo.training.probe import check_probe
 from histo.training.trackers import check_tracker
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     if config.folds and config.split_column:
         raise HistoError("folds define the split themselves", "leave {split_column} out")
     check_tracker(config.tracker)
+    check_probe(config)
     table = read_label_table(config, screen)
     if positive := choose_positive(table.vocab, config.positive):
         screen.say(f"positive class: {positive}", *positive.ways)
@@ -72,7 +74,9 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     from histo.training.folds import train_folds
     from histo.training.single import train_new
 
-    resolve_precision(config.precision, resolve_device(config.device))
+    device = resolve_device(config.device)
+    if not config.probe:
+        resolve_precision(config.precision, device)
     with ranks.process_group():
         data = load_dataset(config, table, screen)
         check_same(data)
@@ -120,7 +124,7 @@ def resume_run(path: Path, now: TrainConfig, screen: Screen, callbacks: Sequence
             if config.folds:
                 train_folds_on(run, config, data, screen, callbacks)
                 return Run(run.path)
-            learn: Learner = train_on(run, config, data, screen, callbacks)
+            learn: Learner | None = train_on(run, config, data, screen, callbacks)
     return Run(run.path, learn)
 
 

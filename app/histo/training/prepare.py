@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Dataset
@@ -32,6 +32,15 @@ class Job:
     precision: str
     learn: Learner
     card: ModelCard
+
+    @property
+    def batch_size(self) -> int:
+        """Patches in a batch of all processes."""
+        return int(self.learn.dls.train.bs)
+
+    def settings(self) -> dict[str, Any]:
+        """What is found of the settings of epochs."""
+        return {"freeze_epochs": self.freeze_epochs}
 
     @property
     def freeze_epochs(self) -> int:
@@ -99,6 +108,7 @@ def start_model(
         screen.say(f"weights: {loaded}; the head is new")
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
+    card = replace(card, head=0) if config.probe else card
     mpp = model_mpp(config.mpp, data.side, config.size)
     if mpp != config.mpp:
         screen.say(f"{data.side} px resized to {config.size} px: {mpp:.4g} µm per px")
