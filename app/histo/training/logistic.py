@@ -14,11 +14,11 @@ from histo.errors import HistoError
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Weights of half the squared norm, against the mean loss, from the strongest."""
-FOLDS = 5
+FOLDS = 3
 STEPS, TOLERANCE = 300, 1e-4
 """Of L-BFGS, at most; and the slope at which it has arrived."""
-CHOOSING_ROWS = 20_000
-"""Patches, at most, on which the penalty is chosen: more do not change the choice, and cost minutes."""
+CHOOSING_ROWS, CHOOSING_VIEWS = 20_000, 2
+"""Patches and views, at most, on which the penalty is chosen: more hardly change it, and cost minutes."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def choose_penalty(
 ) -> float:
     """The penalty with the least log loss on patches, seen as they are, that the fit did not see."""
     drawn = np.sort(np.random.default_rng(seed).permutation(len(classes))[:CHOOSING_ROWS])
-    features, classes = features[drawn, :1], classes[drawn]
+    features, classes = features[drawn, :CHOOSING_VIEWS], classes[drawn]
     units = None if groups is None else [groups[place] for place in drawn]
     fewest = int(np.bincount(classes)[np.unique(classes)].min())
     folds = min(FOLDS, fewest, len(set(units)) if units else FOLDS)

@@ -15,7 +15,7 @@ from histo.data.dataset import Dataset
 from histo.data.features import KnownFeatures, keys_of, open_features
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.writing import write_json, written
+from histo.files.writing import read_json, write_json, written
 from histo.pixels.d4 import VIEWS
 from histo.run.folder import RunFolder
 from histo.run.whole import begin_keeping, keep
@@ -89,6 +89,7 @@ def prepare_probe(config: TrainConfig, data: Dataset, screen: Screen) -> ProbeJo
         from histo.model.body import features_of
 
     device = devices.resolve_device(config.device)
+    devices.keep_memory()
     body, card = start_model(config, data, screen, weights=True)
     features_of(body, card.patch_size, config.arch)
     return ProbeJob(config, data, device, body, card)
@@ -112,6 +113,8 @@ def probe_in(run: RunFolder, job: ProbeJob, screen: Screen, tracking: Tracking) 
     except RuntimeError as error:
         raise out_of_memory(error, job.batch_size) or error from None
     head = fit(job, known)
+    penalty = {"value": head.penalty, "source": "found"}
+    write_json(run.config, {**read_json(run.config), "penalty": penalty})
     row = record(run, job, head, known, time.monotonic() - start)
     tracking.follow([row])
     take, places = data.store.take, np.flatnonzero(data.valid)
