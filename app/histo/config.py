@@ -16,6 +16,8 @@ Augment = Literal["none", "d4", "stain"]
 """How training patches are varied: functions of histo.data.augment, by name."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+Layout = Literal["clam", "stamp"]
+"""How features lie in HDF5: as CLAM and TRIDENT read them, or as STAMP does."""
 Rate = Literal["sensitivity", "specificity"]
 
 CNN_LR = 1.5e-3
