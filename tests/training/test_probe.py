@@ -76,8 +76,7 @@ def test_onnx_and_fastais_learner_give_the_probabilities_of_the_run(probe, patch
     assert np.abs(found["raw"] - table.probabilities[:, 1]).max() < 1e-5
     learn = load_learner(probe / "export" / "learner.pkl")
     first = next((patches / "train").glob(f"{table.ids[0]}.*"))
-    with learn.no_bar():
-        assert float(learn.predict(first)[2][1]) == pytest.approx(found["tempered"][0], abs=1e-5)
+    assert float(learn.predict(first)[2][1]) == pytest.approx(found["tempered"][0], abs=1e-5)
 
 
 def test_more_patches_cost_only_their_own_features(probe, patches, weights, tmp_path):

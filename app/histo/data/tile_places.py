@@ -48,5 +48,5 @@ def read_places(table: Path, ids: str, wanted: Sequence[str]) -> TilePlaces | No
     lost = next((name for name in wanted if name not in found), None)
     if lost is not None:
         raise HistoError(f"{table} has no place of {lost}")
-    numbers = np.array([found[name][1] for name in wanted], np.int64).reshape(-1, 3)
-    return TilePlaces([found[name][0] for name in wanted], numbers[:, :2], numbers[:, 2])
+    rows = np.array([found[name][1] for name in wanted], np.int64).reshape(-1, 3)
+    return TilePlaces([found[name][0] for name in wanted], rows[:, :2], rows[:, 2])

@@ -35,7 +35,7 @@ class Extractor:
 
     def __init__(self, body: nn.Module, card: ModelCard, device: torch.device) -> None:
         self.device = device
-        self.body = body.eval().to(device, memory_format=torch.channels_last)
+        self.body = body.eval().to(device).to(memory_format=torch.channels_last)
         self.normalise = Normalise(card.mean, card.std).to(device)
 
     def __call__(

@@ -114,10 +114,11 @@ def solve(
 
 def of_all_classes(fit: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights [C, F] and biases [C]; of two classes scikit-learn has the difference of the logits."""
-    weight, bias = fit.coef_, fit.intercept_
+    weight, bias = fit.coef_.astype(np.float32), fit.intercept_.astype(np.float32)
     if len(weight) > 1:
         return weight, bias
-    return np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    both = np.array([-0.5, 0.5], np.float32)
+    return both[:, None] * weight, both * bias
 
 
 def regression(warm: bool = False) -> Any:

@@ -173,9 +173,8 @@ def model_of(job: ProbeJob, head: LinearHead) -> nn.Sequential:
 
     classes, features = head.weight.shape
     linear = make_head(features, 0, classes)
-    with torch.no_grad():
-        linear[-1].weight.copy_(torch.from_numpy(head.weight))
-        linear[-1].bias.copy_(torch.from_numpy(head.bias))
+    tensors = {"0.weight": torch.from_numpy(head.weight), "0.bias": torch.from_numpy(head.bias)}
+    linear.load_state_dict(tensors)
     return nn.Sequential(nn.Sequential(job.body), linear.to(job.device))
 
 
