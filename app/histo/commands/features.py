@@ -20,6 +20,7 @@ from histo.data.tile_places import read_places
 from histo.errors import HistoError
 from histo.files.outputs import Output, check_outputs, never
 from histo.model.architectures import check_arch
+from histo.model.foundation import FOUNDATIONS, SIDE
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
 from histo.screen import Progress, Screen, counted, screen_of
@@ -62,6 +63,8 @@ def features(
     if layout not in get_args(Layout):
         raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
     check_table(place)
+    if str(body) in FOUNDATIONS and size is None:
+        size = SIDE
     inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
     check_outputs([Output(place if place.suffix else None, "out", never)], listed, force, inside)
     refuse_slides(listed, Path(body))

@@ -15,6 +15,7 @@ from histo.data.pixel_size import known_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
+from histo.model.foundation import FOUNDATIONS, HUB, SIDE
 from histo.run.folder import RunFolder
 from histo.run.positive import choose_positive
 from histo.screen import Progress, Screen, screen_of
@@ -68,6 +69,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         screen.say(said)
     config = replace(config, mpp=mpp)
     check_model(config)
+    config = for_foundation(config, screen)
 
     from histo.data.dataset import load_dataset
     from histo.model.device import resolve_device, resolve_precision
@@ -93,6 +95,18 @@ def check_model(config: TrainConfig) -> None:
         raise HistoError(
             f"no weights file {config.weights}", "{weights} is imagenet, none or a file"
         )
+
+
+def for_foundation(config: TrainConfig, screen: Screen) -> TrainConfig:
+    """The settings with the size that a foundation model takes; its licence and access are said."""
+    known = FOUNDATIONS.get(config.arch)
+    if known is None:
+        return config
+    screen.say(
+        f"{config.arch}: licence of its weights {known.licence}; access {known.access} "
+        f"({HUB}{known.repository})"
+    )
+    return config if config.size else replace(config, size=SIDE)
 
 
 def check_same(data: Dataset) -> None:
