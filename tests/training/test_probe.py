@@ -107,7 +107,7 @@ def test_features_that_another_wrote_are_not_used(probe, patches, weights, tmp_p
     one, two = (
         read_predictions(tmp_path / name / "predictions.csv") for name in ("changed", "other")
     )
-    assert np.abs(one.probabilities - two.probabilities).max() < 1e-6
+    assert np.abs(one.probabilities - two.probabilities).max() < 1e-4
 
 
 def test_a_probe_that_was_killed_is_resumed_and_ends_the_same(probe, patches, tmp_path):
