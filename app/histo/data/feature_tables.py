@@ -81,13 +81,16 @@ def write_hdf5(path: Path, table: FeatureTable, layout: Layout) -> None:
     """`features` and `coords` in level-0 px (CLAM, TRIDENT), or `feats` and `coords` in µm (STAMP)."""
     import h5py
 
-    with written(path) as file, h5py.File(file, "w") as made:
+    data = io.BytesIO()
+    with h5py.File(data, "w") as made:
         if layout == "stamp":
             _write_stamp(made, table)
         else:
             _write_clam(made, table, path.stem)
         made.create_dataset("ids", data=table.ids, dtype=h5py.string_dtype(), track_times=False)
         made.attrs.update(table.made_with)
+    with written(path) as file:
+        file.write(data.getbuffer())
 
 
 def _write_clam(made: Any, table: FeatureTable, name: str) -> None:

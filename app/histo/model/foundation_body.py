@@ -90,7 +90,9 @@ def download(arch: str) -> dict[str, Tensor]:
     """The published tensors; HistoError where the hub refuses or cannot be reached."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # it warns of each attempt
     known = FOUNDATIONS[arch]
     page, mine = HUB + known.repository, "give {weights} a file that you copied here"
     for name in FILES:
