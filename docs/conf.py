@@ -50,6 +50,7 @@ PARTS = {
         "docs/training",
         "docs/judging",
         "docs/predicting",
+        "docs/features",
         "docs/slides",
         "docs/mapping",
         "docs/python",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from histo.commands.draw_patches import draw_patches as draw_patches
     from histo.commands.evaluate import evaluate as evaluate
     from histo.commands.export import export as export
+    from histo.commands.features import features as features
     from histo.commands.import_pcam import import_pcam as import_pcam
     from histo.commands.interpret import interpret as interpret
     from histo.commands.load import load as load
@@ -42,6 +43,7 @@ _HOME = {
     "draw_patches": "draw_patches",
     "evaluate": "evaluate",
     "export": "export",
+    "features": "features",
     "import_pcam": "import_pcam",
     "interpret": "interpret",
     "load": "load",

@@ -20,6 +20,7 @@ from histo.config import (
     CheckConfig,
     CutConfig,
     DataConfig,
+    Layout,
     Precision,
     Tracker,
     TrainConfig,
@@ -287,6 +288,14 @@ def train(
     augment: Annotated[
         Augment, typer.Option(help="d4: flips and quarter turns; stain: also colour.")
     ] = TrainConfig.augment,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Fit only a linear head, to features of the frozen body."),
+    ] = False,
+    views: Annotated[
+        Optional[int],
+        number("views", "Of a probe: D4 views of each training patch.  [default: 8]"),
+    ] = None,
     arch: Annotated[
         str, typer.Option(help="A torchvision classifier, or a timm model if timm is installed.")
     ] = TrainConfig.arch,
@@ -502,6 +511,40 @@ def evaluate(
     done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen, then=then)
     if done is not None and not isinstance(done, Path):
         say_left_out(done.path / SKIPPED)
+
+
+@app.command()
+def features(
+    ctx: typer.Context,
+    body: Annotated[str, typer.Argument(help="A bundle, or the name of an architecture.")],
+    patches: Annotated[list[Path], typer.Argument(help="Patches, folders, or a CSV of names.")],
+    out: Annotated[
+        Path, typer.Option(help="FILE.h5, FILE.parquet, or a folder for a .h5 per slide.")
+    ],
+    weights: Annotated[
+        str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
+    ] = TrainConfig.weights,
+    layout: Annotated[
+        Layout, typer.Option(help="Of HDF5: as CLAM and TRIDENT read it, or as STAMP.")
+    ] = "clam",
+    images: Annotated[
+        Optional[Path], typer.Option(help="Where a CSV's patches are.  [default: beside it]")
+    ] = None,
+    id_column: IdColumn = DataConfig.id_column,
+    crop: Crop = None,
+    size: Size = None,
+    mpp: Mpp = None,
+    device: Device = "auto",
+    batch_size: PredictBatch = PREDICT_BATCH,
+    skip_bad: SkipBad = False,
+    force: Force = False,
+) -> None:
+    """Write the features that a body finds in patches, for other programs."""
+    screen = screen_for(ctx, f"features of {', '.join(str(one) for one in patches[:3])}")
+    from histo.commands.features import features as run
+
+    run(**ctx.params, progress=screen)
+    say_left_out(skipped_path(out if out.suffix else out / "features.csv").with_suffix(".csv"))
 
 
 @app.command()

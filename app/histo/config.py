@@ -16,6 +16,8 @@ Augment = Literal["none", "d4", "stain"]
 """How training patches are varied: functions of histo.data.augment, by name."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+Layout = Literal["clam", "stamp"]
+"""How features lie in HDF5: as CLAM and TRIDENT read them, or as STAMP does."""
 Rate = Literal["sensitivity", "specificity"]
 
 CNN_LR = 1.5e-3
@@ -49,6 +51,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = {
     "devices": (1, None),
     "most": (1, None),
     "mpp": (0.05, 50),
+    "views": (1, 8),
     "stride": (1, None),
     "per_slide": (1, None),
     "port": (0, 65535),
@@ -220,6 +223,10 @@ class TrainConfig(DataConfig):
     folds: int | None = None
     """number of models for cross-validation, each validated on a different part"""
     augment: Augment = "stain"
+    probe: bool = False
+    """fit only a linear head to the features of the frozen body, by logistic regression"""
+    views: int | None = None
+    """of a probe: how many D4 views of each training patch it sees; 8 by default"""
     arch: str = "resnet50"
     weights: str = "imagenet"
     """imagenet, none, or a file"""
@@ -286,7 +293,7 @@ class ModelCard:
     std: list[float]
     """mean and standard deviation of RGB in 0..1"""
     head: int = HEAD_UNITS
-    """units of the hidden layer between features and classes"""
+    """units of the hidden layer between features and classes; 0 where there is none, as in a probe"""
     temperature: float = 1.0
     """divides the logits, so that the probabilities are calibrated"""
     threshold: float = 0.5

@@ -11,6 +11,7 @@ from histo.config import ModelCard, Wanted, check_setting
 from histo.errors import HistoError
 from histo.files.aside import is_occupied
 from histo.files.writing import built, read_json
+from histo.model.foundation import FOUNDATIONS, HUB
 from histo.run.calls import apply_temperature
 from histo.run.folder import RunFolder
 from histo.run.positive import Positive
@@ -177,6 +178,10 @@ def weights_of(settings: dict[str, Any]) -> dict[str, str]:
     from histo.model.body import licence_of
 
     weights = str(settings.get("weights", ""))
+    if foundation := FOUNDATIONS.get(settings["arch"]):
+        source = "hub" if weights == "imagenet" else Path(weights).name
+        published = {"repository": HUB + foundation.repository, "access": foundation.access}
+        return {"source": source, "licence": foundation.licence, **published}
     if weights not in ("imagenet", "none"):
         return {"source": Path(weights).name}  # a path would say something of this machine
     licence = licence_of(settings["arch"]) if weights == "imagenet" else None

@@ -32,6 +32,8 @@ TO_REPEAT = (
         "folds",
         "compile",
         "augment",
+        "probe",
+        "views",
         "arch",
         "weights",
         "epochs",
@@ -182,7 +184,11 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
         groups=run.groups_of(table.ids),
         threshold=settings.get("threshold", 0.5),
         wanted=Wanted.read(settings.get("wanted")),
-        scores="bundle" if "bundle" in settings else "trained",
+        scores="bundle"
+        if "bundle" in settings
+        else "probe"
+        if settings.get("probe")
+        else "trained",
         temperature=settings.get("temperature") or 1.0,
         folds=run.folds_of(table.ids) if settings.get("folds") else None,
         facts=facts_of(run, settings, environment, len(table.ids)),

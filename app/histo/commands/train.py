@@ -15,9 +15,11 @@ from histo.data.pixel_size import known_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.architectures import check_arch
+from histo.model.foundation import FOUNDATIONS, HUB, SIDE
 from histo.run.folder import RunFolder
 from histo.run.positive import choose_positive
 from histo.screen import Progress, Screen, screen_of
+from histo.training.probe import check_probe
 from histo.training.trackers import check_tracker
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     if config.folds and config.split_column:
         raise HistoError("folds define the split themselves", "leave {split_column} out")
     check_tracker(config.tracker)
+    check_probe(config)
     table = read_label_table(config, screen)
     if positive := choose_positive(table.vocab, config.positive):
         screen.say(f"positive class: {positive}", *positive.ways)
@@ -66,13 +69,16 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
         screen.say(said)
     config = replace(config, mpp=mpp)
     check_model(config)
+    config = for_foundation(config, screen)
 
     from histo.data.dataset import load_dataset
     from histo.model.device import resolve_device, resolve_precision
     from histo.training.folds import train_folds
     from histo.training.single import train_new
 
-    resolve_precision(config.precision, resolve_device(config.device))
+    device = resolve_device(config.device)
+    if not config.probe:
+        resolve_precision(config.precision, device)
     with ranks.process_group():
         data = load_dataset(config, table, screen)
         check_same(data)
@@ -89,6 +95,18 @@ def check_model(config: TrainConfig) -> None:
         raise HistoError(
             f"no weights file {config.weights}", "{weights} is imagenet, none or a file"
         )
+
+
+def for_foundation(config: TrainConfig, screen: Screen) -> TrainConfig:
+    """The settings with the size that a foundation model takes; its licence and access are said."""
+    known = FOUNDATIONS.get(config.arch)
+    if known is None:
+        return config
+    screen.say(
+        f"{config.arch}: licence of its weights {known.licence}; access {known.access} "
+        f"({HUB}{known.repository})"
+    )
+    return config if config.size else replace(config, size=SIDE)
 
 
 def check_same(data: Dataset) -> None:
@@ -120,7 +138,7 @@ def resume_run(path: Path, now: TrainConfig, screen: Screen, callbacks: Sequence
             if config.folds:
                 train_folds_on(run, config, data, screen, callbacks)
                 return Run(run.path)
-            learn: Learner = train_on(run, config, data, screen, callbacks)
+            learn: Learner | None = train_on(run, config, data, screen, callbacks)
     return Run(run.path, learn)
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from histo.errors import HistoError
+from histo.model.foundation import FOUNDATIONS
 
 TORCHVISION = re.compile(
     r"^@register_model\((?:name=\"(\w+)\")?\)\n(?:@.*\n|\))*?def (\w+)\(", re.M
@@ -47,7 +48,13 @@ def check_arch(arch: str) -> None:
     """HistoError for a name that neither torchvision nor timm has, with similar names."""
     if arch in torchvision_classifiers() or arch.partition(".")[0] in timm_models():
         return
-    known = sorted(torchvision_classifiers() | timm_models())
+    if arch in FOUNDATIONS and timm_models():
+        return
+    if arch in FOUNDATIONS:
+        raise HistoError(
+            f"{arch} needs timm, which is not installed: pip install 'histolearn[timm]'"
+        )
+    known = sorted(torchvision_classifiers() | timm_models() | FOUNDATIONS.keys())
     near = ", ".join(difflib.get_close_matches(arch, known, n=3, cutoff=0.3)) or "none"
     more = "" if timm_models() else "; timm's names need timm to be installed"
     raise HistoError(f"no arch {arch!r}: the nearest are {near}{more}")

@@ -13,6 +13,13 @@ from torch import Tensor, nn
 
 from histo.errors import HistoError
 from histo.model.architectures import check_arch, torchvision_classifiers
+from histo.model.foundation import FOUNDATIONS
+from histo.model.foundation_body import (
+    download,
+    foundation_of,
+    load_foundation,
+    make_foundation,
+)
 from histo.model.weights import read_weights
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -28,6 +35,11 @@ def make_body(arch: str, imagenet: bool = False) -> nn.Module:
     name (with similar ones) and for a download that fails (with both ways out).
     """
     check_arch(arch)
+    if arch in FOUNDATIONS:
+        body = make_foundation(arch)
+        if imagenet:
+            load_foundation(body, download(arch), FOUNDATIONS[arch].repository)
+        return body
     try:
         if arch in torchvision_classifiers():
             aux = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
@@ -101,6 +113,8 @@ def normalisation(body: nn.Module) -> tuple[list[float], list[float]]:
 
 def licence_of(arch: str) -> str | None:
     """The licence of an architecture's published weights; None where its library does not say."""
+    if arch in FOUNDATIONS:
+        return FOUNDATIONS[arch].licence
     if arch in torchvision_classifiers():
         found = torchvision.models.get_model_weights(arch)["DEFAULT"].meta.get("license")
     else:
@@ -137,6 +151,9 @@ def load_weights(body: nn.Module, path: Path) -> Loaded:
     torchvision arch, or a model saved by fastai). HistoError if no tensor fits.
     """
     given = read_weights(path)
+    if foundation_of(body):
+        left_over, count = load_foundation(body, given, str(path))
+        return Loaded([*body.state_dict()][:count], [], left_over)
     own = body.state_dict()
     fits: dict[str, str] = {}
     for prefix in ("", "module.", "model.", "backbone.", "encoder.", "0.", "0.0.", "module.model."):

@@ -121,9 +121,11 @@ def parse_card(facts: dict[str, Any], path: Path) -> ModelCard:
 
 def _is_sound(card: ModelCard) -> bool:
     """Whether each value of a card has its type and is within bounds; TypeError also means no."""
-    sides = [card.patch_size, card.head, *(x for x in (card.crop, card.size) if x is not None)]
+    sides = [card.patch_size, *(x for x in (card.crop, card.size) if x is not None)]
+    sides += [card.head] if card.head != 0 else []  # a probe has no hidden layer
     return (
         _is_plain(card.arch)
+        and type(card.head) is int
         and isinstance(card.vocab, list)
         and all(is_name(name) for name in card.vocab)
         and 2 <= len(card.vocab) == len(set(card.vocab)) <= CLASSES.value

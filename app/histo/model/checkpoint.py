@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastai.torch_core import get_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -104,6 +103,8 @@ def capture(learn: Learner, *, phase_ended: bool) -> tuple[dict[str, Tensor], di
 
     At the end of a phase, optimizer and scaler are left out: the next phase has new ones.
     """
+    from fastai.torch_core import get_model
+
     model = get_model(learn.model)  # DistributedDataParallel wraps it
     found = {f"model.{name}": value for name, value in on_cpu(model.state_dict()).items()}
     if phase_ended:

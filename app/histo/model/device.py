@@ -13,6 +13,7 @@ import torch
 from histo.config import CNN_LR, CPU_BATCH, GPU_BATCH, TRANSFORMER_LR
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.model.foundation import FOUNDATIONS
 
 TRANSFORMERS = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coat", "cait", "xcit")
 """Prefixes of architectures that need a transformer's learning rate."""
@@ -20,7 +21,8 @@ TRANSFORMERS = ("vit", "swin", "maxvit", "convnext", "deit", "beit", "eva", "coa
 
 def default_lr(arch: str) -> float:
     """The peak learning rate for an architecture."""
-    return TRANSFORMER_LR if arch.startswith(TRANSFORMERS) else CNN_LR
+    is_transformer = arch.startswith(TRANSFORMERS) or arch in FOUNDATIONS
+    return TRANSFORMER_LR if is_transformer else CNN_LR
 
 
 def default_batch_size(device: torch.device) -> int:

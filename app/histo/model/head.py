@@ -11,8 +11,11 @@ def make_head(features: int, units: int, classes: int) -> nn.Sequential:
     """A new head: features [B, F] to logits [B, C].
 
     Layer norm, one hidden layer, dropout: of the heads tried the best on real patches, and far
-    better than one with batch norm (benchmarks/README.md).
+    better than one with batch norm (benchmarks/README.md). With no units it is the last layer alone,
+    as a probe has it.
     """
+    if not units:
+        return nn.Sequential(nn.Linear(features, classes))
     return nn.Sequential(
         nn.LayerNorm(features),
         nn.Linear(features, units),

@@ -11,7 +11,7 @@ from histo.config import Wanted
 from histo.run.positive import Positive
 from histo.run.split import Split
 
-Scores = Literal["trained", "bundle", "table"]
+Scores = Literal["trained", "probe", "bundle", "table"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Subject:
     positive: Positive | None = None
     """of two classes; by their names where it is not given"""
     scores: Scores = "table"
-    """what the probabilities are: of a training run, of a bundle, or of a table alone"""
+    """what the probabilities are: of a training run, of a probe, of a bundle, or of a table alone"""
     temperature: float = 1.0
     """the bundle's, which its probabilities have"""
     folds: Sequence[str] | None = None

@@ -239,7 +239,7 @@ def wanted_line(metrics: Metrics) -> str:
     interval = between(point.intervals.get("threshold"))
     text = f"{text} ({interval})" if interval else text
     temperature = metrics.calibration.temperature
-    if metrics.scores == "trained" and temperature != 1:
+    if metrics.scores in ("trained", "probe") and temperature != 1:
         pair = np.array([[1 - point.threshold, point.threshold]])
         scaled = apply_temperature(pair, temperature)[0, 1]
         text += f", as trained; {scaled:.4f} with the temperature, as a bundle has it"
@@ -291,6 +291,7 @@ def calibration_line(metrics: Metrics) -> str:
     own = f"log loss {before.log_loss:.4f}, calibration error {before.error:.4f}"
     source = {
         "trained": "as trained",
+        "probe": "as trained",
         "table": "as in the table",
         "bundle": f"as the bundle gives them (temperature {metrics.temperature:.3f})",
     }[metrics.scores]

@@ -47,6 +47,8 @@ def unfinished(run: RunFolder) -> str:
             "different epochs",
             resume,
         )
+    if settings.get("probe"):
+        return "its head is fitted, but it was stopped before its end"
     planned = [settings.get("epochs"), settings.get("freeze_epochs")]
     epochs = sum(number for number in planned if isinstance(number, int))
     done, best = len(run.read_history()), kept_epoch(run)

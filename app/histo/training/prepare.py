@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from histo.config import ModelCard, TrainConfig
 from histo.data.dataset import Dataset
@@ -37,6 +37,15 @@ class Job:
     def validated_in_fp32(self) -> bool:
         """Whether the epochs' figures and predictions are those of fp32 already."""
         return self.precision == "fp32" or self.device.type == "cpu"
+
+    @property
+    def batch_size(self) -> int:
+        """Patches in a batch of all processes."""
+        return int(self.learn.dls.train.bs)
+
+    def settings(self) -> dict[str, Any]:
+        """What is found of the settings of epochs."""
+        return {"freeze_epochs": self.freeze_epochs}
 
     @property
     def freeze_epochs(self) -> int:
@@ -105,6 +114,7 @@ def start_model(
         screen.say(f"weights: {loaded}; the head is new")
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
+    card = replace(card, head=0) if config.probe else card
     mpp = model_mpp(config.mpp, data.side, config.size)
     if mpp != config.mpp:
         screen.say(f"{data.side} px resized to {config.size} px: {mpp:.4g} µm per px")

@@ -18,6 +18,7 @@ from histo.files.writing import write_json
 from histo.run.folder import RunFolder
 from histo.screen import Screen
 from histo.training.prepare import Job, prepare
+from histo.training.probe import ProbeJob, prepare_probe, probe_in
 from histo.training.recording import Recording, record_resumed, write_start
 from histo.training.stopping import stop_asked
 from histo.training.tracking import Tracking, tracked
@@ -33,9 +34,9 @@ Callbacks = Sequence[Any]
 
 def train_new(
     config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
-) -> tuple[RunFolder, Learner]:
+) -> tuple[RunFolder, Learner | None]:
     """Train in a new run folder, created once labels, patches, weights and device are checked."""
-    job = prepare(config, data, screen)
+    job = prepare_probe(config, data, screen) if config.probe else prepare(config, data, screen)
 
     def fill(made: RunFolder, path: Path) -> None:
         write_json(made.config, config.record(settings_of(path, job)))
@@ -54,14 +55,19 @@ def train_new(
 
 def train_on(
     run: RunFolder, config: TrainConfig, data: Dataset, screen: Screen, callbacks: Callbacks = ()
-) -> Learner:
-    """Resume a run that this process has locked, from its last checkpoint."""
+) -> Learner | None:
+    """Resume a run that this process has locked, from its last checkpoint; a probe begins again."""
     from histo.model.checkpoint import Checkpoint
     from histo.training.precision import check_precision
 
     check_precision(config)
     begin = ranks.broadcast(lambda: Checkpoint.read(run.checkpoint))
-    job = prepare(config, data, screen, resumed=begin is not None)
+    resumed = begin is not None
+    job = (
+        prepare_probe(config, data, screen)
+        if config.probe
+        else prepare(config, data, screen, resumed)
+    )
     try:
         train_in(run, job, begin, screen, callbacks)
     except OSError as error:
@@ -81,11 +87,19 @@ def not_written(run: RunFolder, kept: bool, error: Exception) -> HistoError | No
 
 
 def train_in(
-    run: RunFolder, job: Job, begin: Checkpoint | None, screen: Screen, callbacks: Callbacks
+    run: RunFolder,
+    job: Job | ProbeJob,
+    begin: Checkpoint | None,
+    screen: Screen,
+    callbacks: Callbacks,
 ) -> None:
     """Train in a run folder that this process has locked."""
     from histo.model.gradcam import save_gradcam
 
+    if isinstance(job, ProbeJob):
+        with tracked(run, job.config.tracker, screen) as tracking:
+            probe_in(run, job, screen, tracking)
+        return
     learn, places = job.learn, np.flatnonzero(job.data.valid)
     with tracked(run, job.config.tracker, screen) as tracking:
         recording = fit(run, job, begin, screen, callbacks, tracking)
@@ -177,12 +191,12 @@ def as_fastai_made_it(learn: Learner) -> None:
     vars(learn).pop("_set_device", None)
 
 
-def settings_of(path: Path, job: Job) -> dict[str, Any]:
+def settings_of(path: Path, job: Job | ProbeJob) -> dict[str, Any]:
     """The settings that were found out, for the run folder `path`; the learning rate is found last."""
     config, data = job.config, job.data
     return {
-        "batch_size": job.learn.dls.train.bs,
-        "freeze_epochs": job.freeze_epochs,
+        **job.settings(),
+        "batch_size": job.batch_size,
         "device": str(job.device),
         "precision": job.precision,
         "labels": config.label_table,

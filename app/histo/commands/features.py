@@ -1,0 +1,197 @@
+"""`histo features`: what a body sees in patches, as numbers, for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from histo import __version__
+from histo.config import PREDICT_BATCH, Layout, ModelCard, check_setting
+from histo.data.decode import read_patch
+from histo.data.decode_ahead import decode_batches, fitting_batch
+from histo.data.feature_tables import FeatureTable, check_table, write_table
+from histo.data.ids import SUFFIXES
+from histo.data.inputs import Inputs, find_inputs
+from histo.data.tile_places import read_places
+from histo.errors import HistoError
+from histo.files.outputs import Output, check_outputs, never
+from histo.model.architectures import check_arch
+from histo.model.foundation import FOUNDATIONS, SIDE
+from histo.pixels.fit import Fit
+from histo.run.predictions import skipped_path, write_skipped
+from histo.screen import Progress, Screen, counted, screen_of
+from histo.slides.slide_files import refuse_slides
+
+if TYPE_CHECKING:
+    from histo.model.features import Extractor
+
+
+def features(
+    body: str | Path,
+    patches: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    weights: str = "imagenet",
+    layout: Layout = "clam",
+    images: str | Path | None = None,
+    id_column: str = "id",
+    crop: int | None = None,
+    size: int | None = None,
+    mpp: float | None = None,
+    device: str = "auto",
+    batch_size: int = PREDICT_BATCH,
+    skip_bad: bool = False,
+    force: bool = False,
+    progress: Progress = False,
+) -> Path:
+    """Write the features of patches, one row each, to `out`; returns it.
+
+    `body` is a bundle, or the name of an architecture with `weights` as in training; `patches` are as
+    for predict. `out` ends in .h5 or .parquet, or is a folder that gets a .h5 for each slide of a
+    table with slide, x, y and width, as histo cut writes it (tiles.csv). `layout` is that of the
+    HDF5: clam (also TRIDENT) or stamp, which needs `mpp`, µm per px of the patches' files, where
+    the bundle does not say. Raises HistoError.
+    """
+    listed = [Path(one) for one in ([patches] if isinstance(patches, str | Path) else patches)]
+    place, screen = Path(out), screen_of(progress)
+    for name, value in (("batch_size", batch_size), ("crop", crop), ("size", size), ("mpp", mpp)):
+        check_setting(name, value)
+    if layout not in get_args(Layout):
+        raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
+    check_table(place)
+    if str(body) in FOUNDATIONS and size is None:
+        size = SIDE
+    inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
+    check_outputs([Output(place if place.suffix else None, "out", never)], listed, force, inside)
+    refuse_slides(listed, Path(body))
+    inputs = find_inputs(listed, Path(images) if images else None, id_column, screen)
+    places = read_places(listed[0], id_column, inputs.ids) if len(listed) == 1 else None
+    if not place.suffix and places is None:
+        raise HistoError(
+            f"{place} is to get a file for each slide, and nothing says which slide patches are from",
+            "give a CSV with slide, x, y and width, as histo cut writes it",
+            "give {out} FILE.h5",
+        )
+    opened = open_body(body, weights, Fit(crop, size), inputs, device, screen)
+    um = mpp_of(opened.card, mpp, inputs)
+    if layout == "stamp" and um is None and place.suffix != ".parquet":
+        raise HistoError(
+            "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
+        )
+    rows, found, bad = compute(opened, inputs, batch_size, skip_bad, screen)
+    table = FeatureTable(
+        [inputs.ids[row] for row in rows],
+        found,
+        places and places.pick(rows),
+        opened.card.patch_size,
+        um,
+        {**opened.made_with, "histo_version": __version__},
+    )
+    if places is None and layout and place.suffix != ".parquet":
+        screen.say("note: it is not known where on a slide patches are from: coords are made up")
+    write(place, table, layout, screen)
+    listed_bad = skipped_path(place if place.suffix else place / "features.csv")
+    write_skipped(listed_bad.with_suffix(".csv"), bad)
+    return place
+
+
+@dataclass(frozen=True)
+class OpenBody:
+    """A body at work, and what it is."""
+
+    extract: Extractor
+    card: ModelCard
+    made_with: dict[str, str]
+
+
+def open_body(
+    body: str | Path, weights: str, fit: Fit, inputs: Inputs, device: str, screen: Screen
+) -> OpenBody:
+    """The body of a bundle, or the one of an architecture and weights."""
+    if Path(body).is_dir():
+        return open_bundle_body(Path(body), fit, device)
+    check_arch(str(body))
+    if weights not in ("imagenet", "none") and not Path(weights).exists():
+        raise HistoError(f"no weights file {weights}", "{weights} is imagenet, none or a file")
+    side = len(fit(read_patch(inputs.paths[0]), inputs.paths[0]))
+    with screen.step("loading torch"):
+        from histo.model.body import features_of, load_weights, make_body, normalisation
+        from histo.model.device import resolve_device
+        from histo.model.features import Extractor
+
+    made = make_body(str(body), imagenet=weights == "imagenet")
+    if weights not in ("imagenet", "none"):
+        screen.say(f"weights: {load_weights(made, Path(weights))}")
+    features_of(made, side, str(body))
+    mean, std = normalisation(made)
+    card = ModelCard(str(body), ["0", "1"], side, fit.crop, fit.size, mean, std)
+    facts = {"body": str(body), "weights": Path(weights).name}
+    return OpenBody(Extractor(made, card, resolve_device(device)), card, facts)
+
+
+def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
+    """The body of a bundle of one model; its card says how patches are prepared."""
+    from histo.model.bundle_files import BundleFiles
+    from histo.model.device import resolve_device
+    from histo.model.features import Extractor
+    from histo.model.torch_engine import TorchEngine
+
+    if fit.crop or fit.size:
+        raise HistoError(
+            f"{folder} says itself how patches are prepared", "leave {crop} and {size} out"
+        )
+    files = BundleFiles.open(folder)
+    if files.card.models > 1:
+        raise HistoError(
+            f"{folder} averages {files.card.models} models, each with features of its own",
+            "give the bundle of one fold",
+        )
+    on = resolve_device(device)
+    network: Any = TorchEngine.open(files, on).model
+    facts = {"body": files.card.arch, "weights": folder.resolve().name}
+    return OpenBody(Extractor(network.model[0], files.card, on), files.card, facts)
+
+
+def mpp_of(card: ModelCard, given: float | None, inputs: Inputs) -> float | None:
+    """µm per px of patches as the body sees them: as a bundle says, else from that of their files."""
+    if given is None or card.size is None:
+        return given or card.mpp
+    side = card.crop or len(read_patch(inputs.paths[0]))
+    return given * side / card.size
+
+
+def compute(
+    opened: OpenBody, inputs: Inputs, batch_size: int, skip_bad: bool, screen: Screen
+) -> tuple[list[int], np.ndarray, dict[str, str]]:
+    """The rows of patches that could be used, their features [N, F], and why others could not."""
+    card, rows, parts, bad, done = opened.card, list[int](), [], dict[str, str](), 0
+    fit = Fit(card.crop, card.size, card.patch_size)
+    size = fitting_batch(batch_size, card.patch_size)
+    with screen.bar("features", len(inputs), unit="patches") as advance:
+        for batch in decode_batches(inputs.paths, fit, size, skip_bad):
+            if batch.sha1:
+                parts.append(opened.extract(batch.pixels)[:, 0])
+            rows += [done + place for place in batch.places()]
+            bad |= {inputs.ids[done + place]: why for place, why in batch.bad.items()}
+            done += len(batch.paths)
+            advance(len(batch.paths))
+    if not parts:
+        raise HistoError("none of the patches can be used")
+    return rows, np.concatenate(parts), bad
+
+
+def write(out: Path, table: FeatureTable, layout: Layout, screen: Screen) -> None:
+    """Write one file, or one for each slide."""
+    if out.suffix:
+        write_table(out, table, layout)
+    else:
+        assert table.places is not None
+        out.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(table.places.slides):
+            write_table(out / f"{Path(name).name}.h5", table.of_slide(name), layout)
+    count, width = table.features.shape
+    screen.say(f"features: {out} ({counted(count, 'patch')}, {width:,} features each)")

@@ -1,0 +1,105 @@
+"""histo features: the features of a body for other programs."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from histo.data.decode import read_patch
+from histo.model.body import make_body
+from histo.pixels.normalise import Normalise
+from tests.conftest import assert_one_line_error, rows_of, run_histo
+
+
+@pytest.fixture(scope="module")
+def tiles(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten patches of two slides, and a table of where they were cut, as histo cut writes it."""
+    folder = tmp_path_factory.mktemp("tiles")
+    patches = sorted((dataset / "train").iterdir())[:10]
+    with (folder / "tiles.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "slide", "x", "y", "width", "height"])
+        for number, patch in enumerate(patches):
+            shutil.copy(patch, folder / patch.name)
+            table.writerow([patch.stem, f"S{number % 2}", 96 * number, 192, 96, 96])
+    return folder / "tiles.csv"
+
+
+def expected(weights: Path, patches: list[Path]) -> np.ndarray:
+    """The features of squeezenet1_1 by torch alone."""
+    body = make_body("squeezenet1_1")
+    body.load_state_dict(load_file(weights))
+    pixels = torch.from_numpy(np.stack([read_patch(path) for path in patches]))
+    batch = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(pixels).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return body.eval()(batch).numpy()
+
+
+def test_clam_finds_features_and_coordinates(tiles, weights, tmp_path):
+    """`features` and `coords` by name, as CLAM and TRIDENT read them."""
+    out = tmp_path / "f.h5"
+    words = ["features", "squeezenet1_1", tiles, "--weights", weights, "--out", out]
+    result = run_histo(*words)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(tiles)
+    patches = [next(tiles.parent.glob(f"{row['id']}.*")) for row in rows]
+    with h5py.File(out) as file:
+        assert np.abs(file["features"][:] - expected(weights, patches)).max() < 1e-4
+        assert file["coords"][:].tolist() == [[96 * n, 192] for n in range(10)]
+        assert file["coords"].attrs["patch_size_level0"] == 96
+        assert file["coords"].attrs["patch_size"] == 48
+        assert [name.decode() for name in file["ids"][:]] == [row["id"] for row in rows]
+        assert file.attrs["body"] == "squeezenet1_1"
+    assert_one_line_error(run_histo(*words), "exists and is not what histo writes there", "--force")
+    assert run_histo(*words, "--force").exit_code == 0
+
+
+def test_stamp_finds_coordinates_in_micrometres(tiles, weights, tmp_path):
+    """Level-0 px times 0.25 µm, as 96 px of the slide are 48 px of 0.5 µm."""
+    out = tmp_path / "f.h5"
+    words = ["features", "squeezenet1_1", tiles, "--weights", weights, "--layout", "stamp"]
+    assert_one_line_error(run_histo(*words, "--out", out), "STAMP has coordinates in µm", "--mpp")
+    assert run_histo(*words, "--mpp", 0.5, "--out", out).exit_code == 0
+    with h5py.File(out) as file:
+        assert file["feats"].shape == (10, 512)
+        assert file["coords"][3].tolist() == [0.25 * 96 * 3, 0.25 * 192]
+        assert (file.attrs["unit"], file.attrs["feat_type"]) == ("um", "tile")
+        assert (file.attrs["tile_size_um"], file.attrs["tile_size_px"]) == (24.0, 48)
+
+
+def test_a_folder_gets_a_file_for_each_slide(tiles, weights, tmp_path):
+    words = ["features", "squeezenet1_1", "--weights", weights, "--out", tmp_path / "slides"]
+    assert run_histo(*words, tiles).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "slides").iterdir()) == ["S0.h5", "S1.h5"]
+    with h5py.File(tmp_path / "slides" / "S1.h5") as file:
+        assert file["coords"][:, 0].tolist() == [96, 288, 480, 672, 864]
+    assert_one_line_error(run_histo(*words, tiles.parent), "to get a file for each slide")
+
+
+def test_a_bundle_gives_the_features_of_its_body_as_parquet(tiny_run, dataset, tmp_path):
+    """They and the head give the bundle's logits; the patch that cannot be read is left out."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    shutil.copytree(dataset / "test", tmp_path / "test")
+    (tmp_path / "test" / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "f.parquet"
+    result = run_histo(
+        "features", tiny_run / "export", tmp_path / "test", "--out", out, "--skip-bad"
+    )
+    assert result.exit_code == 3, result.output
+    assert [row["id"] for row in rows_of(tmp_path / "f.skipped.csv")] == ["bad"]
+    table = parquet.read_table(out)
+    assert table.num_rows == 24
+    assert table["features"].type.list_size == 512
+    assert table.schema.metadata[b"body"] == b"squeezenet1_1"
+
+
+def test_another_suffix_is_refused(dataset, tmp_path):
+    result = run_histo("features", "resnet18", dataset / "test", "--out", tmp_path / "f.csv")
+    assert_one_line_error(result, "features are written as .h5 or .parquet, or as a folder")
