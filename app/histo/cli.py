@@ -20,6 +20,8 @@ from histo.config import (
     CheckConfig,
     CutConfig,
     DataConfig,
+    EnginePrecision,
+    ExportPrecision,
     Layout,
     Precision,
     Tracker,
@@ -184,6 +186,10 @@ ShardOption = Annotated[
     typer.Option("--shard", metavar="I/N", help="Only share I of N, from 1; then histo merge."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+EngineChoice = Annotated[
+    EnginePrecision,
+    typer.Option(help="auto: the fastest that the bundle vouches for; fp32: the exact one."),
+]
 Tta = Annotated[bool, typer.Option("--tta", help="Average the eight D4 views.")]
 Submission = Annotated[
     Optional[Path], typer.Option(help="Also write Kaggle's id,label to this file.")
@@ -425,6 +431,11 @@ def export(
         bool, typer.Option("--qupath", help="Also write the model for QuPath's WSInfer extension.")
     ] = False,
     mpp: Mpp = None,
+    images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
+    precision: Annotated[
+        ExportPrecision,
+        typer.Option(help="auto: also int8 or bf16, where as good; fp32: not, some seconds less."),
+    ] = "auto",
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
     refuse_both(sensitivity, specificity)
@@ -454,6 +465,7 @@ def predict(
         bool, typer.Option("--raw", help="Probabilities as trained, without the temperature.")
     ] = False,
     device: Device = "auto",
+    precision: EngineChoice = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
     positive: Positive = None,
     skip_bad: SkipBad = False,
@@ -488,6 +500,7 @@ def evaluate(
     groups: Groups = None,
     tta: Tta = False,
     device: Device = "auto",
+    precision: EngineChoice = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
     positive: Positive = None,
     skip_bad: SkipBad = False,
@@ -628,6 +641,7 @@ def map(
     ] = False,
     positive: Positive = None,
     device: Device = "auto",
+    precision: EngineChoice = "auto",
     batch_size: PredictBatch = PREDICT_BATCH,
     shard: ShardOption = None,
 ) -> None:
@@ -738,6 +752,7 @@ def serve(
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     device: Device = "auto",
+    precision: EngineChoice = "auto",
     images: Annotated[
         Optional[Path],
         typer.Option(help="The patches of reviews.  [default: as their runs say, in FOLDER]"),

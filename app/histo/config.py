@@ -15,6 +15,9 @@ from histo.errors import HistoError
 Augment = Literal["none", "d4", "stain"]
 """How training patches are varied: functions of histo.data.augment, by name."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+ExportPrecision = Literal["auto", "fp32"]
+EnginePrecision = Literal["auto", "fp32", "bf16", "int8"]
+"""Of prediction: auto is the fastest that the card of the bundle vouches for, fp32 the exact."""
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
 Layout = Literal["clam", "stamp"]
 """How features lie in HDF5: as CLAM and TRIDENT read them, or as STAMP does."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from histo import __version__
 from histo.commands.overlap import Trained
+from histo.commands.predict import say_engine
 from histo.commands.runs import Run
 from histo.config import PREDICT_BATCH, DataConfig, ModelCard, check_setting
 from histo.data.decode import read_patch
@@ -81,6 +82,7 @@ def evaluate(
     groups: str | Path | None = None,
     tta: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
@@ -93,7 +95,8 @@ def evaluate(
 
     Patches that the model was trained or chosen on are found by their pixels, and reported.
     `groups` is `CSV[:column]`; `tta` averages the eight D4 views; `positive` is the positive class of
-    two, where the bundle does not say; `skip_bad` leaves patches out that cannot be read or have
+    two, where the bundle does not say; `precision` is fp32, bf16, int8, or the fastest that the
+    bundle vouches for; `skip_bad` leaves patches out that cannot be read or have
     another size, and lists them in the run's skipped.csv. Raises HistoError.
 
     Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
@@ -114,6 +117,7 @@ def evaluate(
         groups=str(groups) if groups else None,
         tta=tta,
         device=device,
+        precision=precision,
         batch_size=batch_size,
         positive=positive,
         skip_bad=skip_bad,
@@ -191,6 +195,7 @@ def evaluate_share(
     groups: str | None = None,
     tta: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
@@ -207,7 +212,8 @@ def evaluate_share(
     if out is not None and os.path.lexists(out) and (shard or not is_cut(out)):
         raise exists(out)
     check_setting("batch_size", batch_size)
-    predictor = open_bundle(bundle, device)
+    predictor = open_bundle(bundle, device, precision)
+    say_engine(predictor.judged, screen)
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)

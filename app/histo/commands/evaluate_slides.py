@@ -47,6 +47,7 @@ def evaluate_slides(
     slide_mpp: str | float | None = None,
     tta: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
 ) -> Path | None:
     """Map slides into OUT/maps and judge them; returns OUT, or None in later processes of a launch.
@@ -61,7 +62,7 @@ def evaluate_slides(
             "give {labels} a CSV with the columns slide and label",
         )
     found = find_slides([slides])
-    model = model_of(open_bundle(bundle, device), mpp, positive, tta)
+    model = model_of(open_bundle(bundle, device, precision), mpp, positive, tta)
     vocab, name = model.scheme.vocab, model.scheme.named[0]
     if len(vocab) != 2:
         raise HistoError(f"slides are judged for two classes; this model has {len(vocab)}")
@@ -79,6 +80,7 @@ def evaluate_slides(
         tta=tta,
         positive=positive,
         device=device,
+        precision=precision,
         batch_size=batch_size,
     )
     if ranks.rank() > 0:

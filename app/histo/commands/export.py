@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from histo.commands.interpret import patch_reader
 from histo.commands.tables import positive_of, say_unfinished
 from histo.config import ModelCard, Wanted, check_setting
 from histo.errors import HistoError
@@ -20,6 +22,7 @@ from histo.screen import Progress, Screen, screen_of
 
 if TYPE_CHECKING:
     from histo.model.bundle import TrainedOn
+    from histo.model.card import Onnx
 
 QUPATH = "qupath"
 """The folder in a bundle for QuPath's model."""
@@ -38,6 +41,8 @@ def export(
     positive: str | None = None,
     qupath: bool = False,
     mpp: float | None = None,
+    images: str | Path | None = None,
+    precision: str = "auto",
     progress: Progress = False,
 ) -> Path:
     """Write the bundle of a run's best epoch; returns its folder, RUN/export by default.
@@ -46,11 +51,14 @@ def export(
     for the run's report; else 0.5. `no_pickle` leaves fastai's learner out; `no_fingerprint` what
     tells whether the model was trained on a patch; `positive` is the positive class of two, where
     the run does not say. `qupath` also writes a folder for QuPath's WSInfer extension; `mpp` is the
-    µm per px of the patches, where the run does not say. Raises HistoError.
+    µm per px of the patches, where the run does not say. What predicts faster on this machine, in int8
+    or bf16, is judged on validation patches, and kept where it is as good; `images` is where the
+    patches are, if they have moved, and `precision="fp32"` leaves it out. Raises HistoError.
     """
     screen, folder = screen_of(progress), RunFolder.open(Path(run))
     wanted = Wanted.of(sensitivity, specificity)
     check_setting("mpp", mpp)
+    check_export_precision(precision)
     cut = say_unfinished(folder, screen)
     place = new_folder(Path(out)) if out else folder.export
     table = read_predictions(folder.predictions)
@@ -83,7 +91,17 @@ def export(
         trained_on = trained_on_of(folder)
     model = load_model(folder, card)
     with built(place, last=CARD, earlier=[*FILES, CARD, *qupath_files(place)]) as made:
-        has_onnx = write_bundle(made, model, card, facts, trained_on, not no_pickle, screen.step)
+        more = partial(faster, made, folder, model, card, images, screen)
+        has_onnx = write_bundle(
+            made,
+            model,
+            card,
+            facts,
+            trained_on,
+            not no_pickle,
+            screen.step,
+            more if precision == "auto" else lambda _: {},
+        )
         if not has_onnx:
             screen.say(
                 f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
@@ -96,6 +114,31 @@ def export(
         screen.say(f"for QuPath: {where} (copy it to the folder user of WSInfer's models)")
     screen.say(f"bundle: {place} (next: histo predict {place} PATCHES)")
     return place
+
+
+def check_export_precision(precision: str) -> None:
+    """HistoError for what is neither `auto` nor `fp32`."""
+    if precision not in ("auto", "fp32"):
+        raise HistoError(f"precision is {precision!r}: a bundle is made with auto or fp32")
+
+
+def faster(
+    place: Path,
+    run: RunFolder,
+    model: Any,
+    card: ModelCard,
+    images: str | Path | None,
+    screen: Screen,
+    onnx: Onnx,
+) -> dict[str, Any]:
+    """Make and judge what is faster than model.onnx in `place`; what the card says of it."""
+    from histo.commands.judge_engines import Sample, engine_facts
+
+    sample = Sample.draw(run, card.vocab, patch_reader(run, Path(images) if images else None))
+    if isinstance(sample, str):
+        screen.say(f"only fp32: {sample}", "give {images} if the patches have moved")
+        return {}
+    return engine_facts(place, onnx, model, card, sample, screen)
 
 
 def trained_on_of(run: RunFolder) -> TrainedOn:
@@ -135,7 +178,7 @@ def export_qupath(place: Path, name: str, model: Any) -> None:
     from histo.model.predictor import open_bundle
     from histo.model.torchscript import write_qupath
 
-    write_qupath(place / QUPATH / name, model, open_bundle(place, "cpu"))
+    write_qupath(place / QUPATH / name, model, open_bundle(place, "cpu", "fp32"))
 
 
 def new_folder(out: Path) -> Path:

@@ -17,7 +17,7 @@ from histo.data.inputs import plain_ids
 from histo.data.patch_files import PatchFiles, list_patches
 from histo.errors import HistoError
 from histo.model.predictor import Predictor, open_bundle
-from histo.run.predictions import prediction_columns
+from histo.run.predictions import ENGINE, prediction_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,8 @@ class Model:
         )
         table.insert(0, "id", distinct_ids(ids))
         table.insert(1, "predicted", named)
+        if self.predictor.reduced:
+            table[ENGINE] = self.predictor.reduced
         return table
 
     def _batches(
@@ -89,9 +91,12 @@ class Model:
         return f"Model({self.card.arch}, {self.predictor.engine.name}, classes {classes})"
 
 
-def load(bundle: str | Path, *, device: str = "auto") -> Model:
-    """Open a bundle made by `histo export`; HistoError if it is not a bundle or is damaged."""
-    return Model(open_bundle(Path(bundle), device))
+def load(bundle: str | Path, *, device: str = "auto", precision: str = "auto") -> Model:
+    """Open a bundle made by `histo export`; HistoError if it is not a bundle or is damaged.
+
+    `precision` is fp32, bf16, int8, or the fastest that the bundle vouches for.
+    """
+    return Model(open_bundle(Path(bundle), device, precision))
 
 
 def distinct_ids(named: Sequence[tuple[str, str]]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from histo.commands.map_pages import finish, slide_page
+from histo.commands.predict import say_engine
 from histo.config import PREDICT_BATCH, ModelCard, check_setting
 from histo.data.appearance import Appearance
 from histo.distributed import ranks
@@ -54,6 +55,7 @@ def map(
     hdf5: bool = False,
     positive: str | None = None,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     progress: Progress = False,
 ) -> pd.DataFrame:
@@ -63,7 +65,8 @@ def map(
     Killed, the same call goes on. `mpp` is the µm per px of the model's patches, where the bundle
     does not say; `slide_mpp` that of slides that do not say, a number or a CSV; `stride` the step
     of tiles in px of the model; `tta` averages the eight D4 views; `tissue` is a folder of
-    corrected tissue outlines; `no_tissue` maps the background too; `hdf5` also writes tiles.h5.
+    corrected tissue outlines; `no_tissue` maps the background too; `precision` is fp32, bf16, int8,
+    or the fastest that the bundle vouches for; `hdf5` also writes tiles.h5.
     A slide that cannot be mapped is listed with the reason. Raises HistoError.
     """
     import pandas as pd
@@ -82,6 +85,7 @@ def map(
         hdf5=hdf5,
         positive=positive,
         device=device,
+        precision=precision,
         batch_size=batch_size,
     )
     return pd.read_csv(Path(out) / SLIDES_CSV, dtype={"slide": str}, keep_default_na=False)
@@ -102,6 +106,7 @@ def map_to(
     hdf5: bool = False,
     positive: str | None = None,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     shard: Shard | None = None,
 ) -> int:
@@ -119,7 +124,8 @@ def map_to(
     found = find_slides(slides)
     check_installed()
     resolutions = SlideMpp.read(slide_mpp)
-    predictor = open_bundle(bundle, device)
+    predictor = open_bundle(bundle, device, precision)
+    say_engine(predictor.judged, screen)
     model = model_of(predictor, mpp, positive, tta)
     check_stride(model.side, stride)
     settings = MapSettings(stride, batch_size, hdf5, tissue_word(tissue, no_tissue))

@@ -44,7 +44,7 @@ def merge(
         screen, known = screen_of(progress), positive_of_part(found[0], positive)
         kaggle = Path(submission) if submission else None
         if kaggle:
-            check_submission(known, len(found[0].facts.columns) - 2, screen)
+            check_submission(known, len(vocab_of(found[0])), screen)
         table = join_table(found, place, kaggle, known.index if known else 1, force)
         rows = counted(found[0].facts.patches, "patch")
         screen.say(f"predictions: {table} ({rows})")
@@ -57,10 +57,15 @@ def merge(
     return Run((run or write_run(found, place or whole)).path)
 
 
+def vocab_of(part: Part) -> list[str]:
+    """The classes of a prediction, by its columns."""
+    names = [name for name in part.facts.columns[2:] if name.startswith(PROBABILITY)]
+    return [name.removeprefix(PROBABILITY) for name in names]
+
+
 def positive_of_part(part: Part, given: str | None) -> Positive | None:
     """The positive class as the prediction took it; parts of histo before 0.2 do not say."""
-    vocab = [name.removeprefix(PROBABILITY) for name in part.facts.columns[2:]]
-    return recorded_positive(vocab, part.settings, given)
+    return recorded_positive(vocab_of(part), part.settings, given)
 
 
 def merge_maps(given: Sequence[Path], other: str | Path | None, screen: Screen) -> Path:

@@ -21,6 +21,7 @@ from histo.files.digests import sha256
 from histo.files.outputs import check_outputs
 from histo.run.positive import Positive, bundle_positive, choose_positive
 from histo.run.predictions import (
+    ENGINE,
     move_skipped,
     prediction_columns,
     skipped_path,
@@ -37,6 +38,7 @@ from histo.slides.slide_files import refuse_slides
 if TYPE_CHECKING:
     import pandas as pd
 
+    from histo.model.engines import Judged
     from histo.model.predictor import Calls
 
 Predicted = Iterator[tuple[DecodedBatch, "Calls | None"]]
@@ -55,6 +57,7 @@ def predict(
     trust_pickle: bool = False,
     raw: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
@@ -65,7 +68,8 @@ def predict(
 
     The table `id, predicted, p_CLASS…` is also written to `out`, batch by batch: killed, the same
     call goes on with it. `submission` also gets Kaggle's `id,label`; `images` is where a CSV's
-    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out; `positive` is the
+    patches are; `tta` averages the eight D4 views; `raw` leaves the temperature out;
+    `precision` is fp32, bf16, int8, or the fastest that the bundle vouches for; `positive` is the
     class that a submission is about, where the bundle does not say; `skip_bad` leaves patches out
     that cannot be read or have another size, and lists them in `OUT.skipped.csv`. `force` writes over files that histo did not write, never over an
     input. Raises HistoError.
@@ -84,6 +88,7 @@ def predict(
         trust_pickle=trust_pickle,
         raw=raw,
         device=device,
+        precision=precision,
         batch_size=batch_size,
         positive=positive,
         skip_bad=skip_bad,
@@ -138,6 +143,7 @@ def write_predictions_table(
     trust_pickle: bool = False,
     raw: bool = False,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
     positive: str | None = None,
     skip_bad: bool = False,
@@ -149,8 +155,11 @@ def write_predictions_table(
     for `histo merge`. The processes of a launcher take a share each, and the first joins them.
     """
     check_setting("batch_size", batch_size)
-    opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
+    opened = open_model(
+        bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad, precision)
+    )
     batch_size = opened.batch_size
+    say_engine(opened.judged, screen)
     known = opened.positive(positive)
     if submission is not None:
         check_submission(known, len(opened.vocab), screen)
@@ -162,7 +171,10 @@ def write_predictions_table(
         bundle=opened.fingerprint,
         patches=len(inputs),
         names=fingerprint(inputs.ids),
-        columns=["id", "predicted", *prediction_columns(opened.vocab)],
+        columns=[
+            *("id", "predicted", *prediction_columns(opened.vocab)),
+            *([ENGINE] if opened.reduced else []),
+        ],
         batch_size=batch_size,
         tta=tta,
         raw=raw,
@@ -186,8 +198,14 @@ def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> No
     ):
         for batch, calls in opened.predict(paths[table.rows :]):
             mine = ids[table.rows : table.rows + len(batch.paths)]
-            table.add(rows_of(batch, mine, calls, opened.vocab))
+            table.add(rows_of(batch, mine, calls, opened.vocab, opened.reduced))
             advance(len(batch.paths))
+
+
+def say_engine(judged: Judged | None, screen: Screen) -> None:
+    """Say which engine predicts, where it is not the exact one, and what it costs."""
+    if judged:
+        screen.say(f"{judged}: {judged.cost()}, by the bundle's card", "{precision} fp32 is exact")
 
 
 def check_submission(positive: Positive | None, classes: int, screen: Screen) -> None:
@@ -199,17 +217,21 @@ def check_submission(positive: Positive | None, classes: int, screen: Screen) ->
 
 
 def rows_of(
-    batch: DecodedBatch, ids: Sequence[str], calls: Calls | None, vocab: list[str]
+    batch: DecodedBatch, ids: Sequence[str], calls: Calls | None, vocab: list[str], engine: str = ""
 ) -> list[list[str]]:
-    """The table's rows of a batch; those of patches that cannot be used hold the reason."""
+    """The table's rows of a batch; those of patches that cannot be used hold the reason.
+
+    `engine` is said in each row, where it is not the exact one.
+    """
+    last = [engine] if engine else []
     places, rows = batch.places(), []
     for place, name in enumerate(ids):
         if calls is None or place in batch.bad:
-            rows.append(skipped_row(name, batch.bad[place], 2 + len(vocab)))
+            rows.append(skipped_row(name, batch.bad[place], 2 + len(vocab) + len(last)))
         else:
             n = places[place]
             values = (f"{p:.9g}" for p in calls.probabilities[n])
-            rows.append([name, vocab[int(calls.called[n])], *values])
+            rows.append([name, vocab[int(calls.called[n])], *values, *last])
     return rows
 
 
@@ -243,6 +265,7 @@ class Settings:
     tta: bool = False
     raw: bool = False
     skip_bad: bool = False
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -261,6 +284,10 @@ class Opened:
     threshold: float = 0.5
     scale: str = ""
     """of the threshold, where it is another than that of the table"""
+    judged: Judged | None = None
+    """what the card says of the engine, where it is not the exact one"""
+    reduced: str = ""
+    """what the table says of such an engine"""
 
 
 def open_model(bundle: Path, how: Settings) -> Opened:
@@ -270,7 +297,7 @@ def open_model(bundle: Path, how: Settings) -> Opened:
 
     from histo.model.predictor import open_bundle
 
-    predictor = open_bundle(bundle, how.device)
+    predictor = open_bundle(bundle, how.device, how.precision)
 
     def predict_batch(batch: DecodedBatch) -> tuple[DecodedBatch, Calls | None]:
         if not batch.sha1:
@@ -287,7 +314,18 @@ def open_model(bundle: Path, how: Settings) -> Opened:
     on_table = card.temperature == 1 or how.raw == (card.format == 1)
     scale = "" if on_table else f" {'with' if how.raw else 'before'} the temperature"
     files = predictor.files.fingerprint()
-    return Opened(card.vocab, name, files, predict_files, count, known, card.threshold, scale)
+    return Opened(
+        card.vocab,
+        name,
+        files,
+        predict_files,
+        count,
+        known,
+        card.threshold,
+        scale,
+        predictor.judged,
+        predictor.reduced,
+    )
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:

@@ -41,6 +41,7 @@ def serve(
     allowed_host: tuple[str, ...] | list[str] = (),
     browser: bool = True,
     device: str = "auto",
+    precision: str = "auto",
     images: str | Path | None = None,
     progress: Progress = False,
 ) -> None:
@@ -57,17 +58,21 @@ def serve(
         import uvicorn
     except ImportError:
         raise HistoError("serving needs FastAPI: pip install 'histolearn[serve]'") from None
+    from histo.model.engines import check_precision
     from histo.web.guard import UPLOAD_BYTES
     from histo.web.served import Served
 
     UPLOAD_BYTES.check(0, "a request")  # a wrong value of the variable is said at once
     check_setting("port", port)
+    check_precision(precision)
     served, token = Served.open(Path(folder)), token_of()
     patches = Served.open(Path(images)) if images else None
     listening = listen(host, port)
     with listening:
         place = listening.getsockname()[1]
-        app = application(served, access_of(token, host, place, allowed_host), device, patches)
+        app = application(
+            served, access_of(token, host, place, allowed_host), device, patches, precision
+        )
         say_address(host, place, token, screen)
         if browser:
             opened = partial(webbrowser.open, address(host, place, token))
@@ -84,7 +89,11 @@ def serve(
 
 
 def application(
-    served: Served, access: Access, device: str = "auto", images: Served | None = None
+    served: Served,
+    access: Access,
+    device: str = "auto",
+    images: Served | None = None,
+    precision: str = "auto",
 ) -> App:
     """The application of a folder, for a server to run."""
     try:
@@ -100,7 +109,7 @@ def application(
     script = b64encode(sha256(SCRIPT.encode()).digest()).decode()
     site = Site(
         served,
-        Models(served, device),
+        Models(served, device, precision),
         Queue(),
         Reviews(served),
         Patches(served, images),

@@ -26,25 +26,73 @@ from histo.errors import HistoError, Stopped
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 
 Job = tuple[Callable[[], Any], SimpleQueue[Any]]
+NO_MEMORY = ("Available memory", "bad_alloc")
+"""What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""
+
+
+class Bounded:
+    """A thread in which a model runs; HistoError where it fails, takes too long, or needs too much memory.
+
+    `stop` tells the model to end, where a call took too long.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place, self._stuck = place, False
+        self.stop: Callable[[], None] = lambda: None
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
+        self._thread.start()
+
+    def do(self, call: Callable[[], Any], failing: str) -> Any:
+        """The result of a call in the thread. Ctrl-C ends the wait, which no C code holds."""
+        done: SimpleQueue[Any] = SimpleQueue()
+        seconds = RUN_SECONDS.value
+        found = None
+        try:
+            if not self._stuck:
+                self._jobs.put((call, done))
+                found = _within(done, seconds)
+        finally:
+            if found is None:  # too slow, or Ctrl-C
+                self._stuck, self._thread.name = True, STUCK
+                self.stop()  # it ends at its next operator
+        if found is None and asked.is_set():
+            raise Stopped("stopped")
+        if found is None:
+            raise HistoError(
+                f"{self._place} takes more than {seconds:,} s for one batch (the variable "
+                f"{RUN_SECONDS.name} raises that)",
+                "give a smaller {batch_size}",
+            )
+        if isinstance(found[0], Exception):  # the engines' exceptions have no base of their own
+            if isinstance(found[0], MemoryError) or any(w in str(found[0]) for w in NO_MEMORY):
+                RUN_BYTES.check(RUN_BYTES.value + 1, f"{self._place} needs for one batch")
+            name = type(found[0]).__name__
+            raise HistoError(f"{self._place} {failing} ({name})")
+        return found[0]
+
+    def __del__(self) -> None:
+        self._jobs.put(None)
 
 
 class BoundedSession:
-    """A loaded model.onnx; HistoError where it fails, takes too long, or needs too much memory."""
+    """A loaded ONNX model at work by ONNX Runtime, bounded."""
 
     def __init__(self, data: bytes, place: str) -> None:
         import onnxruntime
 
-        self._place = place
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
-        self._thread.start()
+        self._bounded = Bounded(place)
         _limit_memory(RUN_BYTES.value)
 
         def load() -> Any:
             return onnxruntime.InferenceSession(data, _options(), ["CPUExecutionProvider"])
 
-        self._options, self._stuck = onnxruntime.RunOptions(), False
-        self._session = self._do(load, "does not load")
+        self._options = onnxruntime.RunOptions()
+        self._bounded.stop = self._stop
+        self._session = self._bounded.do(load, "does not load")
+
+    def _stop(self) -> None:
+        self._options.terminate = True
 
     def ends(self) -> list[tuple[str, str, list[Any]]]:
         """Name, type and shape, without the batch, of each input and output."""
@@ -57,38 +105,7 @@ class BoundedSession:
         def run() -> Any:
             return self._session.run([output], feed, self._options)[0]
 
-        return np.asarray(self._do(run, "fails in prediction"))
-
-    def _do(self, call: Callable[[], Any], failing: str) -> Any:
-        """The result of a call in the session's thread. Ctrl-C ends the wait, which no C code holds."""
-        done: SimpleQueue[Any] = SimpleQueue()
-        seconds = RUN_SECONDS.value
-        found = None
-        try:
-            if not self._stuck:
-                self._jobs.put((call, done))
-                found = _within(done, seconds)
-        finally:
-            if found is None:  # too slow, or Ctrl-C
-                self._stuck, self._options.terminate = True, True  # it ends at its next operator
-                self._thread.name = STUCK
-        if found is None and asked.is_set():
-            raise Stopped("stopped")
-        if found is None:
-            raise HistoError(
-                f"{self._place} takes more than {seconds:,} s for one batch (the variable "
-                f"{RUN_SECONDS.name} raises that)",
-                "give a smaller {batch_size}",
-            )
-        if isinstance(found[0], Exception):  # ONNX Runtime's exceptions have no base of their own
-            if "Available memory" in str(found[0]):
-                RUN_BYTES.check(RUN_BYTES.value + 1, f"{self._place} needs for one batch")
-            name = type(found[0]).__name__
-            raise HistoError(f"{self._place} {failing} ({name})")
-        return found[0]
-
-    def __del__(self) -> None:
-        self._jobs.put(None)
+        return np.asarray(self._bounded.do(run, "fails in prediction"))
 
 
 def _within(done: SimpleQueue[Any], seconds: int) -> tuple[Any] | None:

@@ -27,6 +27,7 @@ from histo.files.writing import write_json, written
 from histo.model.card import (
     CARD,
     FILES,
+    INT8,
     LEARNER,
     ONNX,
     SEAL,
@@ -57,13 +58,15 @@ def write_bundle(
     trained_on: TrainedOn | None = None,
     pickled: bool = True,
     step: Step = lambda _: nullcontext(),
+    more: Callable[[Onnx], Mapping[str, Any]] = lambda _: {},
 ) -> bool:
     """Write weights, learner, ONNX model and, last, the card with the SHA-256 of each.
 
     `step("what")` is a context around each part of the work that takes time.
     `trained_on` is by what the patches behind the model are recognised later; None leaves those
     files out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
-    started from.
+    started from. `more` writes and judges what is faster than model.onnx, which lies in `folder`,
+    and returns what the card says of it.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
     that are averaged have no fastai learner: it would need histo to load.
     """
@@ -77,8 +80,10 @@ def write_bundle(
         (folder / LEARNER).unlink(missing_ok=True)
     with step(f"converting to {ONNX}, and comparing the two"):
         onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
+    (folder / INT8).unlink(missing_ok=True)
     if onnx is None:
         (folder / ONNX).unlink(missing_ok=True)
+    facts = facts | dict(more(onnx)) if onnx else facts
     write_trained(folder, trained_on)
     there = [name for name in FILES if (folder / name).is_file()]
     all_facts = {

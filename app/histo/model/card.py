@@ -25,6 +25,8 @@ FORMAT = ModelCard.format
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
+INT8 = "model.int8.onnx"
+"""model.onnx quantised, called like it; there only if the card's `engines` vouches for it."""
 LEARNER = "learner.pkl"
 TRAINED = "trained.npy"
 """The first 8 bytes of the SHA-1 of every patch the model was trained or chosen on, uint64 sorted."""
@@ -34,7 +36,7 @@ TRAINED_NEAR = "trained_near.npy"
 TRAINED_GROUPS = "trained_groups.npy"
 """The same 8 bytes of the SHA-1 of the name of each slide or patient they are from."""
 
-FILES = (WEIGHTS, ONNX, LEARNER, TRAINED, TRAINED_NEAR, TRAINED_GROUPS)
+FILES = (WEIGHTS, ONNX, INT8, LEARNER, TRAINED, TRAINED_NEAR, TRAINED_GROUPS)
 """Every file that a card names with its hash; a learner is hashed, never opened."""
 
 UNFINISHED = "unfinished"

@@ -58,6 +58,8 @@ class PixelsToProbabilities(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Normalise, run, divide by the temperature, softmax."""
         logits = self.model(self.normalise(patches).permute(0, 3, 1, 2))
+        if logits.dtype != torch.float32:  # under autocast: eight bits are too few for a softmax
+            logits = logits.float()
         if self.temperature != 1:
             logits = logits / self.temperature
         return torch.softmax(logits, dim=1)

@@ -18,15 +18,19 @@ from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.bounded import BoundedSession
 from histo.model.bundle_files import BundleFiles
-from histo.model.card import ONNX, Onnx
+from histo.model.card import INT8, ONNX, Onnx
 
 
 class OnnxEngine:
-    """A loaded model.onnx: uint8 [B, S, S, 3] to probabilities float32 [B, C]."""
+    """A loaded model.onnx: uint8 [B, S, S, 3] to probabilities float32 [B, C].
 
-    name = "ONNX Runtime, cpu"
+    `precision` is what the file computes in: fp32 of model.onnx, int8 of model.int8.onnx.
+    """
 
-    def __init__(self, card: ModelCard, data: bytes, onnx: Onnx, place: str = ONNX) -> None:
+    def __init__(
+        self, card: ModelCard, data: bytes, onnx: Onnx, place: str = ONNX, precision: str = "fp32"
+    ) -> None:
+        self.name = engine_name("ONNX Runtime", precision)
         check_self_contained(data, place)
         self._classes, self._onnx, self._place = len(card.vocab), onnx, place
         self._session = BoundedSession(data, place)
@@ -39,15 +43,11 @@ class OnnxEngine:
             raise HistoError(f"{place} does not fit its card")
 
     @classmethod
-    def open(cls, files: BundleFiles) -> OnnxEngine:
-        """The ONNX model of a bundle."""
-        try:
-            onnx = Onnx(**files.facts["onnx"])
-        except (KeyError, TypeError):
-            raise HistoError(
-                f"{files.folder} has a damaged card: how to call {ONNX} is missing"
-            ) from None
-        return cls(files.card, files.read(ONNX), onnx, str(files.folder / ONNX))
+    def open(cls, files: BundleFiles, precision: str = "fp32") -> OnnxEngine:
+        """The ONNX model of a bundle, or the one in int8."""
+        name = INT8 if precision == "int8" else ONNX
+        place = str(files.folder / name)
+        return cls(files.card, files.read(name), onnx_of(files), place, precision)
 
     def put(self, patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The patches, unchanged."""
@@ -64,6 +64,21 @@ class OnnxEngine:
     def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """As float32."""
         return np.asarray(probabilities, np.float32)
+
+
+def engine_name(engine: str, precision: str, device: str = "cpu") -> str:
+    """As parts of a table record it: `ONNX Runtime int8, cpu`; of fp32 nothing is said."""
+    return f"{engine}{'' if precision == 'fp32' else ' ' + precision}, {device}"
+
+
+def onnx_of(files: BundleFiles) -> Onnx:
+    """How to call the ONNX models of a bundle."""
+    try:
+        return Onnx(**files.facts["onnx"])
+    except (KeyError, TypeError):
+        raise HistoError(
+            f"{files.folder} has a damaged card: how to call {ONNX} is missing"
+        ) from None
 
 
 def metadata_of(card: ModelCard, weights: Mapping[str, Any] | None) -> dict[str, str]:

@@ -16,13 +16,14 @@ from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX
+from histo.model.engines import Judged, check_precision, choose_engine
 from histo.pixels.d4 import VIEWS, view
 from histo.pixels.fit import Fit
 from histo.run.calls import apply_temperature, call
 
 
 class Engine(Protocol):
-    """What computes probabilities: ONNX Runtime or PyTorch."""
+    """What computes probabilities: ONNX Runtime, OpenVINO or PyTorch."""
 
     @property
     def name(self) -> str:
@@ -54,11 +55,18 @@ class Predictor:
     engine: Engine
     files: BundleFiles
     """the bundle it was opened from"""
+    judged: Judged | None = None
+    """what the card says of an engine that is not the exact one"""
 
     @property
     def vocab(self) -> list[str]:
         """The classes, in the order of the probabilities."""
         return self.card.vocab
+
+    @property
+    def reduced(self) -> str:
+        """What a table says of an engine that is not the exact one; empty for fp32."""
+        return f"{self.judged.engine} {self.judged.precision}" if self.judged else ""
 
     @property
     def fit(self) -> Fit:
@@ -124,20 +132,29 @@ def as_written(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.array(written).reshape(probabilities.shape)
 
 
-def open_bundle(folder: Path, device: str = "auto") -> Predictor:
+def open_bundle(folder: Path, device: str = "auto", precision: str = "auto") -> Predictor:
     """The model of a bundle, once its files have proved to be those of its card.
 
-    By ONNX Runtime on a CPU, where neither torch nor fastai is loaded, else by PyTorch. Raises
-    HistoError for what is no bundle, is damaged, or needs a device that is not there.
+    On a CPU by ONNX Runtime or OpenVINO, where neither torch nor fastai is loaded, else by PyTorch;
+    in the fastest `precision` that the card vouches for, or the one given. Raises HistoError for
+    what is no bundle, is damaged, or needs a device or a precision that is not there.
     """
     from histo.model.onnx import OnnxEngine, gpu_is_there
 
+    check_precision(precision)
     files = BundleFiles.open(folder)
     on_cpu = device == "cpu" or (device == "auto" and not gpu_is_there())
+    chosen = choose_engine(files, precision, on_cpu)
+    kind = chosen.precision if chosen else "fp32"
+    if chosen and chosen.engine == "OpenVINO":
+        from histo.model.openvino_engine import OpenVinoEngine
+
+        return Predictor(files.card, OpenVinoEngine.open(files, kind), files, chosen)
     if on_cpu and ONNX in files:
-        return Predictor(files.card, OnnxEngine.open(files), files)
+        return Predictor(files.card, OnnxEngine.open(files, kind), files, chosen)
 
     from histo.model.device import resolve_device
     from histo.model.torch_engine import TorchEngine
 
-    return Predictor(files.card, TorchEngine.open(files, resolve_device(device)), files)
+    engine = TorchEngine.open(files, resolve_device(device), kind)
+    return Predictor(files.card, engine, files, chosen)

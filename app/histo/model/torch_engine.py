@@ -14,24 +14,27 @@ from histo.errors import HistoError
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import WEIGHTS, bundle_path
 from histo.model.network import PixelsToProbabilities, make_model, shapes_of
+from histo.model.onnx import engine_name
 from histo.model.weights import check_shapes
 
 
 class TorchEngine:
     """A model on a device: uint8 [B, S, S, 3] to probabilities float32 [B, C]."""
 
-    def __init__(self, card: ModelCard, model: nn.Module, device: torch.device) -> None:
-        self.device = device
+    def __init__(
+        self, card: ModelCard, model: nn.Module, device: torch.device, precision: str = "fp32"
+    ) -> None:
+        self.device, self.precision = device, precision
         self.model = PixelsToProbabilities(model, card).eval().to(device)
         self.model = self.model.to(memory_format=torch.channels_last)
 
     @property
     def name(self) -> str:
         """The same for each GPU of a machine."""
-        return f"PyTorch, {self.device.type}"
+        return engine_name("PyTorch", self.precision, self.device.type)
 
     @classmethod
-    def open(cls, files: BundleFiles, device: torch.device) -> TorchEngine:
+    def open(cls, files: BundleFiles, device: torch.device, precision: str = "fp32") -> TorchEngine:
         """Load the weights of a bundle, after a check that their shapes are those of its card's model.
 
         No pickle is read, and no memory is allocated before the check.
@@ -44,7 +47,7 @@ class TorchEngine:
             model.load_state_dict(load(data))
         except (SafetensorError, RuntimeError):
             raise HistoError(f"{path} does not fit the model of its card") from None
-        return cls(files.card, model, device)
+        return cls(files.card, model, device, precision)
 
     def put(self, patches: NDArray[np.uint8]) -> Tensor:
         """The patches on the device."""
@@ -55,7 +58,11 @@ class TorchEngine:
 
     def run(self, batch: Tensor) -> Tensor:
         """Probabilities float32 [B, C], on the device."""
-        with torch.inference_mode():
+        bf16 = self.precision == "bf16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
+        ):
             probabilities: Tensor = self.model(batch)
         return probabilities
 

@@ -22,8 +22,8 @@ LabelOf = Callable[[str], str | None]
 """The label of an id; None if it has none."""
 PROBABILITY = "p_"
 """The prefix of a probability column, so that a class may be called `id` or `label`."""
-
-
+ENGINE = "engine"
+"""The last column of a table of `histo predict` that was not made in fp32: by which engine it was."""
 SKIPPED = "skipped.csv"
 """In a run folder: ids of patches that were left out, and why."""
 
@@ -62,8 +62,9 @@ def write_submission(table: Path, out: Path, positive: int = 1) -> None:
     with table.open(encoding="utf-8", newline="") as source, written(out, "w") as file:
         rows = csv.reader(source)
         header = next(rows)
-        if len(header) != 4:
-            raise HistoError(f"a submission needs two classes; {table} has {len(header) - 2}")
+        classes = sum(name.startswith(PROBABILITY) for name in header[2:])
+        if classes != 2:
+            raise HistoError(f"a submission needs two classes; {table} has {classes}")
         kaggle = csv.writer(file, lineterminator="\n")
         kaggle.writerow(["id", "label"])
         kaggle.writerows((row[0], row[2 + positive]) for row in rows)
@@ -139,7 +140,7 @@ def checked_header(
     columns = prediction_columns(vocab)
     if (
         not 2 <= len(set(vocab)) == len(vocab)
-        or header[:1] + header[2:] != ["id", *columns]
+        or header[:1] + header[2:] not in (["id", *columns], ["id", *columns, ENGINE])
         or header[1] not in ("label", "predicted")
     ):
         raise HistoError(f"{path}: the columns must be id, label, p_CLASS, p_CLASS … in this order")
@@ -182,7 +183,7 @@ def read_predictions(path: Path, label_of: LabelOf | None = None) -> Predictions
         if label not in index:
             raise HistoError(f"{where}: label {label!r} has no column {PROBABILITY}{label}")
         try:
-            values = [float(value) for value in row[2:]]
+            values = [float(value) for value in row[2 : 2 + len(vocab)]]
         except ValueError:
             raise HistoError(f"{where}: a probability is not a number") from None
         if not (all(value >= 0 for value in values) and abs(sum(values) - 1) < 1e-3):

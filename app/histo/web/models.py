@@ -34,8 +34,8 @@ class BundleRow:
 class Models:
     """Predictors of the bundles in a folder, opened when they are first asked."""
 
-    def __init__(self, served: Served, device: str = "auto") -> None:
-        self._served, self._device = served, device
+    def __init__(self, served: Served, device: str = "auto", precision: str = "auto") -> None:
+        self._served, self._device, self._precision = served, device, precision
         self._open: OrderedDict[tuple[Path, int, int], tuple[Predictor, str]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -65,7 +65,7 @@ class Models:
         key = (folder, kind.st_mtime_ns, kind.st_ino)
         with self._lock:
             if key not in self._open:
-                predictor = open_bundle(folder, self._device)
+                predictor = open_bundle(folder, self._device, self._precision)
                 self._open[key] = predictor, predictor.files.fingerprint()
             self._open.move_to_end(key)
             while len(self._open) > OPEN:
