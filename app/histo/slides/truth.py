@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ from histo.run.positive import find_positive
 from histo.slides.annotations import class_of, reader_of
 from histo.slides.qupath import read_geojson
 
-ENDINGS = (".geojson", ".geojson.gz", ".json")
-
 
 @dataclass(frozen=True)
 class Truth:
@@ -26,12 +24,6 @@ class Truth:
     lesions: list[Any]
     names: set[str]
     """of all annotations that are there"""
-
-
-def annotation_file(folder: Path, slide: str) -> Path | None:
-    """The annotations of a slide in a folder, by its name."""
-    found = [folder / f"{slide}{ending}" for ending in ENDINGS]
-    return next((path for path in found if path.is_file()), None)
 
 
 def read_truth(path: Path, positive: str, bounds: tuple[int, int]) -> Truth:
@@ -61,11 +53,6 @@ def is_lesion(name: str, positive: str) -> bool:
     """Whether annotations of this name are of the positive class."""
     # beside a name that says nothing, only one that itself says positive is found
     return name.casefold() == positive.casefold() or find_positive("other", name) == name
-
-
-def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
-    """Class name and polygon of each annotation; invalid rings are mended."""
-    return ((outline.name, outline.polygon) for outline in read_geojson(path))
 
 
 @dataclass(frozen=True)
