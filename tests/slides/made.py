@@ -127,3 +127,17 @@ def scn_image(levels: list[tuple[int, int, int]], view: tuple[int, int, int, int
         "</numericalAperture><illuminationSource>brightfield</illuminationSource>"
         "</illuminationSettings></scanSettings></image>"
     )
+
+
+def write_svs(path: Path, pixels: np.ndarray, mpp: float) -> Path:
+    """Write a slide as Aperio does: baseline, thumbnail in strips, then the levels."""
+    says = f"Aperio Image Library v10.0.50\r\n{{}} |AppMag = 20|MPP = {mpp}"
+    height, width = pixels.shape[:2]
+    with tifffile.TiffWriter(path, bigtiff=False) as tiff:
+        for step, tile in ((1, (256, 256)), (8, None), (4, (256, 256))):
+            shape = (width // step, height // step)
+            level = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+            text = says.format(f"{width}x{height} [0,0 {width}x{height}]")
+            kept = {"photometric": "rgb", "metadata": None, "description": text}
+            tiff.write(level, tile=tile, compression="lzw" if tile else None, **kept)
+    return path

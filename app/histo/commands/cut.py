@@ -65,7 +65,7 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
     rule = LabelRule.parse(config.cover, config.background or ("" if config.unlabelled else None))
     plan = CutPlan(
         *(config.size, config.mpp, config.stride, rule, classes, config.per_slide, config.seed),
-        *(config.tissue, config.no_tissue),
+        *(config.tissue, config.no_tissue, not config.no_files),
     )
     resolutions = SlideMpp.read(config.slide_mpp)
     with CutFolder.open(config.out, shared_settings(config)) as folder:
@@ -139,6 +139,7 @@ def shared_settings(config: CutConfig) -> dict[str, Any]:
         "tissue": "none" if config.no_tissue else "outlines" if config.tissue else "found",
         "per_slide": config.per_slide,
         "seed": config.seed,
+        **({"files": False} if config.no_files else {}),
     }
 
 

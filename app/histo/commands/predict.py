@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histo.config import PREDICT_BATCH, check_setting
+from histo.config import PREDICT_BATCH, ModelCard, check_setting
+from histo.data.decode import read_patch
 from histo.data.decode_ahead import DecodedBatch, decode_batches, fitting_batch
 from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
+from histo.data.pixel_size import mpp_apart_near
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
@@ -150,6 +152,8 @@ def write_predictions_table(
     """
     check_setting("batch_size", batch_size)
     opened = open_model(bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad))
+    if len(inputs) and (note := opened.apart(inputs.paths[0])):
+        screen.say(note)
     batch_size = opened.batch_size
     known = opened.positive(positive)
     if submission is not None:
@@ -261,6 +265,8 @@ class Opened:
     threshold: float = 0.5
     scale: str = ""
     """of the threshold, where it is another than that of the table"""
+    apart: Callable[[Path], str] = lambda _: ""
+    """a note where a patch is known to have another µm per px than the model's"""
 
 
 def open_model(bundle: Path, how: Settings) -> Opened:
@@ -287,7 +293,21 @@ def open_model(bundle: Path, how: Settings) -> Opened:
     on_table = card.temperature == 1 or how.raw == (card.format == 1)
     scale = "" if on_table else f" {'with' if how.raw else 'before'} the temperature"
     files = predictor.files.fingerprint()
-    return Opened(card.vocab, name, files, predict_files, count, known, card.threshold, scale)
+    apart = partial(note_of_mpp, card)
+    return Opened(
+        card.vocab, name, files, predict_files, count, known, card.threshold, scale, apart
+    )
+
+
+def note_of_mpp(card: ModelCard, patch: Path) -> str:
+    """A note where a patch that was cut or imported has another µm per px than the model's."""
+    if card.mpp is None:
+        return ""
+    try:
+        side = card.crop or int(read_patch(patch).shape[0])
+    except HistoError:  # a damaged patch is named when it is predicted
+        return ""
+    return mpp_apart_near(patch, side, card.size, card.mpp)
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:

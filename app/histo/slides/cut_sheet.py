@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from histo.files.writing import write_json, written
 from histo.slides.colours import CLASSES
 from histo.slides.grid import Grid
+from histo.slides.outlines import area_of_mask, parts_of
 from histo.slides.reader import Slide
 from histo.slides.tile_labels import Labels
 from histo.slides.tissue import Tissue
@@ -76,7 +77,7 @@ def write_tissue(folder: Path, picture: NDArray[np.uint8], slide: Slide, tissue:
     """tissue.jpg, its outline over the slide, and tissue.geojson, which QuPath opens and edits."""
     import cv2
 
-    area = outline_of(tissue)
+    area = area_of_mask(tissue.mask, (tissue.pixel, tissue.pixel))
     rings = [ring for part in parts_of(area) for ring in (part.exterior, *part.interiors)]
     drawn = picture.copy()
     step = picture.shape[1] / slide.scanned[0]
@@ -84,34 +85,6 @@ def write_tissue(folder: Path, picture: NDArray[np.uint8], slide: Slide, tissue:
     cv2.polylines(drawn, points, True, TISSUE_COLOUR, 2)
     write_picture(folder / "tissue.jpg", drawn)
     write_json(folder / "tissue.geojson", geojson_of(area))
-
-
-def outline_of(tissue: Tissue) -> Any:
-    """The tissue as a shapely area in level-0 px from the bounds: the outlines of its pixels."""
-    import cv2
-    from shapely import Polygon, union_all
-
-    mask = np.pad(tissue.mask.astype(np.uint8), 1)
-    # twice as large, the middles of the outermost px lie a quarter of a px inside the edge
-    large = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    found, levels = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outer: dict[int, list[Any]] = {}
-    for number, contour in enumerate(found):
-        parent = int(levels[0][number][3])
-        ring = ((contour[:, 0] + 0.5) / 2 - 1) * tissue.pixel
-        if len(ring) > 2:
-            outer.setdefault(number if parent < 0 else parent, []).append((parent, ring))
-    areas = []
-    for rings in outer.values():
-        shell = [ring for parent, ring in rings if parent < 0]
-        holes = [ring for parent, ring in rings if parent >= 0]
-        areas += [Polygon(one, holes) for one in shell]
-    return union_all([area.buffer(0) for area in areas])
-
-
-def parts_of(area: Any) -> list[Any]:
-    """The polygons of an area."""
-    return [part for part in getattr(area, "geoms", [area]) if not part.is_empty]
 
 
 def geojson_of(area: Any) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class CutPlan:
     seed: int
     tissue: Path | None
     no_tissue: bool
+    files: bool = True
+    """each patch a file of its own, else a ZIP file a slide"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def cut_slide(
     for labelled in sorted({bool(one) for one in names}):
         place = folder.images(name, labelled)
         place.mkdir(parents=True)
-        write_tiles(slide, grid, labels.places[(labels.names != "") == labelled], place)
+        chosen = labels.places[(labels.names != "") == labelled]
+        write_tiles(slide, grid, chosen, place, plan.files)
     write_table(work / TILES, name, annotation, grid, labels)
     return SlideCut(labels, found.mended)
 
