@@ -37,8 +37,8 @@ def prepare(folder: Path) -> dict[str, list[str]]:
     """Slides that take a while, their annotations, and the words of each command."""
     write_slides(folder)
     for name, seed in (("s1", 0), ("s2", 1), ("s3", 2)):
-        noise = np.random.default_rng(seed).integers(60, 200, (150, 150, 3), dtype=np.uint8)
-        pixels = cv2.resize(noise, (50 * SIDE, 50 * SIDE), interpolation=cv2.INTER_LINEAR)
+        noise = np.random.default_rng(seed).integers(60, 200, (36, 36, 3), dtype=np.uint8)
+        pixels = cv2.resize(noise, (12 * SIDE, 12 * SIDE), interpolation=cv2.INTER_LINEAR)
         write_slide(folder / "slides" / f"{name}.tif", pixels, MPP)
     shutil.copy(folder / "notes" / "s1.geojson", folder / "notes" / "s3.geojson")
     notes = ["--annotations", f"{folder / 'notes'}", "--mpp", f"{MPP}", "--size", f"{SIDE}"]

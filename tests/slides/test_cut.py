@@ -418,3 +418,31 @@ def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
     assert "µm per px" not in done.output
     done = run_histo(*predict, other / "train" / "s1", "--out", tmp_path / "b.csv")
     assert "these patches at 1 µm per px and was trained at 0.5" in done.output
+
+
+def test_a_slide_whose_name_would_lead_out_of_the_results_is_refused(slide, tmp_path, monkeypatch):
+    """Its folder would be another one's, which is written over."""
+    path, pixels = slide
+    annotated(slide, tmp_path)
+    bad = path.rename(tmp_path / "...tif")
+    assert_one_line_error(cut(bad, tmp_path / "d"), "rename it")
+    series = write_dicom(tmp_path / "case", pixels, MPP)
+    (tmp_path / "notes" / "case.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    monkeypatch.chdir(series)
+    words = ("--annotations", "../notes", "--out", "../d", "--mpp", MPP, "--size", SIDE)
+    assert run_histo("cut", "level0.dcm", *words).exit_code == 0
+    assert {row["slide"] for row in rows_of(tmp_path / "d" / "groups.csv")} == {"case"}
+
+
+def test_a_million_points_are_read_in_bounded_time(tmp_path):
+    """A circle of a million points, as GeoJSON and as XML, is an outline of its area."""
+    around = np.linspace(0, 2 * np.pi, 1_000_000)
+    circle = np.stack([30_000 + 20_000 * np.cos(around), 30_000 + 20_000 * np.sin(around)], 1)
+    circle = np.concatenate([circle.round(2)[:-1], circle.round(2)[:1]]).tolist()
+    (tmp_path / "a.geojson").write_text(json.dumps([feature(circle)]))
+    (tmp_path / "a.xml").write_text(asap(circle))
+    began = time.monotonic()
+    for found in (read_geojson(tmp_path / "a.geojson"), read_asap(tmp_path / "a.xml")):
+        (outline,) = found
+        assert outline.polygon.area == pytest.approx(np.pi * 20_000**2, rel=1e-3)
+    assert time.monotonic() - began < 120

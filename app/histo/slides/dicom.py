@@ -44,7 +44,8 @@ def one_a_series(paths: Sequence[Path]) -> list[Path]:
             firsts = folders[path.parent] = {}
             for each in dicom_files(path.parent):
                 firsts.setdefault(series_of(each), each)
-            found += [path.parent] if len(firsts) == 1 else firsts.values()
+            # resolved, as the name of `.` is none
+            found += [path.parent.resolve()] if len(firsts) == 1 else firsts.values()
     return found
 
 

@@ -18,6 +18,8 @@ from histo.slides.dicom import files_of, name_of, one_a_series
 ONLY_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 TIFFS = (".tif", ".tiff")
 SUFFIXES = (*ONLY_SLIDES, *TIFFS)
+NO_NAMES = ("maps.json", "slides.csv", "index.html")
+"""What a folder of maps holds beside its slides."""
 TILE_WIDTH = 322
 """The TIFF tag that only tiled images have."""
 GLANCE = 1000
@@ -101,6 +103,9 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
         raise HistoError(
             f"{twice[0]} is the name of several slides (map them into several folders)"
         )
+    for name, path in zip(names, paths, strict=True):
+        if not name or name[0] in ".~" or name.lower() in NO_NAMES or not name.isprintable():
+            raise HistoError(f"{path} cannot name a folder of results: rename it")
     return dict(zip(names, paths, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ def read_rule(path: Path) -> ScoreRule:
             {str(name): float(each) for name, each in found["aucs"].items()},
         )
         good = found["format"] == FORMAT and rule.pooling in POOLINGS
+        good = good and math.isfinite(rule.threshold or 0)
     except (KeyError, TypeError, ValueError, AttributeError):
         good = False
     if not good:
