@@ -60,6 +60,10 @@ decoders *ARGS="--count 1000":
 writes *ARGS:
     uv run python -m tests.writes .writes {{ARGS}}
 
+# kill cuts and maps of slides 20 times each, and compare what they leave: `just kills-slides --kills 5`
+kills-slides *ARGS:
+    uv run python -m tests.kills_slides .kills {{ARGS}}
+
 # the measurements of benchmarks/README.md
 bench *ARGS:
     uv run python benchmarks/speed.py {{ARGS}}

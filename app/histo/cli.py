@@ -506,7 +506,18 @@ def evaluate(
     skip_bad: SkipBad = False,
     annotations: Annotated[
         Optional[Path],
-        typer.Option(help="Of whole slides: a folder with a GeoJSON or ASAP XML a slide."),
+        typer.Option(help="Of whole slides: a folder with a GeoJSON, ASAP XML or mask a slide."),
+    ] = None,
+    classes: Annotated[
+        Optional[list[str]],
+        typer.Option("--class", help="NAME=CLASS of annotations, as in cut; repeat it."),
+    ] = None,
+    choose_score: Annotated[
+        bool,
+        typer.Option("--choose-score", help="Of training slides: choose how slides are scored."),
+    ] = False,
+    score: Annotated[
+        Optional[Path], typer.Option(help="The score.json that --choose-score wrote.")
     ] = None,
     mpp: Mpp = None,
     slide_mpp: SlideMpp = None,
@@ -521,7 +532,8 @@ def evaluate(
     def then(run: RunFolder) -> None:
         report(run.path, progress=screen)
 
-    done = evaluate_to(**{**ctx.params, "shard": share}, screen=screen, then=then)
+    how = {**ctx.params, "shard": share, "classes": tuple(classes or ())}
+    done = evaluate_to(**how, screen=screen, then=then)
     if done is not None and not isinstance(done, Path):
         say_left_out(done.path / SKIPPED)
 
@@ -597,6 +609,9 @@ def cut(
     ] = None,
     no_tissue: Annotated[
         bool, typer.Option("--no-tissue", help="Take patches without tissue too.")
+    ] = False,
+    no_files: Annotated[
+        bool, typer.Option("--no-files", help="One ZIP file of patches a slide, not a file each.")
     ] = False,
     per_slide: Annotated[
         Optional[int], number("per_slide", "At most N patches a slide and class, at random.")

@@ -192,6 +192,8 @@ class CutConfig(Settings):
     """a folder of corrected outlines of tissue, a GeoJSON a slide"""
     no_tissue: bool = False
     """take patches without tissue too"""
+    no_files: bool = False
+    """keep the patches of a slide in one ZIP file, not in a file each"""
     per_slide: int | None = None
     """at most so many patches a slide and class, drawn by `seed`"""
     seed: int = 0

@@ -198,3 +198,68 @@ def test_xml_of_asap_gives_the_figures_of_geojson(slides, judged, tmp_path):
     assert done.exit_code == 0, done.output
     for name in ("slides.json", "by_slide.csv"):
         assert (tmp_path / "out" / name).read_text() == (judged / name).read_text()
+
+
+def write_masks(folder, values: dict[str, int]) -> None:
+    """The lesion as a mask of a quarter of the slide's size, and one of something else beside it."""
+    folder.mkdir()
+    left, top, right, low = (side // 4 for side in LESION)
+    for name, value in values.items():
+        mask = np.zeros((300, 300), np.uint8)
+        mask[top:low, left:right] = value
+        cv2.imwrite(str(folder / f"{name}.png"), mask)
+
+
+def test_masks_give_the_figures_of_geojson(slides, judged, tmp_path):
+    """One value is the positive class; of several --class says which."""
+    words = ["--labels", slides / "labels.csv", "--groups", slides / "patients.csv", *HOW]
+    write_masks(tmp_path / "plain", {"s0": 1, "s1_mask": 255})
+    write_masks(tmp_path / "named", {"s0": 3, "s1": 3, "s2": 2})
+    for folder, more in (("plain", []), ("named", ["--class", "3=tumour", "--class", "2=other"])):
+        out = tmp_path / f"{folder}-out"
+        given = ["--annotations", tmp_path / folder, *words, *more, "--out", out]
+        done = run_histo("evaluate", BUNDLE, slides / "slides", *given)
+        assert done.exit_code == 0, done.output
+        for name in ("slides.json", "by_slide.csv"):
+            assert (out / name).read_text() == (judged / name).read_text()
+
+
+def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
+    """Its pooling and threshold are kept in a file that cannot judge the slides it was chosen on."""
+    for name, numbers in (("training", (0, 2)), ("rest", (1, 3))):
+        (tmp_path / name).mkdir()
+        for n in numbers:
+            data = (slides / "slides" / f"s{n}.tif").read_bytes()
+            (tmp_path / name / f"s{n}.tif").write_bytes(data)
+    words = ["--labels", slides / "labels.csv", *HOW]
+    chosen, out = tmp_path / "chosen", tmp_path / "out"
+    choose = ["evaluate", BUNDLE, tmp_path / "training", *words, "--choose-score", "--out", chosen]
+    done = run_histo(*choose)
+    assert done.exit_code == 0, done.output
+    rule = json.loads((chosen / "score.json").read_text())
+    pool = {"max": 1, "top10": 10, "top100": 100}
+    tiles = {
+        n: np.sort([float(r["p_tumour"]) for r in rows_of(chosen / "maps" / n / "tiles.csv")])
+        for n in ("s0", "s2")
+    }
+    for way, count in pool.items():
+        scores = {n: p[-count:].mean() for n, p in tiles.items()}
+        assert rule["aucs"][way] == (1.0 if scores["s0"] > scores["s2"] else 0.0)
+    assert rule["aucs"][rule["pooling"]] == max(rule["aucs"].values())
+    both = sorted(float(row["score"]) for row in rows_of(chosen / "by_slide.csv"))
+    assert rule["threshold"] == pytest.approx(np.mean(both), abs=1e-6)
+
+    given = ["--score", chosen / "score.json"]
+    done = run_histo("evaluate", BUNDLE, tmp_path / "rest", *words, *given, "--out", out)
+    assert done.exit_code == 0, done.output
+    figures = json.loads((out / "slides.json").read_text())
+    assert figures["score"]["slides"] == ["s0", "s2"]
+    rows = rows_of(out / "by_slide.csv")
+    called = [row["called"] == "1" for row in rows]
+    assert called == [float(row["score"]) >= rule["threshold"] for row in rows]
+    assert figures["by_slide"]["sensitivity"]["value"] == float(called[0])
+    assert figures["by_slide"]["specificity"]["value"] == 1 - float(called[1])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Both were chosen on 2 slides, none of which is judged here" in page
+    again = run_histo("evaluate", BUNDLE, tmp_path / "training", *words, *given, "--out", chosen)
+    assert_one_line_error(again, "s0 is one of the slides on which")

@@ -55,6 +55,16 @@ class MemorySlide:
         """Width and height of level 0."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    @property
+    def end(self) -> tuple[int, int]:
+        """Where the scanned area ends."""
+        return self.size
+
+    @property
+    def scanned(self) -> tuple[int, int]:
+        """Width and height of the scanned area, which ends with the slide."""
+        return self.size[0] - self.bounds[0], self.size[1] - self.bounds[1]
+
     def read(self, x: int, y: int, width: int, height: int, *, scale: float) -> np.ndarray:
         """As the reader's."""
         shape = round(height * scale), round(width * scale)
@@ -66,8 +76,9 @@ class MemorySlide:
     def thumbnail(self, mpp: float) -> np.ndarray:
         """As the reader's."""
         step = mpp / self.mpp
-        width, height = (max(1, round(side / step)) for side in self.size)
-        return cv2.resize(self.pixels, (width, height), interpolation=cv2.INTER_AREA)
+        width, height = (max(1, round(side / step)) for side in self.scanned)
+        left, top = self.bounds
+        return cv2.resize(self.pixels[top:, left:], (width, height), interpolation=cv2.INTER_AREA)
 
 
 def write_scn(path: Path, pixels: np.ndarray, mpp: float, at: tuple[int, int]) -> Path:
@@ -116,3 +127,17 @@ def scn_image(levels: list[tuple[int, int, int]], view: tuple[int, int, int, int
         "</numericalAperture><illuminationSource>brightfield</illuminationSource>"
         "</illuminationSettings></scanSettings></image>"
     )
+
+
+def write_svs(path: Path, pixels: np.ndarray, mpp: float) -> Path:
+    """Write a slide as Aperio does: baseline, thumbnail in strips, then the levels."""
+    says = f"Aperio Image Library v10.0.50\r\n{{}} |AppMag = 20|MPP = {mpp}"
+    height, width = pixels.shape[:2]
+    with tifffile.TiffWriter(path, bigtiff=False) as tiff:
+        for step, tile in ((1, (256, 256)), (8, None), (4, (256, 256))):
+            shape = (width // step, height // step)
+            level = cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+            text = says.format(f"{width}x{height} [0,0 {width}x{height}]")
+            kept = {"photometric": "rgb", "metadata": None, "description": text}
+            tiff.write(level, tile=tile, compression="lzw" if tile else None, **kept)
+    return path

@@ -12,6 +12,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from histo.errors import HistoError
 from histo.slides.asap import read_asap
@@ -19,6 +20,7 @@ from histo.slides.qupath import read_geojson
 from histo.slides.reader import open_slide
 from tests.conftest import TINY, assert_one_line_error, histo_process, rows_of, run_histo
 from tests.slides.made import tissue_slide, write_scn, write_slide
+from tests.slides.made_dicom import write_dicom
 
 MPP, SIDE = 0.5, 48
 TUMOUR = (96, 96, 96 + 5 * SIDE, 96 + 4 * SIDE)
@@ -282,3 +284,165 @@ def test_a_cut_is_trained_and_its_pixel_size_is_kept(slide, tmp_path):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["mpp"] == {"value": MPP, "source": "found"}
     assert card["mpp"] == pytest.approx(MPP * SIDE / 32)
+
+
+def annotated(slide, tmp_path):
+    """The slide's tumour drawn."""
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    return slide[0]
+
+
+def test_without_files_every_command_finds_the_same_patches(slide, tmp_path):
+    """One ZIP file a slide: check, train, predict and evaluate give what they give for files."""
+    path = annotated(slide, tmp_path)
+    both = tmp_path / "files", tmp_path / "zip"
+    assert cut(path, both[0], "--background", "n").exit_code == 0
+    assert cut(path, both[1], "--background", "n", "--no-files").exit_code == 0
+    assert [p.name for p in (both[1] / "train" / "s1").iterdir()] == ["patches.zip"]
+    assert labels(both[0]) == labels(both[1])
+    seen = []
+    for number, data in enumerate(both):
+        run = tmp_path / f"run{number}"
+        words = ("--weights", "none", "--epochs", 1, "--out", run)
+        stored = [word for word in TINY if word != "--no-store"]
+        assert run_histo("train", data, *stored, *words).exit_code == 0
+        assert (
+            run_histo("train", data, *stored, *words[:-1], tmp_path / f"x{number}").exit_code == 0
+        )
+        assert run_histo("export", run).exit_code == 0
+        table = tmp_path / f"p{number}.csv"
+        assert run_histo("predict", run / "export", data / "train", "--out", table).exit_code == 0
+        assert run_histo("check", data, "--out", tmp_path / f"check{number}").exit_code in (0, 3)
+        seen.append((run / "predictions.csv").read_bytes() + table.read_bytes())
+    assert seen[0] == seen[1]
+    one = both[1] / "train" / "s1" / "96_96.png"
+    words = ("predict", tmp_path / "run1" / "export", one, "--out", tmp_path / "one.csv")
+    assert run_histo(*words).exit_code == 0
+
+
+def test_a_zip_of_patches_that_is_damaged_is_told(slide, tmp_path):
+    path = annotated(slide, tmp_path)
+    assert cut(path, tmp_path / "d", "--no-files", "--background", "n").exit_code == 0
+    pack = tmp_path / "d" / "train" / "s1" / "patches.zip"
+    whole = pack.read_bytes()
+    middle = len(whole) // 2
+    for data in (whole[:middle], whole[:middle] + b"????" + whole[middle + 4 :], b""):
+        pack.write_bytes(data)
+        words = (*TINY, "--weights", "none", "--epochs", 1, "--out", tmp_path / "run")
+        assert_one_line_error(run_histo("train", tmp_path / "d", *words), "patches.zip", "damaged")
+
+
+def test_a_dicom_series_is_one_slide_by_its_folder(slide, tmp_path):
+    """And gives the patches of the TIFF; of two series in a folder each is a slide."""
+    path, pixels = slide
+    annotated(slide, tmp_path)
+    assert cut(path, tmp_path / "tiff", "--background", "n").exit_code == 0
+    series = write_dicom(tmp_path / "dicom" / "case.1", pixels, MPP, (2.0,))
+    (tmp_path / "notes" / "case.1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    words = ("--annotations", tmp_path / "notes", "--mpp", MPP, "--size", SIDE)
+    for number, given in enumerate((series.parent, series, series / "level1.dcm")):
+        out = tmp_path / f"d{number}"
+        done = run_histo("cut", given, *words, "--background", "n", "--out", out)
+        assert done.exit_code == 0, done.output
+        found = {name.removeprefix("case.1/"): label for name, label in labels(out).items()}
+        assert found == {
+            n.removeprefix("s1/"): label for n, label in labels(tmp_path / "tiff").items()
+        }
+        for name in found:
+            files = [
+                d / "train" / s / f"{name}.png"
+                for d, s in ((out, "case.1"), (tmp_path / "tiff", "s1"))
+            ]
+            assert files[0].read_bytes() == files[1].read_bytes()
+    write_dicom(series, pixels, MPP, (2.0,), "other")
+    for name in ("level0", "other0"):
+        (tmp_path / "notes" / f"{name}.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    done = run_histo("cut", series, *words, "--out", tmp_path / "two")
+    assert done.exit_code == 0, done.output
+    assert {row["slide"] for row in rows_of(tmp_path / "two" / "groups.csv")} == {
+        "level0",
+        "other0",
+    }
+
+
+def test_pixels_that_are_not_square_are_refused_by_name(slide, tmp_path):
+    path, pixels = slide
+    annotated(slide, tmp_path)
+    with tifffile.TiffWriter(tmp_path / "s1.tif") as tiff:
+        how = {"resolution": (20_000, 10_000), "resolutionunit": "CENTIMETER"}
+        how |= {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+        tiff.write(pixels, **how)
+        tiff.write(pixels[::2, ::2], subfiletype=1, **how)
+    done = cut(path, tmp_path / "d")
+    assert done.exit_code == 1
+    assert "px of 0.5 x 1 µm, which are not square (give --slide-mpp)" in done.output
+
+
+def test_the_next_line_names_groups_only_where_there_are_several(slide, tmp_path):
+    """Training refuses a single group."""
+    path, pixels = slide
+    annotated(slide, tmp_path)
+    assert "--groups" not in cut(path, tmp_path / "one").output
+    other = write_slide(tmp_path / "s2.tif", pixels, MPP)
+    (tmp_path / "notes" / "s2.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    words = ("--annotations", tmp_path / "notes", "--mpp", MPP, "--size", SIDE)
+    for pattern, ending in (("s", "groups.csv)"), (r"s\d", "groups.csv:patient)")):
+        out = tmp_path / f"by{len(pattern)}"
+        done = run_histo("cut", path, other, *words, "--patient-from", pattern, "--out", out)
+        assert done.output.strip().endswith(ending)
+
+
+def test_corrected_tissue_is_taken_back_where_the_slide_has_bounds(tmp_path):
+    """Outlines that a cut wrote give the same tiles to another cut."""
+    (tmp_path / "notes").mkdir()
+    path = write_scn(tmp_path / "b.scn", tissue_slide(1024, 1024, 200), MPP, (500, 300))
+    (tmp_path / "notes" / "b.geojson").write_text(json.dumps([feature(ring(0, 0, 1024, 1024))]))
+    assert cut(path, tmp_path / "d").exit_code == 0
+    back = ("--tissue", tmp_path / "d" / "slides")
+    assert cut(path, tmp_path / "again", *back).exit_code == 0
+    assert labels(tmp_path / "d") == labels(tmp_path / "again")
+    assert 15**2 > len(labels(tmp_path / "d")) >= 13**2
+
+
+def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
+    path = annotated(slide, tmp_path)
+    assert cut(path, tmp_path / "d", "--background", "n").exit_code == 0
+    words = ("--weights", "none", "--epochs", 1, "--out", tmp_path / "run")
+    assert run_histo("train", tmp_path / "d", *TINY, *words).exit_code == 0
+    assert run_histo("export", tmp_path / "run").exit_code == 0
+    other = tmp_path / "other"
+    more = ("--annotations", tmp_path / "notes", "--mpp", 2 * MPP, "--size", SIDE)
+    assert run_histo("cut", path, *more, "--out", other).exit_code == 0
+    predict = ("predict", tmp_path / "run" / "export")
+    done = run_histo(*predict, tmp_path / "d" / "train", "--out", tmp_path / "a.csv")
+    assert "µm per px" not in done.output
+    done = run_histo(*predict, other / "train" / "s1", "--out", tmp_path / "b.csv")
+    assert "these patches at 1 µm per px and was trained at 0.5" in done.output
+
+
+def test_a_slide_whose_name_would_lead_out_of_the_results_is_refused(slide, tmp_path, monkeypatch):
+    """Its folder would be another one's, which is written over."""
+    path, pixels = slide
+    annotated(slide, tmp_path)
+    bad = path.rename(tmp_path / "...tif")
+    assert_one_line_error(cut(bad, tmp_path / "d"), "rename it")
+    series = write_dicom(tmp_path / "case", pixels, MPP)
+    (tmp_path / "notes" / "case.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    monkeypatch.chdir(series)
+    words = ("--annotations", "../notes", "--out", "../d", "--mpp", MPP, "--size", SIDE)
+    assert run_histo("cut", "level0.dcm", *words).exit_code == 0
+    assert {row["slide"] for row in rows_of(tmp_path / "d" / "groups.csv")} == {"case"}
+
+
+def test_a_million_points_are_read_in_bounded_time(tmp_path):
+    """A circle of a million points, as GeoJSON and as XML, is an outline of its area."""
+    around = np.linspace(0, 2 * np.pi, 1_000_000)
+    circle = np.stack([30_000 + 20_000 * np.cos(around), 30_000 + 20_000 * np.sin(around)], 1)
+    circle = np.concatenate([circle.round(2)[:-1], circle.round(2)[:1]]).tolist()
+    (tmp_path / "a.geojson").write_text(json.dumps([feature(circle)]))
+    (tmp_path / "a.xml").write_text(asap(circle))
+    began = time.monotonic()
+    for found in (read_geojson(tmp_path / "a.geojson"), read_asap(tmp_path / "a.xml")):
+        (outline,) = found
+        assert outline.polygon.area == pytest.approx(np.pi * 20_000**2, rel=1e-3)
+    assert time.monotonic() - began < 120

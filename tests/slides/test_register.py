@@ -18,7 +18,8 @@ from histo.slides.map_slide import MapModel, MapSettings, map_slide
 from histo.slides.reader import open_slide
 from histo.slides.tissue_tiles import all_tiles
 from tests.conftest import rows_of
-from tests.slides.made import MemorySlide, tissue_slide, write_scn, write_slide
+from tests.slides.made import MemorySlide, tissue_slide, write_scn, write_slide, write_svs
+from tests.slides.made_dicom import write_dicom
 
 SIDE = 16
 MPP = 1.0
@@ -84,7 +85,34 @@ def odd_scale(tmp_path):
     return MemorySlide(pixels, MPP / 3.88), (corner, corner), 62
 
 
-@pytest.mark.parametrize("make", [exact, with_bounds, scn_with_bounds, odd_levels, odd_scale])
+def turned(tmp_path):
+    """The same turned by a quarter: its sides change places."""
+    pixels = np.ascontiguousarray(np.rot90(crossed(2560, 1920, (1024, 896), 64)))
+    return open_slide(write_slide(tmp_path / "t.tif", pixels, 0.25, (3.98, 15.9))), (896, 1472), 64
+
+
+def dicom(tmp_path):
+    """A DICOM series: a file a level in a folder."""
+    pixels = crossed(1280, 960, (512, 448), 64)
+    return open_slide(write_dicom(tmp_path / "series", pixels, 0.25, (2.0, 4.0))), (512, 448), 64
+
+
+def svs(tmp_path):
+    """Aperio's file, which says its µm per px in a description."""
+    path = write_svs(tmp_path / "a.svs", crossed(1280, 960, (512, 448), 64), 0.25)
+    return open_slide(path), (512, 448), 64
+
+
+def unsaid(tmp_path):
+    """A slide without µm per px, which the user gives."""
+    path = write_slide(tmp_path / "u.tif", crossed(1280, 960, (512, 448), 64), None)
+    return open_slide(path, mpp=0.25), (512, 448), 64
+
+
+MAKERS = (exact, with_bounds, scn_with_bounds, odd_levels, turned, odd_scale, dicom, svs, unsaid)
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_the_cross_is_where_it_was_drawn(make, tmp_path):
     """In tiles.csv, the heat map, the GeoJSON, the lesions and the overlay, to a pixel or a tile."""
     slide, at, arm = make(tmp_path)
@@ -100,7 +128,7 @@ def test_the_cross_is_where_it_was_drawn(make, tmp_path):
     corners = sorted((int(r["x"]), int(r["y"])) for r in high)
     assert np.abs(np.array(corners) - np.array(sorted(squares))).max() <= 1
     assert all(abs(int(r["width"]) - arm) <= 1 for r in high)
-    assert all(float(r["p_black"]) > 0.9 for r in high)
+    assert all(float(r["p_black"]) > 0.85 for r in high)  # of 16 px, one a side may be mixed
 
     with tifffile.TiffFile(folder / "heatmap.tiff") as tiff:
         image, ome = tiff.asarray(), tiff.ome_metadata

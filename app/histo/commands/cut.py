@@ -17,12 +17,13 @@ from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.slides.annotations import find_annotation, reader_of
-from histo.slides.cut_folder import FAILED, GROUPS, CutFolder
-from histo.slides.cut_slide import CutPlan, cut_slide, tissue_file
+from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
+from histo.slides.cut_slide import CutPlan, cut_slide
 from histo.slides.grid import check_stride
 from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.tile_labels import LabelRule
+from histo.slides.tissue_outlines import tissue_file
 
 
 @takes(CutConfig)
@@ -64,7 +65,7 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
     rule = LabelRule.parse(config.cover, config.background or ("" if config.unlabelled else None))
     plan = CutPlan(
         *(config.size, config.mpp, config.stride, rule, classes, config.per_slide, config.seed),
-        *(config.tissue, config.no_tissue),
+        *(config.tissue, config.no_tissue, not config.no_files),
     )
     resolutions = SlideMpp.read(config.slide_mpp)
     with CutFolder.open(config.out, shared_settings(config)) as folder:
@@ -75,7 +76,7 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
             if (why := cutter.cut(name, path, files[name]))
         ]
         folder.write_failed(failed)
-        say_result(folder, folder.finish(patients), bool(config.patient_from), screen)
+        say_result(folder, folder.finish(patients), screen)
     return len(failed)
 
 
@@ -138,6 +139,7 @@ def shared_settings(config: CutConfig) -> dict[str, Any]:
         "tissue": "none" if config.no_tissue else "outlines" if config.tissue else "found",
         "per_slide": config.per_slide,
         "seed": config.seed,
+        **({"files": False} if config.no_files else {}),
     }
 
 
@@ -205,15 +207,14 @@ def check_names(files: Iterable[Path | None], classes: Mapping[str, str]) -> Non
         raise HistoError(f"no annotation is called {missing[0]!r}: there are {names}")
 
 
-def say_result(
-    folder: CutFolder, counts: Mapping[str, int], patients: bool, screen: Screen
-) -> None:
-    """What was cut, and how to train on it."""
-    if not counts:
+def say_result(folder: CutFolder, joined: Joined, screen: Screen) -> None:
+    """What was cut, and how to train on it: by patients or slides where there are several."""
+    if not joined.counts:
         raise HistoError(f"no patch has a label: see the lines above, and {folder.path / FAILED}")
-    groups = folder.path / GROUPS
-    column = ":patient" if patients else ""
+    groups = ""
+    if joined.slides > 1:
+        groups = f" --groups {folder.path / GROUPS}{':patient' if joined.patients > 1 else ''}"
     screen.say(
-        f"data: {folder.path}: {classes_line(counts)} (next: histo train {folder.path} --groups "
-        f"{groups}{column})"
+        f"data: {folder.path}: {classes_line(joined.counts)} (next: histo train {folder.path}"
+        f"{groups})"
     )

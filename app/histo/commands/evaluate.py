@@ -87,6 +87,9 @@ def evaluate(
     positive: str | None = None,
     skip_bad: bool = False,
     annotations: str | Path | None = None,
+    classes: Sequence[str] = (),
+    choose_score: bool = False,
+    score: str | Path | None = None,
     mpp: float | None = None,
     slide_mpp: str | float | None = None,
     progress: Progress = False,
@@ -100,8 +103,10 @@ def evaluate(
     another size, and lists them in the run's skipped.csv. Raises HistoError.
 
     Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
-    in `annotations`, a folder with a GeoJSON or ASAP XML a slide, or by slide labels in the CSV `labels`;
-    `mpp` and `slide_mpp` are as for `map`. Returns the folder with slides.json and report.html.
+    in `annotations`, a folder with a GeoJSON, ASAP XML or mask a slide, or by slide labels in the CSV
+    `labels`; `classes` are as for `cut`, `mpp` and `slide_mpp` as for `map`. `choose_score` chooses how
+    a slide's score is made, on training slides, and `score` is the score.json of that for others.
+    Returns the folder with slides.json and report.html.
     """
     done = evaluate_to(
         Path(bundle),
@@ -122,6 +127,9 @@ def evaluate(
         positive=positive,
         skip_bad=skip_bad,
         annotations=Path(annotations) if annotations else None,
+        classes=classes,
+        choose_score=choose_score,
+        score=Path(score) if score else None,
         mpp=mpp,
         slide_mpp=slide_mpp,
     )
@@ -144,6 +152,9 @@ def evaluate_to(
     group_from: str | None = None,
     shard: Shard | None = None,
     annotations: Path | None = None,
+    classes: Sequence[str] = (),
+    choose_score: bool = False,
+    score: Path | None = None,
     mpp: float | None = None,
     slide_mpp: str | float | None = None,
     **how: Any,
@@ -166,9 +177,16 @@ def evaluate_to(
             annotations=annotations,
             labels=labels,
             label_name=label_column,
+            classes=classes,
+            choose_score=choose_score,
+            score=score,
             mpp=mpp,
             slide_mpp=slide_mpp,
             **how,
+        )
+    if classes or choose_score or score:
+        raise HistoError(
+            f"{data} holds no whole slides", "leave {classes}, {choose_score} and {score} out"
         )
     config = DataConfig(
         data,

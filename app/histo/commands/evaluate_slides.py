@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo.commands.judged_slides import MAPS, JudgedSlide, write_judged
+from histo.commands.cut import parse_classes
+from histo.commands.judged_slides import MAPS, SCORE, JudgedSlide, write_judged
 from histo.commands.map import map_to, model_of
 from histo.config import PREDICT_BATCH
 from histo.data.columns import Column, label_column, read_rows
@@ -18,15 +19,17 @@ from histo.data.groups import groups_of
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.predictor import open_bundle
+from histo.report.metrics import areas_of
 from histo.screen import Screen, counted
 from histo.slides.annotations import find_annotation
 from histo.slides.froc import grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
-from histo.slides.slide_files import SlideMpp, find_slides
+from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
+from histo.slides.slide_score import ScoreRule, check_rule, choose_rule, read_rule
 from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
-from histo.slides.truth import Truth, is_lesion, read_truth, tile_truth
+from histo.slides.truth import Truth, is_lesion, read_truth, tile_scores, tile_truth
 
 SLIDE_NAMES = ("slide", "id", "image", "name", "filename", "file", "wsi", "case")
 """Columns that may hold a slide's name."""
@@ -49,12 +52,19 @@ def evaluate_slides(
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = PREDICT_BATCH,
+    classes: Sequence[str] = (),
+    choose_score: bool = False,
+    score: Path | None = None,
 ) -> Path | None:
     """Map slides into OUT/maps and judge them; returns OUT, or None in later processes of a launch.
 
-    `annotations` is a folder with a GeoJSON or ASAP XML a slide, `labels` a CSV of slides and labels. Writes
-    slides.json, by_slide.csv and report.html.
+    `annotations` is a folder with a GeoJSON, ASAP XML or mask a slide, `classes` names theirs as in a
+    cut, `labels` is a CSV of slides and labels. `choose_score` writes score.json, which says how a
+    slide's score is best made; `score` is such a file, of other slides. Writes slides.json,
+    by_slide.csv and report.html.
     """
+    if choose_score and score:
+        raise HistoError("a score is given and to be chosen", "leave {score} or {choose_score} out")
     if annotations is None and labels is None:
         raise HistoError(
             f"{slides} holds whole slides: what is known of them is missing",
@@ -62,12 +72,19 @@ def evaluate_slides(
             "give {labels} a CSV with the columns slide and label",
         )
     found = find_slides([slides])
-    model = model_of(open_bundle(bundle, device, precision), mpp, positive, tta)
+    predictor = open_bundle(bundle, device, precision)
+    model = model_of(predictor, mpp, positive, tta)
     vocab, name = model.scheme.vocab, model.scheme.named[0]
     if len(vocab) != 2:
         raise HistoError(f"slides are judged for two classes; this model has {len(vocab)}")
     known = slide_labels(labels, label_name, list(found), vocab, name) if labels else {}
     drawn = find_annotations(annotations, found, known) if annotations else {}
+    prints = {name: fingerprint_of(path) for name, path in found.items()}
+    fingerprint = predictor.files.fingerprint()
+    rule = read_rule(score) if score else ScoreRule()
+    if score:
+        check_rule(rule, score, fingerprint, prints)
+    mapping = parse_classes(classes)
     place = out or Path("runs", f"evaluate-{slides.resolve().name}")
     place.mkdir(parents=True, exist_ok=True)
     map_to(
@@ -87,12 +104,22 @@ def evaluate_slides(
         return None
     resolutions = SlideMpp.read(slide_mpp)
     maps = MapsFolder.read(place / MAPS)
-    judge = Judge(maps, name, model.scheme.threshold, annotations, drawn, known, resolutions)
+    threshold = model.scheme.threshold
+    judge = Judge(maps, name, threshold, annotations, drawn, known, resolutions, mapping)
     judged = judge.slides(found)
+    if choose_score:
+        labels_of = np.array([one.positive for one in judged])
+        values = [one.values for one in judged]
+        own = {one.row.slide: prints[one.row.slide] for one in judged}
+        rule = choose_rule(
+            values, labels_of, threshold, fingerprint, own, lambda *both: areas_of(*both)[0]
+        )
+        rule.write(place / SCORE)
+    judged = [replace(one, score=rule.score(one.values, threshold)) for one in judged]
     unit, parts = "slide", None
     if groups:
         unit, parts = groups_of(groups, [one.row.slide for one in judged])
-    write_judged(place, judged, name, parts, unit, screen)
+    write_judged(place, judged, name, parts, unit, rule, choose_score, screen)
     return place
 
 
@@ -109,6 +136,8 @@ class Judge:
     known: Mapping[str, bool]
     """whether a slide is positive, where a table says so"""
     resolutions: SlideMpp
+    classes: Mapping[str, str]
+    """of annotations by name, where they are given"""
 
     def slides(self, found: Mapping[str, Path]) -> list[JudgedSlide]:
         """Every slide that has a map; HistoError where none has, or no annotation is of the class."""
@@ -141,7 +170,8 @@ class Judge:
         if slide not in self.drawn:
             return Truth([], set())
         with open_slide(path, mpp=self.resolutions.of(slide, path)) as opened:
-            return read_truth(self.drawn[slide], self.positive, opened.bounds)
+            given = self.drawn[slide], self.positive, opened.size, opened.bounds
+            return read_truth(*given, self.classes)
 
 
 def slide_labels(
@@ -188,14 +218,14 @@ def judge_slide(
     threshold: float,
 ) -> JudgedSlide:
     """What a slide's map says, beside what is known."""
-    score = row.classes[positive].score
-    score = 0.0 if np.isnan(score) else score
+    table = tile_scores(folder / "tiles.csv", positive)
+    values = table[:, 3]
     if lesions is None:
-        return JudgedSlide(row, is_positive, score, threshold)
-    tiles = tile_truth(folder / "tiles.csv", positive, lesions)
+        return JudgedSlide(row, is_positive, threshold, values)
+    tiles = tile_truth(table, lesions)
     with (folder / "lesions.csv").open(encoding="utf-8", newline="") as file:
         candidates = [
             Lesion(float(r["confidence"]), int(r["x"]), int(r["y"])) for r in csv.DictReader(file)
         ]
     found = judge(candidates, grown_lesions(lesions, row.mpp))
-    return JudgedSlide(row, is_positive, score, threshold, tiles, found)
+    return JudgedSlide(row, is_positive, threshold, values, tiles=tiles, lesions=found)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from histo.files.writing import write_json, written
 from histo.report import page
@@ -16,11 +17,15 @@ from histo.report.metrics import areas_of
 from histo.report.slide_metrics import Figure, froc_figures, slide_figures
 from histo.screen import Screen, counted
 from histo.slides.froc import RATES, Judged, froc
+from histo.slides.slide_score import POOLINGS, ScoreRule
 from histo.slides.summary import SlideRow
 from histo.slides.truth import TileTruth
 
 MAPS = "maps"
 """The folder of the maps, in that of the figures."""
+SCORE = "score.json"
+"""How a slide's score is made, where it was chosen on these slides."""
+RATES_AT = ("sensitivity", "specificity")
 SHOWN_GROUPS = 50
 """Groups of a table on the page; slides.json has all."""
 
@@ -31,8 +36,11 @@ class JudgedSlide:
 
     row: SlideRow
     positive: bool
-    score: float
     threshold: float
+    """from which a tile is called positive"""
+    values: NDArray[np.float64]
+    """the positive class's probability of each tile [N]"""
+    score: float = 0.0
     tiles: TileTruth | None = None
     lesions: Judged | None = None
 
@@ -43,12 +51,17 @@ def write_judged(
     positive: str,
     groups: Sequence[str] | None,
     unit: str,
+    rule: ScoreRule,
+    chosen_here: bool,
     screen: Screen,
 ) -> None:
-    """Write slides.json, by_slide.csv and report.html, and say the figures."""
+    """Write slides.json, by_slide.csv and report.html, and say the figures.
+
+    `chosen_here` says that `rule` was chosen on these very slides.
+    """
     labels = np.array([one.positive for one in judged])
     scores = np.array([one.score for one in judged])
-    slides = slide_figures(labels, scores, groups)
+    slides = slide_figures(labels, scores, groups, rule.threshold)
     lesions = [one.lesions for one in judged if one.lesions is not None]
     curve = {}
     if len(lesions) == len(judged):
@@ -66,6 +79,7 @@ def write_judged(
             "positive_class": positive,
             "positive_slides": int(labels.sum()),
             "intervals_over": unit if groups else "slide",
+            "score": {**rule.as_dict(), "chosen_on_these_slides": chosen_here},
             "by_slide": {name: figure.as_dict() for name, figure in slides.items()},
             **({"by_group": by_group(judged, groups)} if groups else {}),
             "tiles_roc_auc": tiles,
@@ -73,16 +87,39 @@ def write_judged(
             "froc": {name: figure.as_dict() for name, figure in curve.items()},
         },
     )
-    rows = by_slide(judged, groups, unit)
+    rows = by_slide(judged, groups, unit, rule.threshold)
     with written(place / "by_slide.csv", "w") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
-    write_report(place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups)
+    said = score_words(rule, chosen_here)
+    write_report(
+        place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said
+    )
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
+    if rule.threshold is not None:
+        screen.say(
+            f"slides: sensitivity {slides['sensitivity']}, specificity {slides['specificity']}"
+        )
+    if chosen_here:
+        screen.say(said, f"{{score}} {place / SCORE} judges other slides by it")
     if tiles is not None:
         screen.say(f"tiles: AUC {tiles:.3f}, each by its middle")
     if curve and curve["score"].value is not None:
         screen.say(f"lesions: FROC score {curve['score']}")
     screen.say(f"report: {place / 'report.html'}")
+
+
+def score_words(rule: ScoreRule, chosen_here: bool) -> str:
+    """How a slide's score is made, and where that and its threshold are from."""
+    made = f"The score of a slide is {POOLINGS[rule.pooling]}"
+    if rule.threshold is None:
+        return f"{made}: nothing was chosen on these slides."
+    count = counted(len(rule.slides or {}), "slide")
+    where = (
+        f"on these very {count}, so that the figures flatter"
+        if chosen_here
+        else f"on {count}, none of which is judged here"
+    )
+    return f"{made}, positive from {rule.threshold:.4f} on. Both were chosen {where}."
 
 
 def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -110,11 +147,12 @@ def tile_figure(judged: Sequence[JudgedSlide]) -> float | None:
 
 
 def by_slide(
-    judged: Sequence[JudgedSlide], groups: Sequence[str] | None, unit: str
+    judged: Sequence[JudgedSlide], groups: Sequence[str] | None, unit: str, called: float | None
 ) -> list[list[str]]:
-    """A row a slide, the header first."""
+    """A row a slide, the header first; `called` is the score from which a slide is positive."""
     own = [unit] if groups else []
-    head = ["slide", *own, "positive", "score", "tiles", "tiles_inside", "tile_auc"]
+    head = ["slide", *own, "positive", "score", *(["called"] if called is not None else [])]
+    head += ["tiles", "tiles_inside", "tile_auc"]
     head += ["tile_sensitivity", "tile_specificity", "lesions", "lesions_found", "false_positives"]
     rows = [head]
     for n, one in enumerate(judged):
@@ -125,6 +163,7 @@ def by_slide(
                 *part,
                 str(int(one.positive)),
                 f"{one.score:.6f}",
+                *([str(int(one.score >= called))] if called is not None else []),
                 str(one.row.tiles),
                 *tile_cells(one),
                 *lesion_cells(one),
@@ -174,16 +213,18 @@ def write_report(
     rows: list[list[str]],
     unit: str,
     groups: Sequence[str] | None,
+    score: str,
 ) -> None:
-    """Write report.html."""
+    """Write report.html; `score` says how a slide's score is made."""
     facts = {
         "slides": f"{len(judged)}, {sum(one.positive for one in judged)} positive",
         "AUC over slides": str(slides["roc_auc"]),
         "average precision over slides": str(slides["average_precision"]),
+        **{f"{name} over slides": str(slides[name]) for name in RATES_AT if name in slides},
         **({"AUC over tiles": f"{tiles:.3f}"} if tiles is not None else {}),
     }
     parts = [
-        ("", [page.paragraph("The score of a slide is the mean of its ten highest places.")]),
+        ("", [page.paragraph(score)]),
         ("Figures", [page.facts(facts)]),
     ]
     if curve:
@@ -195,8 +236,8 @@ def write_report(
     links = {one.row.slide: f"{MAPS}/{one.row.slide}/slide.html" for one in judged}
     parts.append(("Slides", [page.table(rows, sortable=True, links=links)]))
     note = (
-        f"95 % intervals by the bootstrap over {unit}s. The threshold is the bundle's, and how a "
-        "slide's score is made is fixed: neither was chosen on these slides."
+        f"95 % intervals by the bootstrap over {unit}s. A tile is called from the bundle's threshold "
+        "on, which was not chosen on these slides."
     )
     parts.append(("", [page.paragraph(note, "small")]))
     page.write_page(place / "report.html", "Slides judged", parts)

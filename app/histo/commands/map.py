@@ -31,9 +31,8 @@ from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import Slide, open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, write_row
-from histo.slides.tissue import Tissue, drawn_tissue, find_tissue
+from histo.slides.tissue_outlines import tissue_file, tissue_of
 from histo.slides.tissue_tiles import all_tiles, tissue_tiles
-from histo.slides.truth import annotation_file, read_polygons
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,7 +225,7 @@ class Maker:
         with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
             prints = fingerprint_of(path)
             if self.tissue:
-                prints += fingerprint_of(outline_of(self.tissue, slide))
+                prints += fingerprint_of(tissue_file(self.tissue, path))
             key = key_of(self.model, self.settings, slide, prints)
             if self.folder.is_done(name, key):
                 self.screen.say(f"{name}: done already")
@@ -268,23 +267,7 @@ def chooser(tissue: Path | None, no_tissue: bool) -> ChooseTiles:
         if no_tissue:
             places = all_tiles(grid)
             return places, area_mm2(grid, len(places), slide.mpp)
-        found = outlined(tissue, slide) if tissue else find_tissue(slide)
+        found = tissue_of(slide, tissue)
         return tissue_tiles(grid, found.mask, found.pixel), found.mm2(slide.mpp)
 
     return choose
-
-
-def outlined(folder: Path, slide: Slide) -> Tissue:
-    """The tissue of a slide by its GeoJSON in a folder; HistoError where there is none."""
-    from shapely.affinity import translate
-
-    found = read_polygons(outline_of(folder, slide))
-    return drawn_tissue(slide, (translate(polygon, *slide.bounds) for _, polygon in found))
-
-
-def outline_of(folder: Path, slide: Slide) -> Path:
-    """The GeoJSON with the tissue of a slide; HistoError where there is none."""
-    file = annotation_file(folder, slide.path.stem) or annotation_file(folder, slide.path.name)
-    if file is None:
-        raise HistoError(f"{folder} has no {slide.path.stem}.geojson with the tissue of this slide")
-    return file

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from histo.config import PREDICT_BATCH, check_setting
+from histo.config import PREDICT_BATCH, ModelCard, check_setting
+from histo.data.decode import read_patch
 from histo.data.decode_ahead import DecodedBatch, decode_batches, fitting_batch
 from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
+from histo.data.pixel_size import mpp_apart_near
 from histo.distributed import ranks
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
@@ -158,6 +160,8 @@ def write_predictions_table(
     opened = open_model(
         bundle, Settings(trust_pickle, device, batch_size, tta, raw, skip_bad, precision)
     )
+    if len(inputs) and (note := opened.apart(inputs.paths[0])):
+        screen.say(note)
     batch_size = opened.batch_size
     say_engine(opened.judged, screen)
     known = opened.positive(positive)
@@ -288,6 +292,8 @@ class Opened:
     """what the card says of the engine, where it is not the exact one"""
     reduced: str = ""
     """what the table says of such an engine"""
+    apart: Callable[[Path], str] = lambda _: ""
+    """a note where a patch is known to have another µm per px than the model's"""
 
 
 def open_model(bundle: Path, how: Settings) -> Opened:
@@ -325,7 +331,19 @@ def open_model(bundle: Path, how: Settings) -> Opened:
         scale,
         predictor.judged,
         predictor.reduced,
+        partial(note_of_mpp, card),
     )
+
+
+def note_of_mpp(card: ModelCard, patch: Path) -> str:
+    """A note where a patch that was cut or imported has another µm per px than the model's."""
+    if card.mpp is None:
+        return ""
+    try:
+        side = card.crop or int(read_patch(patch).shape[0])
+    except HistoError:  # a damaged patch is named when it is predicted
+        return ""
+    return mpp_apart_near(patch, side, card.size, card.mpp)
 
 
 def open_pickle(path: Path, how: Settings) -> Opened:

@@ -17,6 +17,7 @@ from histo.data.png import sound_png
 from histo.data.tiff import read_tiff
 from histo.errors import HistoError
 from histo.files.limits import IMAGE_BYTES, read_bytes
+from histo.files.packed import read_member
 from histo.pixels.fit import Pixels
 
 SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -41,12 +42,17 @@ def read_patch(path: Path) -> Pixels:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file, bounded. Raises HistoError where there is none."""
+    """The bytes of an image file, or of one in its folder's patches.zip, bounded.
+
+    Raises HistoError where there is none.
+    """
     try:
         return read_bytes(path, IMAGE_BYTES)
     except IsADirectoryError:
         raise HistoError(f"{path} is a folder, not an image") from None
     except FileNotFoundError:
+        if (data := read_member(path)) is not None:
+            return data
         raise HistoError(f"no image {path}") from None
 
 

@@ -13,6 +13,7 @@ from histo.data.label_table import say_formulas
 from histo.data.labels import Row
 from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
 from histo.errors import HistoError
+from histo.files.packed import find_member
 from histo.screen import Screen, counted
 
 
@@ -72,7 +73,7 @@ def _find(path: Path, images: Path | None, ids: str, screen: Screen) -> Inputs:
             raise HistoError(f"{path} holds no image (TIF, PNG, JPEG, BMP, WebP)")
         return Inputs(paths, plain_ids(paths.names))
     if path.suffix.lower() != ".csv":
-        if not path.exists():
+        if not path.exists() and find_member(path) is None:
             raise HistoError(f"no image, folder or CSV {path}")
         return Inputs(PatchFiles(path.parent, [path.name]), plain_ids([path.name]))
     rows = [

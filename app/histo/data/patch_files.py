@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, overload
 
 from histo.data.ids import SUFFIXES, similar_key
 from histo.errors import HistoError
+from histo.files.packed import PACK, packed_names
 
 if TYPE_CHECKING:
     from histo.data.labels import Row
@@ -66,7 +67,7 @@ def _walk(root: Path) -> Iterator[str]:
     pending = [""]
     while pending:
         prefix = pending.pop()
-        inner, names = [], []
+        inner, names, packed = [], list[str](), list[str]()
         with os.scandir(root / prefix) as entries:
             for entry in entries:
                 name = entry.name
@@ -74,12 +75,15 @@ def _walk(root: Path) -> Iterator[str]:
                     continue
                 if name.lower().endswith(SUFFIXES):
                     names.append(prefix + name)
+                elif name == PACK:
+                    found = packed_names(root / prefix)
+                    packed = [prefix + one for one in found if one.lower().endswith(SUFFIXES)]
                 elif prefix and name in NOT_DATA:
                     break
                 elif entry.is_dir() and _is_inside(entry, root):
                     inner.append(f"{prefix}{name}/")
             else:
-                yield from names
+                yield from dict.fromkeys([*names, *packed])
                 pending += inner
 
 

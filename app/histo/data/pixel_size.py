@@ -16,6 +16,8 @@ PCAM_MPP = 0.972
 CUT, IMPORT = "cut.json", "import.json"
 APART = 1.1
 """Patches whose mpp differs by more than this factor from the model's look different to it."""
+ABOVE = 3
+"""Folders above a patch in which its mpp may be recorded: DATA/train/SLIDE/X_Y.png."""
 
 
 @dataclass(frozen=True)
@@ -104,4 +106,12 @@ def mpp_apart(config: DataConfig, side: int, size: int | None, mpp: float) -> st
                     f"note: the model sees these patches at {here:.3g} µm per px and was trained "
                     f"at {mpp:.3g}: expect worse figures"
                 )
+    return ""
+
+
+def mpp_apart_near(path: Path, side: int, size: int | None, mpp: float) -> str:
+    """As `mpp_apart`, of a patch whose folder, or one of the two above it, was cut or imported."""
+    for folder in list(path.resolve().parents)[:ABOVE]:
+        if note := mpp_apart(DataConfig(folder), side, size, mpp):
+            return note
     return ""

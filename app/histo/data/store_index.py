@@ -28,6 +28,7 @@ from histo.errors import HistoError
 from histo.files.arrays import parse_arrays
 from histo.files.digests import sha256
 from histo.files.limits import Limit, check_regular, read_bytes
+from histo.files.packed import PACK, find_member
 from histo.files.writing import written
 from histo.pixels.fit import Fit, Pixels
 from histo.screen import Screen
@@ -99,7 +100,7 @@ class StoreRow(NamedTuple):
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Size, mtime, ctime and inode of a file; HistoError for a link to nowhere.
+    """Size, mtime, ctime and inode of a file, or of the ZIP file that it is in; HistoError for neither.
 
     `mv`, `cp -p`, `rsync -t` and `unzip` keep or set the mtime, and nobody can set a ctime: two files
     renamed to each other's names differ in ctime and inode alone.
@@ -107,6 +108,9 @@ def stamp_of(path: Path) -> Stamp:
     try:
         info = path.stat()
     except OSError as error:
+        if (member := find_member(path)) is not None:
+            info = (path.parent / PACK).stat()
+            return member.size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
         raise HistoError(f"{path} cannot be read: {error.strerror}") from None
     return info.st_size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
 

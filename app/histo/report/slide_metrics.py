@@ -35,14 +35,27 @@ class Figure:
 
 
 def slide_figures(
-    positive: NDArray[np.bool_], scores: Floats, groups: Sequence[str] | None
+    positive: NDArray[np.bool_],
+    scores: Floats,
+    groups: Sequence[str] | None,
+    threshold: float | None = None,
 ) -> dict[str, Figure]:
-    """AUC and average precision of slides; whole groups (patients) are drawn where they are known."""
+    """AUC and average precision of slides, and at a `threshold` sensitivity and specificity.
+
+    Whole groups (patients) are drawn where they are known.
+    """
     ranked = Ranked(positive, scores)
 
     def metrics(weights: Floats) -> Values:
         auc, precision = ranked.areas(weights)
-        return {"roc_auc": auc, "average_precision": precision}
+        found = {"roc_auc": auc, "average_precision": precision}
+        if threshold is not None:
+            called = scores >= threshold
+            with np.errstate(invalid="ignore"):  # 0 / 0 where a class has no weight
+                for name, side in (("sensitivity", positive), ("specificity", ~positive)):
+                    right = weights[..., side & (called == positive)].sum(-1)
+                    found[name] = right / weights[..., side].sum(-1)
+        return found
 
     return _figures(metrics, len(scores), groups)
 

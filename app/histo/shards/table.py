@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO
 
 from histo.errors import HistoError
-from histo.files.digests import sha256
 from histo.files.locks import locked
+from histo.files.packed import digest_of
 from histo.screen import Screen
 from histo.shards.parts import Part, blocks, csv_bytes
 
@@ -41,7 +41,7 @@ class PartWriter:
             left = Part.read(self.part.path)
             if (left.facts, left.shard) != (self.part.facts, self.part.shard) or not left.rows:
                 return
-            if left.last != sha256(self._files[left.rows - 1]):
+            if left.last != digest_of(self._files[left.rows - 1]):
                 return
             digest = hashlib.sha256()
             with (left.path if left.finished else left.unfinished).open("rb") as file:
@@ -76,7 +76,7 @@ class PartWriter:
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
-        last = sha256(self._files[self.rows - 1]) if self.rows else ""
+        last = digest_of(self._files[self.rows - 1]) if self.rows else ""
         all_rows = self._digest.hexdigest()
         self.part = replace(self.part, rows=self.rows, size=self._size, sha256=all_rows, last=last)
         self.part.save()

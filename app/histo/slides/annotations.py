@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.slides.asap import read_asap
+from histo.slides.dicom import name_of
 from histo.slides.label_mask import LabelMask, read_mask
 from histo.slides.outlines import Outline
 from histo.slides.qupath import read_geojson
@@ -48,7 +49,9 @@ class Annotations:
 def find_annotation(folder: Path, slide: Path) -> Path | None:
     """The file of a slide in a folder: of the slide's name, with or without its suffix."""
     endings = [*READERS, *(f"{more}{suffix}" for more in MASK_NAMES for suffix in MASKS)]
-    paths = [folder / f"{name}{ending}" for name in (slide.stem, slide.name) for ending in endings]
+    paths = [
+        folder / f"{name}{ending}" for name in (name_of(slide), slide.name) for ending in endings
+    ]
     return next((p for p in paths if p.is_file() and p.resolve() != slide.resolve()), None)
 
 

@@ -28,6 +28,16 @@ COLUMNS = ("id", "slide", "x", "y", "width", "height", "label", "annotation", "c
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The patches of all slides: how many of each class, from how many slides and patients."""
+
+    counts: dict[str, int]
+    slides: int
+    patients: int
+    """0 where they are not known"""
+
+
+@dataclass(frozen=True)
 class CutFolder:
     """DATA, with patches of slides."""
 
@@ -100,9 +110,10 @@ class CutFolder:
                 with self.tiles_of(slide).open(encoding="utf-8", newline="") as file:
                     yield from csv.DictReader(file)
 
-    def finish(self, patients: Mapping[str, str]) -> dict[str, int]:
-        """Join the tables of all slides (each with its patient, or empty); counts by class."""
+    def finish(self, patients: Mapping[str, str]) -> Joined:
+        """Join the tables of all slides (each with its patient, or empty)."""
         counts: dict[str, int] = {}
+        slides: set[str] = set()
         unit = [] if not any(patients.values()) else ["patient"]
         with (
             written(self.path / LABELS, "w") as labels,  # the first to be opened gets its name last
@@ -119,10 +130,11 @@ class CutFolder:
                 if not row["label"]:
                     continue
                 counts[row["label"]] = counts.get(row["label"], 0) + 1
+                slides.add(row["slide"])
                 tables[1].writerow((row["id"], row["label"]))
                 who = [patients[row["slide"]]] if unit else []
                 tables[2].writerow((row["id"], row["slide"], *who))
-        return counts
+        return Joined(counts, len(slides), len({patients[one] for one in slides} - {""}))
 
     def write_failed(self, failed: Sequence[tuple[str, str]]) -> None:
         """failed.csv: the slides that were left out, and why; removed where there are none."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from histo.files.writing import write_json, written
 from histo.slides.colours import CLASSES
 from histo.slides.grid import Grid
+from histo.slides.outlines import area_of_mask, parts_of
 from histo.slides.reader import Slide
 from histo.slides.tile_labels import Labels
 from histo.slides.tissue import Tissue
@@ -22,8 +23,8 @@ TISSUE_COLOUR = (0, 158, 115)
 
 
 def picture_of(slide: Slide) -> NDArray[np.uint8]:
-    """The whole slide, its longest side `LONGEST` px at most."""
-    return slide.thumbnail(slide.mpp * max(1.0, max(slide.size) / LONGEST))
+    """The scanned area of a slide, its longest side `LONGEST` px at most."""
+    return slide.thumbnail(slide.mpp * max(1.0, max(slide.scanned) / LONGEST))
 
 
 def write_sheet(
@@ -38,8 +39,9 @@ def write_sheet(
     import cv2
 
     drawn = picture.copy()
-    step = picture.shape[1] / slide.size[0]
-    for (x, y), name in zip(grid.corners(tiles.places).tolist(), tiles.names, strict=True):
+    step = picture.shape[1] / slide.scanned[0]
+    corners = grid.corners(tiles.places) - np.array(slide.bounds)
+    for (x, y), name in zip(corners.tolist(), tiles.names, strict=True):
         colour = CLASSES[names.index(str(name)) % len(CLASSES)]
         first = round(x * step), round(y * step)
         last = round((x + grid.width) * step) - 1, round((y + grid.width) * step) - 1
@@ -75,50 +77,20 @@ def write_tissue(folder: Path, picture: NDArray[np.uint8], slide: Slide, tissue:
     """tissue.jpg, its outline over the slide, and tissue.geojson, which QuPath opens and edits."""
     import cv2
 
-    area = outline_of(tissue)
+    area = area_of_mask(tissue.mask, (tissue.pixel, tissue.pixel))
     rings = [ring for part in parts_of(area) for ring in (part.exterior, *part.interiors)]
     drawn = picture.copy()
-    step = picture.shape[1] / slide.size[0]
+    step = picture.shape[1] / slide.scanned[0]
     points = [np.rint(np.asarray(ring.coords) * step).astype(np.int32) for ring in rings]
     cv2.polylines(drawn, points, True, TISSUE_COLOUR, 2)
     write_picture(folder / "tissue.jpg", drawn)
-    write_json(folder / "tissue.geojson", geojson_of(area, slide.bounds))
+    write_json(folder / "tissue.geojson", geojson_of(area))
 
 
-def outline_of(tissue: Tissue) -> Any:
-    """The tissue as a shapely area in level-0 px: the outlines of its pixels."""
-    import cv2
-    from shapely import Polygon, union_all
-
-    mask = np.pad(tissue.mask.astype(np.uint8), 1)
-    # twice as large, the middles of the outermost px lie a quarter of a px inside the edge
-    large = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    found, levels = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outer: dict[int, list[Any]] = {}
-    for number, contour in enumerate(found):
-        parent = int(levels[0][number][3])
-        ring = ((contour[:, 0] + 0.5) / 2 - 1) * tissue.pixel
-        if len(ring) > 2:
-            outer.setdefault(number if parent < 0 else parent, []).append((parent, ring))
-    areas = []
-    for rings in outer.values():
-        shell = [ring for parent, ring in rings if parent < 0]
-        holes = [ring for parent, ring in rings if parent >= 0]
-        areas += [Polygon(one, holes) for one in shell]
-    return union_all([area.buffer(0) for area in areas])
-
-
-def parts_of(area: Any) -> list[Any]:
-    """The polygons of an area."""
-    return [part for part in getattr(area, "geoms", [area]) if not part.is_empty]
-
-
-def geojson_of(area: Any, bounds: tuple[int, int]) -> dict[str, Any]:
+def geojson_of(area: Any) -> dict[str, Any]:
     """A FeatureCollection of an annotation a piece of tissue; coordinates begin at the bounds."""
-    from shapely.affinity import translate
     from shapely.geometry import mapping
 
-    moved = translate(area, -bounds[0], -bounds[1])
     kind = {"name": "Tissue", "color": list(TISSUE_COLOUR)}
     return {
         "type": "FeatureCollection",
@@ -128,6 +100,6 @@ def geojson_of(area: Any, bounds: tuple[int, int]) -> dict[str, Any]:
                 "geometry": mapping(part),
                 "properties": {"objectType": "annotation", "classification": kind},
             }
-            for part in parts_of(moved)
+            for part in parts_of(area)
         ],
     }

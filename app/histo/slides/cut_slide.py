@@ -9,21 +9,19 @@ from pathlib import Path
 
 from histo.errors import HistoError
 from histo.files.writing import written
-from histo.slides.annotations import Annotations, find_annotation, read_annotations
+from histo.slides.annotations import Annotations, read_annotations
 from histo.slides.cut_folder import COLUMNS, TILES, CutFolder
 from histo.slides.cut_sheet import picture_of, write_sheet, write_tissue
 from histo.slides.grid import Grid, Places, make_grid
 from histo.slides.patch_writer import write_tiles
-from histo.slides.qupath import read_geojson
 from histo.slides.reader import Slide
 from histo.slides.tile_labels import LabelRule, Labels, label_tiles, sample
-from histo.slides.tissue import Tissue, drawn_tissue, find_tissue
+from histo.slides.tissue import Tissue
+from histo.slides.tissue_outlines import tissue_of
 from histo.slides.tissue_tiles import all_tiles, tissue_tiles
 
 COARSER = 1.25
 """A slide whose px are so much larger than the patches' has not what the patches should show."""
-TISSUE_SHARE = 0.1
-"""A tile with a smaller share of tissue is glass: one px of the mask along an edge is less."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class CutPlan:
     seed: int
     tissue: Path | None
     no_tissue: bool
+    files: bool = True
+    """each patch a file of its own, else a ZIP file a slide"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def cut_slide(
     found = Annotations({}, frozenset())
     if annotation:
         found = read_annotations(annotation, slide.size, slide.bounds, plan.classes)
-    grid = make_grid(slide.size, slide.bounds, plan.mpp / slide.mpp, plan.side, plan.stride)
+    grid = make_grid(slide.end, slide.bounds, plan.mpp / slide.mpp, plan.side, plan.stride)
     picture = picture_of(slide)
     tissue = None if plan.no_tissue else tissue_of(slide, plan.tissue)
     if tissue:
@@ -78,7 +78,8 @@ def cut_slide(
     for labelled in sorted({bool(one) for one in names}):
         place = folder.images(name, labelled)
         place.mkdir(parents=True)
-        write_tiles(slide, grid, labels.places[(labels.names != "") == labelled], place)
+        chosen = labels.places[(labels.names != "") == labelled]
+        write_tiles(slide, grid, chosen, place, plan.files)
     write_table(work / TILES, name, annotation, grid, labels)
     return SlideCut(labels, found.mended)
 
@@ -87,27 +88,7 @@ def places_of(grid: Grid, tissue: Tissue | None) -> Places:
     """The tiles with tissue, or all of them."""
     if tissue is None:
         return all_tiles(grid)
-    return tissue_tiles(grid, tissue.mask, tissue.pixel, TISSUE_SHARE)
-
-
-def tissue_of(slide: Slide, folder: Path | None) -> Tissue:
-    """The tissue as found, or as the corrected outlines in a folder say."""
-    if folder is None:
-        return find_tissue(slide)
-    from shapely.affinity import translate
-
-    file = tissue_file(folder, slide.path)
-    outlines = read_geojson(file)
-    return drawn_tissue(slide, [translate(one.polygon, *slide.bounds) for one in outlines])
-
-
-def tissue_file(folder: Path, slide: Path) -> Path:
-    """The outlines of a slide's tissue: SLIDE.geojson, or SLIDE/tissue.geojson as a cut writes it."""
-    inside = folder / slide.stem / "tissue.geojson"
-    found = find_annotation(folder, slide) or (inside if inside.is_file() else None)
-    if found is None:
-        raise HistoError(f"{folder} has no {slide.stem}.geojson with the tissue of this slide")
-    return found
+    return tissue_tiles(grid, tissue.mask, tissue.pixel)
 
 
 def write_table(

@@ -55,24 +55,24 @@ class Grid:
 
 
 def make_grid(
-    size: tuple[int, int],
+    end: tuple[int, int],
     origin: tuple[int, int],
     scale: float,
     side: int,
     stride: int | None = None,
 ) -> Grid:
-    """The grid of a slide of `size` level-0 px whose tissue begins at `origin`.
+    """The grid of a slide whose scanned area lies between the level-0 px `origin` and `end`.
 
     HistoError where `stride` does not divide `side`, or there are too many tiles or none.
     """
     stride = check_stride(side, stride)
     columns, rows = (
         int(((whole - start) / scale - side / 2) // stride) + 1
-        for whole, start in zip(size, origin, strict=True)
+        for whole, start in zip(end, origin, strict=True)
     )
     if columns < 1 or rows < 1:
         raise HistoError(
-            f"{size[0]} x {size[1]} px at level 0 are less than a tile of {round(side * scale)} px"
+            f"{end[0] - origin[0]} x {end[1] - origin[1]} px at level 0 are less than a tile of {round(side * scale)} px"
         )
     TILES.check(columns * rows, f"{columns:,} x {rows:,} places")
     return Grid(origin, columns, rows, side, stride, scale)

@@ -128,7 +128,7 @@ def map_slide(
 
     A `folder` that an earlier process left behind is continued if its `key` is the same.
     """
-    grid = make_grid(slide.size, slide.bounds, model.mpp / slide.mpp, model.side, settings.stride)
+    grid = make_grid(slide.end, slide.bounds, model.mpp / slide.mpp, model.side, settings.stride)
     chosen, tissue_mm2 = choose(slide, grid)
     places = in_blocks(grid, chosen)
     journal = Journal(folder, key, len(model.scheme.vocab))
@@ -218,9 +218,9 @@ def make_picture(
 ) -> Picture:
     """The slide's small picture, its map, and the tiles of its page."""
     grid, scheme = heat.grid, heat.scheme
-    thumbnail = slide.thumbnail(thumbnail_mpp(slide.size, slide.mpp))
+    thumbnail = slide.thumbnail(thumbnail_mpp(slide.scanned, slide.mpp))
     height, width = thumbnail.shape[:2]
-    colours = colours_over(heat, (height, width), slide.size)
+    colours = colours_over(heat, (height, width), slide.scanned)
     highest, uncertain = tiles_shown(scheme, probabilities)
 
     def tiles(rows: NDArray[np.int64]) -> list[tuple[Tiles, str]]:
@@ -231,7 +231,7 @@ def make_picture(
             for tile, row, corner in zip(pixels, rows, corners, strict=True)
         ]
 
-    mpp = slide.size[0] * slide.mpp / width
+    mpp = slide.scanned[0] * slide.mpp / width
     return Picture(thumbnail, colours, mpp, tiles(highest), tiles(uncertain))
 
 

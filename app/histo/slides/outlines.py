@@ -50,6 +50,32 @@ def make_outline(name: str, polygon: Any, path: Path) -> Outline | None:
     return Outline(name, polygon, mended) if polygon.area else None
 
 
+def area_of_mask(mask: NDArray[np.bool_], pixel: tuple[float, float]) -> Any:
+    """The shapely area that the true px of a mask cover: each is `pixel` (x, y) wide and high."""
+    import cv2
+    from shapely import Polygon, union_all
+
+    # twice as large, the middles of the outermost px lie a quarter of a px inside the edge
+    large = cv2.resize(
+        np.pad(mask.astype(np.uint8), 1), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST
+    )
+    found, levels = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings: dict[int, tuple[list[Points], list[Points]]] = {}
+    for number, contour in enumerate(found):
+        parent = int(levels[0][number][3])
+        ring = ((contour[:, 0] + 0.5) / 2 - 1) * np.array(pixel)
+        if len(ring) > 2:
+            shells, holes = rings.setdefault(number if parent < 0 else parent, ([], []))
+            (shells if parent < 0 else holes).append(ring)
+    areas = [Polygon(one, holes).buffer(0) for shells, holes in rings.values() for one in shells]
+    return union_all(areas)
+
+
+def parts_of(area: Any) -> list[Any]:
+    """The polygons of an area."""
+    return [part for part in getattr(area, "geoms", [area]) if not part.is_empty]
+
+
 def check_crossings(polygon: Any, path: Path) -> None:
     """HistoError where an outline crosses itself too often to be mended; estimated from a sample."""
     from shapely import get_coordinates

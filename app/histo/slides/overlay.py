@@ -31,14 +31,17 @@ def thumbnail_mpp(size: tuple[int, int], mpp: float) -> float:
 
 
 def colours_over(heat: Heat, shape: tuple[int, int], size: tuple[int, int]) -> Pixels:
-    """The map's colours over a picture of `shape` (height, width) px of a slide of `size` px, RGBA."""
+    """The map's colours over a picture of `shape` (height, width) px of an area of `size` px, RGBA.
+
+    The area begins where the grid does.
+    """
     colours, grid = cell_colours(heat), heat.grid
     axes = []
-    for pixels, whole, start, first, cells in zip(
-        shape, size[::-1], grid.origin[::-1], heat.first[::-1], colours.shape[:2], strict=True
+    for pixels, whole, first, cells in zip(
+        shape, size[::-1], heat.first[::-1], colours.shape[:2], strict=True
     ):
         middle = (np.arange(pixels) + 0.5) * (whole / pixels)
-        places = np.floor((middle - start) / grid.cell).astype(np.int64) - first
+        places = np.floor(middle / grid.cell).astype(np.int64) - first
         axes.append((np.clip(places, 0, cells - 1), (places >= 0) & (places < cells)))
     (rows, inside_rows), (columns, inside_columns) = axes
     found = colours[rows[:, None], columns[None]]

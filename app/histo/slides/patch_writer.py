@@ -1,16 +1,17 @@
-"""Tiles of a slide written as PNG files: read and encoded in threads, in little memory."""
+"""Tiles of a slide written as PNGs: read and encoded in threads, in little memory."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
+from histo.files.packed import packing
 from histo.slides.grid import Block, Grid, Places, blocks_of, in_blocks
 from histo.slides.reader import Slide
 
@@ -18,35 +19,40 @@ AHEAD = 2
 """Blocks a thread that are read before the first is written: a bound on memory."""
 
 
-def write_tiles(slide: Slide, grid: Grid, places: Places, folder: Path) -> None:
-    """Write the tile of each place to `folder`/X_Y.png, by its level-0 corner."""
+def write_tiles(slide: Slide, grid: Grid, places: Places, folder: Path, files: bool = True) -> None:
+    """Write the tile of each place to `folder`/X_Y.png, by its level-0 corner; without `files`, to a ZIP.
+
+    The folder of a slide counts only when it is complete.
+    """
+    if files:
+        for name, data in encoded_tiles(slide, grid, places):
+            (folder / name).write_bytes(data)
+        return
+    with packing(folder) as pack:
+        for name, data in encoded_tiles(slide, grid, places):
+            pack.add(name, data)
+
+
+def encoded_tiles(slide: Slide, grid: Grid, places: Places) -> Iterator[tuple[str, bytes]]:
+    """The name and the PNG of each tile, block by block."""
     threads = max(1, min(8, os.cpu_count() or 1))
 
-    def write(block: Block) -> None:
+    def encoded(block: Block) -> list[tuple[str, bytes]]:
         pixels = slide.read(*block.corner, *block.shape, scale=grid.scale)
         corners = grid.corners(block.places).tolist()
-        for tile, (x, y) in zip(block.cut(pixels), corners, strict=True):
-            write_png(folder / f"{x}_{y}.png", tile)
+        tiles = zip(block.cut(pixels), corners, strict=True)
+        return [(f"{x}_{y}.png", png_of(tile)) for tile, (x, y) in tiles]
 
-    waiting: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for block in blocks_of(grid, in_blocks(grid, places)):
-                waiting.append(pool.submit(write, block))
-                if len(waiting) > AHEAD * threads:
-                    waiting.popleft().result()
-            while waiting:
-                waiting.popleft().result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    blocks = blocks_of(grid, in_blocks(grid, places))
+    for part in prefetch(encoded, blocks, AHEAD * threads, threads):
+        yield from part
 
 
-def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write uint8 RGB [H, W, 3]; the folder of a slide counts only when it is complete."""
+def png_of(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8 RGB [H, W, 3] as a PNG."""
     import cv2
 
     done, data = cv2.imencode(".png", pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not done:
-        raise HistoError(f"{path} cannot be encoded as PNG")
-    path.write_bytes(data.tobytes())
+        raise HistoError(f"a patch of {pixels.shape[1]} x {pixels.shape[0]} px cannot be encoded")
+    return data.tobytes()

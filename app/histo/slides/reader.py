@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.errors import HistoError
+from histo.slides.dicom import files_of
 
 LEAST_MPP, MOST_MPP = 0.05, 50.0
+SQUARE = 1.02
+"""A slide whose px are longer than wide by more than this has no single µm per px."""
 BACKGROUND = 255
 """Of what a slide has no pixels for."""
 AT_ONCE = 1 << 24
@@ -33,6 +36,19 @@ class Slide:
             _whole(known.get("openslide.bounds-x")),
             _whole(known.get("openslide.bounds-y")),
         )
+        """where the scanned area begins on level 0: 0, 0 for most slides"""
+        wide, high = (_whole(known.get(f"openslide.bounds-{side}")) for side in ("width", "height"))
+        left, top = self.bounds
+        self.scanned: tuple[int, int] = (
+            min(wide or self.size[0], self.size[0] - left),
+            min(high or self.size[1], self.size[1] - top),
+        )
+        """its width and height"""
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """Where the scanned area ends on level 0."""
+        return self.bounds[0] + self.scanned[0], self.bounds[1] + self.scanned[1]
 
     def __enter__(self) -> Slide:
         return self
@@ -82,38 +98,50 @@ class Slide:
         return np.where(alpha == 255, colours, BACKGROUND).astype(np.uint8)
 
     def thumbnail(self, mpp: float) -> Pixels:
-        """The whole slide at `mpp` µm per px, uint8 [H, W, 3]."""
+        """The scanned area at `mpp` µm per px, uint8 [H, W, 3]."""
         scale = mpp / self.mpp
-        width, height = (max(1, round(whole / scale)) for whole in self.size)
-        return self.read(0, 0, width, height, scale=scale)
+        width, height = (max(1, round(whole / scale)) for whole in self.scanned)
+        return self.read(*self.bounds, width, height, scale=scale)
 
 
 def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide; `mpp` is its µm per px where it does not say. Raises HistoError."""
+    """Open a slide, a file or a folder of DICOM files; `mpp` is its µm per px where it does not say.
+
+    Raises HistoError.
+    """
     try:
         import openslide
     except ImportError:
         raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
-    if not path.is_file():
+    first = path if path.is_file() else next(iter(files_of(path)), None)
+    if first is None:
         raise HistoError(f"no slide {path}")
     try:
-        handle = openslide.OpenSlide(str(path))
+        handle = openslide.OpenSlide(str(first))
     except (openslide.OpenSlideError, OSError) as error:
         raise HistoError(f"{path} is not a slide that OpenSlide reads ({error})") from None
-    found = mpp or _mpp_of(handle.properties)
-    if found is None:
+    try:
+        return Slide(path, handle, mpp or _mpp_of(handle.properties, path))
+    except HistoError:
         handle.close()
-        raise HistoError(f"{path} does not say how many µm a px has", "give {slide_mpp}")
-    if not LEAST_MPP <= found <= MOST_MPP:
-        handle.close()
-        raise HistoError(f"{path} has {found:g} µm per px, which no slide has", "give {slide_mpp}")
-    return Slide(path, handle, found)
+        raise
 
 
-def _mpp_of(properties: Mapping[str, str]) -> float | None:
+def _mpp_of(properties: Mapping[str, str], path: Path) -> float:
+    """µm per px as a slide says it; HistoError where it does not, or says what no slide has."""
     values = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    if not known:
+        raise HistoError(f"{path} does not say how many µm a px has", "give {slide_mpp}")
+    if max(known) > SQUARE * min(known):
+        raise HistoError(
+            f"{path} has px of {known[0]:g} x {known[1]:g} µm, which are not square",
+            "give {slide_mpp}",
+        )
+    found = sum(known) / len(known)
+    if not LEAST_MPP <= found <= MOST_MPP:
+        raise HistoError(f"{path} has {found:g} µm per px, which no slide has", "give {slide_mpp}")
+    return found
 
 
 def _number(text: str | None) -> float | None:

@@ -13,10 +13,13 @@ from typing import Literal
 from histo.config import RANGES
 from histo.data.columns import read_rows
 from histo.errors import HistoError
+from histo.slides.dicom import files_of, name_of, one_a_series
 
 ONLY_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 TIFFS = (".tif", ".tiff")
 SUFFIXES = (*ONLY_SLIDES, *TIFFS)
+NO_NAMES = ("maps.json", "slides.csv", "index.html")
+"""What a folder of maps holds beside its slides."""
 TILE_WIDTH = 322
 """The TIFF tag that only tiled images have."""
 GLANCE = 1000
@@ -74,7 +77,10 @@ def refuse_patches(paths: Sequence[Path]) -> None:
 
 
 def find_slides(given: Sequence[Path]) -> dict[str, Path]:
-    """Slides by name, in order: the file's name without suffix where no other slide has it."""
+    """Slides by name, in order: the file's name without suffix where no other slide has it.
+
+    A DICOM series is one slide, by the name of its folder.
+    """
     paths: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -83,32 +89,36 @@ def find_slides(given: Sequence[Path]) -> dict[str, Path]:
             if not inside:
                 refuse_patches(everything)
                 raise HistoError(f"{path} holds no slides ({', '.join(SUFFIXES[:5])} …)")
-            paths += inside
+            paths += one_a_series(inside)
         elif path.is_file():
-            paths.append(path)
+            paths += one_a_series([path])
         else:
             raise HistoError(f"no slide {path}")
     paths = list(dict.fromkeys(paths))
     refuse_patches(paths)
-    stems = Counter(path.stem for path in paths)
-    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    stems = Counter(map(name_of, paths))
+    names = [path.name if stems[name_of(path)] > 1 else name_of(path) for path in paths]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise HistoError(
             f"{twice[0]} is the name of several slides (map them into several folders)"
         )
+    for name, path in zip(names, paths, strict=True):
+        if not name or name[0] in ".~" or name.lower() in NO_NAMES or not name.isprintable():
+            raise HistoError(f"{path} cannot name a folder of results: rename it")
     return dict(zip(names, paths, strict=True))
 
 
 def fingerprint_of(path: Path) -> str:
-    """Identifies a slide's file: its size, its first bytes and its last."""
+    """Identifies a slide's files: the size of each, its first bytes and its last."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            digest.update(str(size).encode() + file.read(ENDS))
-            file.seek(max(0, size - ENDS))
-            digest.update(file.read(ENDS))
+        for part in files_of(path):
+            with part.open("rb") as file:
+                size = part.stat().st_size
+                digest.update(str(size).encode() + file.read(ENDS))
+                file.seek(max(0, size - ENDS))
+                digest.update(file.read(ENDS))
     except OSError as error:
         raise HistoError(f"{path} cannot be read: {error.strerror}") from None
     return digest.hexdigest()
@@ -141,7 +151,7 @@ class SlideMpp:
 
     def of(self, name: str, path: Path) -> float | None:
         """That of a slide, if it was given: by its name, or its file's."""
-        for key in (name, path.name, path.stem):
+        for key in (name, path.name, name_of(path)):
             if key in self.by_name:
                 return self.by_name[key]
         return self.value

@@ -12,6 +12,8 @@ from histo.errors import HistoError
 from histo.slides.annotations import Annotations, Boxes
 from histo.slides.grid import Grid, Places
 
+AT_ONCE = 100_000
+"""Tiles that are labelled at a time: each is a polygon of some hundred bytes."""
 CENTRE = "centre"
 """PatchCamelyon's rule: a class decides if any of it lies in the centre third of the tile."""
 
@@ -66,6 +68,16 @@ def boxes_of(grid: Grid, places: Places, share: float = 1.0) -> Boxes:
 
 def label_tiles(grid: Grid, places: Places, found: Annotations, rule: LabelRule) -> Labels:
     """The tiles that get a label by the rule; the others lie on a border, or are left out."""
+    parts = [
+        _label_some(grid, places[start : start + AT_ONCE], found, rule)
+        for start in range(0, max(1, len(places)), AT_ONCE)
+    ]
+    columns = zip(*((one.places, one.names, one.cover) for one in parts), strict=True)
+    return Labels(*map(np.concatenate, columns))
+
+
+def _label_some(grid: Grid, places: Places, found: Annotations, rule: LabelRule) -> Labels:
+    """`label_tiles` of as many as fit into memory as shapely's squares."""
     names = sorted(name for name in found.covers if name)
     share = 1.0 if rule.cover else 1 / 3
     boxes, centres = boxes_of(grid, places), boxes_of(grid, places, share)

@@ -25,7 +25,7 @@ LONGEST = 8192
 
 @dataclass(frozen=True)
 class Tissue:
-    """A mask over the whole slide: bool [H, W], its pixels `pixel` level-0 px wide."""
+    """A mask over the scanned area: bool [H, W], its pixels `pixel` level-0 px wide."""
 
     mask: NDArray[np.bool_]
     pixel: float
@@ -37,7 +37,7 @@ class Tissue:
 
 def mask_mpp(slide: Slide) -> float:
     """µm per px of a slide's mask."""
-    return max(MPP, slide.mpp, max(slide.size) * slide.mpp / LONGEST)
+    return max(MPP, slide.mpp, max(slide.scanned) * slide.mpp / LONGEST)
 
 
 def find_tissue(slide: Slide) -> Tissue:
@@ -45,7 +45,7 @@ def find_tissue(slide: Slide) -> Tissue:
     import cv2
 
     picture = slide.thumbnail(mask_mpp(slide))
-    pixel = slide.size[0] / picture.shape[1]
+    pixel = slide.scanned[0] / picture.shape[1]
     saturation = cv2.medianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)[..., 1], 3)
     otsu, _ = cv2.threshold(saturation, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     mask = np.asarray(saturation > np.clip(otsu, LOWEST, HIGHEST))
@@ -59,13 +59,14 @@ def drawn_tissue(slide: Slide, polygons: Iterable[Any]) -> Tissue:
     from shapely import contains_xy, prepare, union_all
 
     mpp = mask_mpp(slide)
-    width, height = (max(1, round(side * slide.mpp / mpp)) for side in slide.size)
-    pixel = slide.size[0] / width
+    width, height = (max(1, round(side * slide.mpp / mpp)) for side in slide.scanned)
+    pixel = slide.scanned[0] / width
+    left, top = slide.bounds
     union = union_all(list(polygons))
     prepare(union)
-    middles = (np.arange(width) + 0.5) * pixel
+    middles = left + (np.arange(width) + 0.5) * pixel
     # a px is tissue where its middle is; OpenCV would draw the outline itself, half a px outside
-    rows = [contains_xy(union, middles, (row + 0.5) * pixel) for row in range(height)]
+    rows = [contains_xy(union, middles, top + (row + 0.5) * pixel) for row in range(height)]
     return Tissue(np.stack(rows), pixel)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.errors import HistoError
 from histo.run.positive import find_positive
 from histo.slides.annotations import class_of, reader_of
+from histo.slides.label_mask import LabelMask, read_mask
+from histo.slides.outlines import area_of_mask, parts_of
 from histo.slides.qupath import read_geojson
 
-ENDINGS = (".geojson", ".geojson.gz", ".json")
+LONGEST = 8192
+"""Most px a side of a mask whose outlines are drawn; a larger one is made smaller."""
 
 
 @dataclass(frozen=True)
@@ -28,44 +30,62 @@ class Truth:
     """of all annotations that are there"""
 
 
-def annotation_file(folder: Path, slide: str) -> Path | None:
-    """The annotations of a slide in a folder, by its name."""
-    found = [folder / f"{slide}{ending}" for ending in ENDINGS]
-    return next((path for path in found if path.is_file()), None)
+def read_truth(
+    path: Path,
+    positive: str,
+    size: tuple[int, int],
+    bounds: tuple[int, int],
+    classes: Mapping[str, str],
+) -> Truth:
+    """The lesions of a slide of `size` px: of the positive class, or a name that obviously is positive.
 
-
-def read_truth(path: Path, positive: str, bounds: tuple[int, int]) -> Truth:
-    """The lesions that were drawn: of the positive class's name, or one that obviously is positive.
-
-    QuPath's coordinates begin at the slide's `bounds`. What is marked to be ignored, or as
-    Camelyon16's `_2`, is taken out of them. HistoError for a mask.
+    `classes` maps names of annotations, or values of a mask, to classes; others are then not read. A
+    mask of one value needs none. QuPath's coordinates begin at the slide's `bounds`. What is marked
+    to be ignored, or as Camelyon16's `_2`, is taken out of the lesions. Raises HistoError.
     """
     from shapely import union_all
     from shapely.affinity import translate
 
     reader = reader_of(path)
     if reader is None:
-        raise HistoError(f"{path} is a mask: slides are judged by outlines (GeoJSON or ASAP's XML)")
+        return mask_truth(read_mask(path, size), positive, classes)
     outlines = list(reader(path))
-    ignored = union_all([one.polygon for one in outlines if class_of(one.name, {}) == ""])
+    ignored = union_all([one.polygon for one in outlines if class_of(one.name, classes) == ""])
     moved = bounds if reader is read_geojson else (0, 0)
     lesions = [
         translate(one.polygon.difference(ignored), *moved)
         for one in outlines
-        if is_lesion(one.name, positive)
+        if is_lesion(class_of(one.name, classes), positive)
     ]
     return Truth([one for one in lesions if one.area], {one.name for one in outlines})
 
 
-def is_lesion(name: str, positive: str) -> bool:
-    """Whether annotations of this name are of the positive class."""
+def mask_truth(mask: LabelMask, positive: str, classes: Mapping[str, str]) -> Truth:
+    """The lesions in a mask: the pieces of its values of the positive class, or of its only value."""
+    import cv2
+
+    names = [str(value) for value in mask.present]
+    if not classes and len(names) == 1:
+        classes = {names[0]: positive}
+    wanted = [v for v in mask.present if is_lesion(class_of(str(v), classes), positive)]
+    inside = np.isin(mask.values, wanted)
+    step = max(1.0, max(inside.shape) / LONGEST)
+    if step > 1:  # outlines of a few µm are fine enough
+        shape = (round(inside.shape[1] / step), round(inside.shape[0] / step))
+        small = cv2.resize(inside.astype(np.float32), shape, interpolation=cv2.INTER_AREA)
+        inside = np.asarray(small >= 0.5)
+    rows, columns = inside.shape
+    height, width = mask.values.shape
+    pixel = mask.pixel[0] * width / columns, mask.pixel[1] * height / rows
+    return Truth(parts_of(area_of_mask(inside, pixel)), {positive} if wanted else set(names))
+
+
+def is_lesion(name: str | None, positive: str) -> bool:
+    """Whether annotations of this name are of the positive class; None and "" are not."""
+    if not name:
+        return False
     # beside a name that says nothing, only one that itself says positive is found
     return name.casefold() == positive.casefold() or find_positive("other", name) == name
-
-
-def read_polygons(path: Path) -> Iterator[tuple[str, Any]]:
-    """Class name and polygon of each annotation; invalid rings are mended."""
-    return ((outline.name, outline.polygon) for outline in read_geojson(path))
 
 
 @dataclass(frozen=True)
@@ -76,16 +96,21 @@ class TileTruth:
     scores: NDArray[np.float64]
 
 
-def tile_truth(tiles: Path, positive: str, lesions: Sequence[Any]) -> TileTruth:
-    """Read tiles.csv of a slide's map and find the tiles whose middle is in a lesion."""
-    from shapely import contains_xy, prepare, union_all
-
+def tile_scores(tiles: Path, positive: str) -> NDArray[np.float64]:
+    """x, y, width and the positive class's probability of each row of tiles.csv, float64 [N, 4]."""
     with tiles.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         header = next(rows)
         columns = [header.index(name) for name in ("x", "y", "width", f"p_{positive}")]
         table = np.array([[float(row[c]) for c in columns] for row in rows], np.float64)
-    x, y, width, scores = table.reshape(-1, 4).T
+    return table.reshape(-1, 4)
+
+
+def tile_truth(table: NDArray[np.float64], lesions: Sequence[Any]) -> TileTruth:
+    """Which tiles of `tile_scores` have their middle in a lesion."""
+    from shapely import contains_xy, prepare, union_all
+
+    x, y, width, scores = table.T
     if not len(lesions):
         return TileTruth(np.zeros(len(x), bool), scores)
     union = union_all(list(lesions))

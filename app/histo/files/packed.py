@@ -1,0 +1,120 @@
+"""Patches that lie in one ZIP file a folder instead of in files of their own: FOLDER/patches.zip.
+
+Every command takes FOLDER/NAME.png for the member NAME.png, so that nothing else changes. Members are
+stored as they are, not compressed, as `histo cut` writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from histo.errors import HistoError
+from histo.files.digests import sha256
+from histo.files.limits import IMAGE_BYTES, ROWS, check_regular
+
+PACK = "patches.zip"
+HEADER = 30
+"""Bytes of a member's own header before its name, which ends with two lengths."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The time of every member, so that the same patches are the same bytes."""
+OPEN = 64
+"""Tables of contents that are kept: that of 100,000 patches takes some 20 MB."""
+
+
+class Member(NamedTuple):
+    """Where a patch lies in its ZIP file."""
+
+    offset: int
+    """of its header"""
+    size: int
+    crc: int
+
+
+def packed_names(folder: Path) -> list[str]:
+    """The names of the patches in a folder's ZIP file; HistoError where it is damaged."""
+    pack = folder / PACK
+    state = pack.stat()
+    return list(_contents(pack, state.st_mtime_ns, state.st_size))
+
+
+def find_member(path: Path) -> Member | None:
+    """Where a patch that is no file of its own lies; None where there is none of that name."""
+    pack = path.parent / PACK
+    try:
+        state = pack.stat()
+    except OSError:
+        return None
+    return _contents(pack, state.st_mtime_ns, state.st_size).get(path.name)
+
+
+@lru_cache(OPEN)
+def _contents(pack: Path, _changed: int, _size: int) -> dict[str, Member]:
+    """The patches of a ZIP file by name."""
+    try:
+        check_regular(pack.stat(), pack)
+        with zipfile.ZipFile(pack) as members:
+            found = members.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise HistoError(f"{pack} is damaged") from None
+    ROWS.check(len(found), str(pack))
+    return {
+        one.filename: Member(one.header_offset, one.file_size, one.CRC)
+        for one in found
+        if one.compress_type == zipfile.ZIP_STORED and "/" not in one.filename
+    }
+
+
+def read_member(path: Path) -> bytes | None:
+    """The bytes of a patch that lies in its folder's ZIP file; None where it does not.
+
+    Opens the file each time: processes that share an open one would move each other's place in it.
+    """
+    member = find_member(path)
+    if member is None:
+        return None
+    pack = path.parent / PACK
+    IMAGE_BYTES.check(member.size, str(path))
+    try:
+        with pack.open("rb") as file:
+            file.seek(member.offset)
+            name, extra = struct.unpack("<HH", file.read(HEADER)[-4:])
+            file.seek(name + extra, os.SEEK_CUR)
+            data = file.read(member.size)
+    except (OSError, struct.error) as error:
+        raise HistoError(f"{pack} cannot be read ({error})") from None
+    if zlib.crc32(data) != member.crc:
+        raise HistoError(f"{path}: this patch of {pack} is damaged")
+    return data
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a patch, in a file of its own or in its folder's ZIP file."""
+    data = None if path.is_file() else read_member(path)
+    return sha256(path) if data is None else hashlib.sha256(data).hexdigest()
+
+
+class Packer:
+    """Writes patches into a ZIP file, one after the other."""
+
+    def __init__(self, file: zipfile.ZipFile) -> None:
+        self._file = file
+
+    def add(self, name: str, data: bytes) -> None:
+        """Append a patch."""
+        self._file.writestr(zipfile.ZipInfo(name, EPOCH), data)
+
+
+@contextmanager
+def packing(folder: Path) -> Iterator[Packer]:
+    """Write the ZIP file of a folder, which counts only where the caller says so."""
+    with zipfile.ZipFile(folder / PACK, "w", zipfile.ZIP_STORED) as file:
+        yield Packer(file)
