@@ -1,4 +1,4 @@
-"""`histo serve`: a folder's bundles, runs and reviews in a browser, and over HTTP."""
+"""`histo serve`: a folder's bundles, runs, slides and reviews in a browser, and over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from base64 import b64encode
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from histo import __version__
@@ -21,6 +21,8 @@ from histo.report.page import SCRIPT
 from histo.screen import Progress, Screen, screen_of
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from histo.web.guard import Access, App
     from histo.web.served import Served
 
@@ -70,9 +72,8 @@ def serve(
     listening = listen(host, port)
     with listening:
         place = listening.getsockname()[1]
-        app = application(
-            served, access_of(token, host, place, allowed_host), device, patches, precision
-        )
+        access, ending = access_of(token, host, place, allowed_host), Event()
+        app = application(served, access, device, patches, precision, ending)
         say_address(host, place, token, screen)
         if browser:
             opened = partial(webbrowser.open, address(host, place, token))
@@ -85,7 +86,15 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        server = uvicorn.Server(config)
+        leave = server.handle_exit
+
+        def end(number: int, frame: FrameType | None) -> None:
+            ending.set()
+            leave(number, frame)
+
+        server.handle_exit = end  # type: ignore[method-assign]
+        server.run(sockets=[listening])
 
 
 def application(
@@ -94,9 +103,11 @@ def application(
     device: str = "auto",
     images: Served | None = None,
     precision: str = "auto",
+    ending: Event | None = None,
 ) -> App:
-    """The application of a folder, for a server to run."""
+    """The application of a folder, for a server to run; `ending` is set when that is told to end."""
     try:
+        from histo.commands.serve_slides import ServedSlides
         from histo.web.app import make_app
         from histo.web.models import Models
         from histo.web.patches import Patches
@@ -113,9 +124,11 @@ def application(
         Queue(),
         Reviews(served),
         Patches(served, images),
+        ServedSlides(served, device),
         __version__,
         (f"sha256-{script}",),
         user_name(),
+        ending or Event(),
     )
     return make_app(site, access)
 
@@ -169,7 +182,7 @@ def say_address(host: str, port: int, token: str, screen: Screen) -> None:
     if host not in LOOPBACK:
         screen.say(
             f"note: {host} is not this machine alone: whoever has the address below can see the "
-            "runs, the bundles and the reviews, and change reviews; nothing is encrypted"
+            "runs, the bundles, the slides and the reviews, change reviews and start maps; nothing is encrypted"
         )
     screen.say(f"serving at {address(host, port, token)}")
     screen.say("stop with Ctrl-C")

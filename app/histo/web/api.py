@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from histo.errors import HistoError
+from histo.web.guard import UPLOAD_BYTES
 from histo.web.models import BundleRow
 from histo.web.predicting import Predicted, predict_uploads
 from histo.web.reviews import Decision, Review, ReviewRow, Suspect
-from histo.web.runs import RunRow, run_rows
+from histo.web.runs import RunHistory, RunRow, run_history, run_rows
 from histo.web.site import Site
 from histo.web.uploads import form_schema, read_form
 
@@ -30,8 +30,10 @@ EXAMPLE = {
             "probabilities": {"0": 0.125, "1": 0.875},
             "error": None,
             "thumbnail": None,
+            "looked": None,
         }
     ],
+    "drift": None,
 }
 WRONG: dict[int | str, dict[str, Any]] = {
     413: {"description": "The request has too many bytes."},
@@ -54,6 +56,11 @@ def routes(site: Site) -> APIRouter:
     def runs() -> list[RunRow]:
         """The runs of the folder that is served, the latest first."""
         return run_rows(site.served)
+
+    @api.get("/runs/history")
+    def history(name: str) -> RunHistory:
+        """The epochs of a run that have ended; it may be training now."""
+        return run_history(site.served, name)
 
     @api.get("/reviews")
     def reviews() -> list[ReviewRow]:
@@ -86,7 +93,8 @@ def routes(site: Site) -> APIRouter:
 
         A file that cannot be used has an `error` and no probabilities.
         """
-        async with site.queue.place():
+        length = request.headers.get("content-length")
+        async with site.queue.place(int(length) if length else UPLOAD_BYTES.value):
             return await asyncio.wait_for(predicted(site, request), site.queue.seconds)
 
     return api
@@ -96,9 +104,7 @@ async def predicted(site: Site, request: Request) -> Predicted:
     """Read a form and predict what it holds, at its turn."""
     asked = await read_form(request)
     bundle = asked.bundle or await asyncio.to_thread(only_bundle, site)
-    return await site.queue.work(
-        partial(predict_uploads, site.models, bundle, asked.uploads, asked.tta, asked.thumbnails)
-    )
+    return await predict_uploads(site.models, site.queue, bundle, asked)
 
 
 def only_bundle(site: Site) -> str:

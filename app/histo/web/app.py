@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from histo.errors import HistoError
-from histo.web import api, pages
+from histo.web import api, pages, slide_routes
 from histo.web.guard import UPLOAD_BYTES, Access, App, Guard, TooLarge
+from histo.web.metrics import Measured
 from histo.web.queue import Full, Late
 from histo.web.site import STATIC, Site
 
@@ -24,7 +27,14 @@ ABOUT = (
 
 def make_app(site: Site, access: Access) -> App:
     """The whole application, as a server runs it."""
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(site.slides.close)
+
     app = FastAPI(
+        lifespan=running,
         title="histo",
         version=site.version,
         description=ABOUT,
@@ -33,6 +43,14 @@ def make_app(site: Site, access: Access) -> App:
     )
     app.include_router(pages.routes(site))
     app.include_router(api.routes(site))
+    app.include_router(slide_routes.routes(site))
+
+    @app.get("/metrics", response_class=PlainTextResponse, include_in_schema=False)
+    def metrics() -> str:
+        """For Prometheus, which sends the token as any other program does."""
+        making = site.slides.making().state in slide_routes.WORKING
+        return site.queue.metrics.text(site.queue.inside, making)
+
     app.mount("/static", StaticFiles(directory=STATIC), "static")
 
     async def expected(request: Request, error: Exception) -> Any:
@@ -40,7 +58,7 @@ def make_app(site: Site, access: Access) -> App:
 
     for kind in (HistoError, AnyHTTPException, TooLarge, asyncio.TimeoutError):
         app.add_exception_handler(kind, expected)
-    return Guard(app, access)
+    return Guard(Measured(app, site.queue.metrics), access)
 
 
 def failed(site: Site, request: Request, error: Exception) -> Any:

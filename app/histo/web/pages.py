@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from histo.web.runs import read_report, run_rows
+from histo.web.runs import compare_runs, read_report, run_rows
 from histo.web.served import SUSPECTS
 from histo.web.site import Site
 
@@ -19,8 +19,8 @@ def routes(site: Site) -> APIRouter:
     @pages.get("/")
     def home(request: Request) -> Any:
         served = site.served
-        found = (served.runs(), served.bundles(), served.reviews())
-        return site.render(request, "home.html", counts=[len(names) for names in found])
+        found = (served.runs(), served.bundles(), served.reviews(), site.slides.rows())
+        return site.render(request, "home.html", counts=[len(each) for each in found])
 
     @pages.get("/try")
     def try_it(request: Request) -> Any:
@@ -29,6 +29,20 @@ def routes(site: Site) -> APIRouter:
     @pages.get("/runs")
     def runs(request: Request) -> Any:
         return site.render(request, "runs.html", runs=run_rows(site.served))
+
+    @pages.get("/runs/compare")
+    def compare(request: Request, a: str, b: str) -> Any:
+        figures = compare_runs(site.served, (a, b))
+        return site.render(request, "compare.html", names=(a, b), figures=figures)
+
+    @pages.get("/slides")
+    def slides(request: Request, name: str = "") -> Any:
+        """One slide where it is named, else the list of them."""
+        if not name:
+            return site.render(request, "slides.html", slides=site.slides.rows())
+        about = site.slides.about(name)
+        usable = [row for row in site.models.rows() if not row.error]
+        return site.render(request, "slide.html", slide=about, bundles=usable)
 
     @pages.get("/runs/{name:path}/report")
     def report(name: str) -> Any:

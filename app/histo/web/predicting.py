@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from histo.config import PREDICT_BATCH
+from histo.data.appearance import UNLIKE, Appearance, appearance_of, drift_of
 from histo.data.decode import decode_patch, thumbnail_jpeg
 from histo.data.inputs import plain_ids
 from histo.errors import HistoError
-from histo.model.predictor import Predictor
+from histo.model.predictor import Calls, Predictor
 from histo.pixels.fit import Pixels
+from histo.web.looking import MOST, covered, falls
 from histo.web.models import Models
-from histo.web.queue import Late
+from histo.web.queue import Late, Queue
+from histo.web.uploads import Asked, Upload
 
-Stop = Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that was sent, and the name it came under."""
-
-    name: str
-    data: bytes
+ENOUGH = 10
+"""Patches from which on it is said that they look unlike those of the training: fewer say too little."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,9 @@ class PatchPrediction:
     error: str | None = None
     thumbnail: str | None = None
     """the patch as a JPEG, as a data URL, where it was asked for"""
+    looked: list[list[float]] | None = None
+    """where it was asked for: by how much the probability of the class called falls as each place
+    of a grid over the patch is covered"""
 
 
 @dataclass(frozen=True)
@@ -56,53 +56,118 @@ class Predicted:
     threshold: float | None
     """of two classes"""
     predictions: list[PatchPrediction]
+    drift: str | None = None
+    """in what the patches look unlike those that the model was trained on"""
 
 
-def predict_uploads(
-    models: Models, bundle: str, uploads: Sequence[Upload], tta: bool, thumbnails: bool, stop: Stop
-) -> Predicted:
-    """The predictions of all uploads, in batches of the size and order that `histo predict` uses."""
-    predictor, fingerprint = models.open(bundle)
-    ids = plain_ids([upload.name for upload in uploads])
-    found: list[PatchPrediction] = []
-    for start in range(0, len(uploads), PREDICT_BATCH):
-        if stop():
-            raise Late("the request took too long")
-        part = slice(start, start + PREDICT_BATCH)
-        found += predict_batch(predictor, ids[part], uploads[part], tta, thumbnails)
-    card = predictor.card
-    threshold = card.threshold if len(card.vocab) == 2 else None
-    return Predicted(
-        bundle, fingerprint, predictor.engine.name, card.vocab, card.positive, threshold, found
-    )
+@dataclass(frozen=True)
+class Prepared:
+    """Decoded uploads of one request, and the model that was asked."""
+
+    predictor: Predictor
+    fingerprint: str
+    ids: list[str]
+    decoded: list[Pixels | HistoError]
+
+    @property
+    def patches(self) -> list[Pixels]:
+        """Those that can be used."""
+        return [each for each in self.decoded if not isinstance(each, HistoError)]
 
 
-def predict_batch(
-    predictor: Predictor, ids: Sequence[str], uploads: Sequence[Upload], tta: bool, thumbnails: bool
-) -> list[PatchPrediction]:
-    """The predictions of one batch; files that cannot be used have their reason."""
-    decoded = [decode(predictor, upload) for upload in uploads]
-    patches = [each for each in decoded if not isinstance(each, HistoError)]
+async def predict_uploads(models: Models, queue: Queue, bundle: str, asked: Asked) -> Predicted:
+    """The predictions of all uploads, with the figures of `histo predict`."""
+    ready = await prepared(models, bundle, asked.uploads)
+    patches = ready.patches
     if not patches:
-        return [
-            PatchPrediction(name, error=str(why)) for name, why in zip(ids, decoded, strict=True)
-        ]
-    calls = predictor.predict(np.stack(patches), tta)
-    results = zip(predictor.names(calls), calls.probabilities.tolist(), strict=True)
-    rows = []
-    for name, each in zip(ids, decoded, strict=True):
+        return answer_of(bundle, ready, [], asked.thumbnails)
+    calls = await queue.calls(ready.predictor, np.stack(patches), asked.tta)
+    found = answer_of(bundle, ready, rows_of(ready.predictor, calls), asked.thumbnails)
+    if asked.looked:
+        found = replace(found, predictions=await with_looks(queue, ready, calls, found))
+    return replace(found, drift=drift_words(ready))
+
+
+async def prepared(models: Models, bundle: str, uploads: Sequence[Upload]) -> Prepared:
+    """Decode in a thread; where the request gives up, the thread stops at the next file."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(prepare, models, bundle, uploads, stop)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
+def prepare(
+    models: Models, bundle: str, uploads: Sequence[Upload], stop: threading.Event
+) -> Prepared:
+    """Open the model, and decode what was sent."""
+    predictor, fingerprint = models.open(bundle)
+    decoded = []
+    for upload in uploads:
+        if stop.is_set():
+            raise Late("the request took too long")
+        decoded.append(decode(predictor, upload))
+    return Prepared(predictor, fingerprint, plain_ids([each.name for each in uploads]), decoded)
+
+
+def rows_of(predictor: Predictor, calls: Calls) -> list[tuple[str, dict[str, float]]]:
+    """The class called of each patch, and its probabilities as a table has them."""
+    written = [[float(f"{value:.9g}") for value in row] for row in calls.probabilities.tolist()]
+    return [
+        (called, dict(zip(predictor.vocab, values, strict=True)))
+        for called, values in zip(predictor.names(calls), written, strict=True)
+    ]
+
+
+def answer_of(
+    bundle: str, ready: Prepared, rows: list[tuple[str, dict[str, float]]], thumbnails: bool
+) -> Predicted:
+    """The answer to a request: a row an upload, in their order."""
+    results, found = iter(rows), []
+    for name, each in zip(ready.ids, ready.decoded, strict=True):
         if isinstance(each, HistoError):
-            rows.append(PatchPrediction(name, error=each.message))
+            found.append(PatchPrediction(name, error=each.message))
             continue
         called, values = next(results)
-        written = [float(f"{value:.9g}") for value in values]
         shown = data_url(each) if thumbnails else None
-        rows.append(
-            PatchPrediction(
-                name, called, dict(zip(predictor.vocab, written, strict=True)), None, shown
-            )
-        )
+        found.append(PatchPrediction(name, called, values, None, shown))
+    card = ready.predictor.card
+    threshold = card.threshold if len(card.vocab) == 2 else None
+    engine = ready.predictor.engine.name
+    return Predicted(bundle, ready.fingerprint, engine, card.vocab, card.positive, threshold, found)
+
+
+async def with_looks(
+    queue: Queue, ready: Prepared, calls: Calls, found: Predicted
+) -> list[PatchPrediction]:
+    """The predictions, the first few with where the model looked."""
+    rows, number = [], 0
+    for row, each in zip(found.predictions, ready.decoded, strict=True):
+        if isinstance(each, HistoError) or number >= MOST:
+            rows.append(row)
+            continue
+        code = int(calls.called[number])
+        parts = await queue.calls(ready.predictor, covered(each), False)
+        whole = float(calls.probabilities[number, code])
+        rows.append(replace(row, looked=falls(whole, parts.probabilities[:, code])))
+        number += 1
     return rows
+
+
+def drift_words(ready: Prepared) -> str | None:
+    """In what the patches look unlike those of the training; None where they do not, or that is not known."""
+    trained = Appearance.read(ready.predictor.files.facts.get("appearance"))
+    found = appearance_of(ready.patches) if trained and len(ready.patches) >= ENOUGH else None
+    if not trained or not found:
+        return None
+    far = sorted(drift_of(found, trained).by_figure.items(), key=lambda each: -abs(each[1]))
+    said = [
+        f"{name} {abs(value):.1f} {'above' if value > 0 else 'below'}"
+        for name, value in far
+        if abs(value) > UNLIKE
+    ]
+    return ", ".join(said) or None
 
 
 def decode(predictor: Predictor, upload: Upload) -> Pixels | HistoError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,55 @@ def read_report(served: Served, name: str) -> bytes:
 
     served.with_file(name, RUN)
     return read_bytes(served.inside(name, REPORT), REPORT_BYTES)
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """The epochs of a run that have ended."""
+
+    name: str
+    finished: bool
+    planned: int | None
+    """epochs in all, where that is known"""
+    epochs: list[dict[str, float | None]]
+    """epoch, train_loss, valid_loss, accuracy, roc_auc, seconds; None for what is no number"""
+
+
+def run_history(served: Served, name: str) -> RunHistory:
+    """history.csv as it stands; HistoError where there is no such run."""
+    run = RunFolder(served.with_file(name, RUN))
+    rows = []
+    if has_file(served, name, "history.csv"):
+        rows = [{key: number(value) for key, value in row.items()} for row in run.read_history()]
+    settings = run.settings()
+    parts = [whole(settings.get(key)) for key in ("epochs", "freeze_epochs")]
+    known = [part for part in parts if part is not None]
+    return RunHistory(name, run.finished, sum(known) if known else None, rows[-2000:])
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A figure of two runs."""
+
+    name: str
+    values: tuple[float | None, float | None]
+    intervals: tuple[tuple[float, float] | None, tuple[float, float] | None]
+
+
+def compare_runs(served: Served, names: Sequence[str]) -> list[Compared]:
+    """Each single figure that both reports have, with its interval; HistoError for other names."""
+    for name in names:
+        served.with_file(name, RUN)
+    both = [metrics_of(served, name) for name in names]
+    ends = [found.get("intervals") for found in both]
+    rows = []
+    for key in both[0]:
+        first, second = (number(found.get(key)) for found in both)
+        if first is None or second is None:
+            continue
+        known = [pair(each.get(key)) if isinstance(each, dict) else None for each in ends]
+        rows.append(Compared(key, (first, second), (known[0], known[1])))
+    return rows
 
 
 def environment(run: RunFolder) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Served:
     def holding(self, *files: str) -> dict[str, list[str]]:
         """The folders that hold each of these files, by name, in order."""
         found: dict[str, list[str]] = {file: [] for file in files}
-        for name, names in self._walk():
+        for name, names in self.folders():
             for file in files:
                 if file in names:
                     found[file].append(name)
@@ -78,7 +78,7 @@ class Served:
         """The folders with the suspects of a review."""
         return self.holding(SUSPECTS)[SUSPECTS]
 
-    def _walk(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def folders(self) -> Iterator[tuple[str, Sequence[str]]]:
         """Every folder by name, with the names in it; links to folders are not followed."""
         pending, seen = [("", self.root)], 0
         while pending and seen < MOST:

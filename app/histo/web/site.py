@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from histo.web.patches import Patches
 from histo.web.queue import Queue
 from histo.web.reviews import Reviews
 from histo.web.served import Served
+from histo.web.slides import Slides
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -29,11 +31,14 @@ class Site:
     queue: Queue
     reviews: Reviews
     patches: Patches
+    slides: Slides
     version: str
     report_scripts: tuple[str, ...] = ()
     """the only scripts that a report may run, as the policy has them: `sha256-…`"""
     user: str = ""
     """who reviews, until the page says otherwise"""
+    ending: Event = field(default_factory=Event)
+    """set when the server ends: streams of events end too"""
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Any:
         """A page, with every value escaped."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +15,21 @@ from starlette.datastructures import UploadFile
 
 from histo.errors import HistoError
 from histo.files.limits import IMAGE_BYTES, NAME
-from histo.web.predicting import Upload
+from histo.web.guard import UPLOAD_BYTES
 
 FILES = 1000
 """Most files of one request."""
+IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
+"""What is taken out of a ZIP."""
 YES = ("1", "true", "yes", "on")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was sent, and the name it came under."""
+
+    name: str
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Asked:
     uploads: list[Upload]
     tta: bool
     thumbnails: bool
+    looked: bool
 
 
 async def read_form(request: Request) -> Asked:
@@ -34,24 +50,72 @@ async def read_form(request: Request) -> Asked:
         files = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
         if not files:
             raise HistoError("no files were sent: give them in the field files")
-        uploads = [await read_upload(file) for file in files]
+        sent = [await read_upload(file) for file in files]
+        uploads = await asyncio.to_thread(unpacked, sent)
         names = {upload.name for upload in uploads}
         if len(names) < len(uploads):
             raise HistoError("two files have one name: send them with their folders, or apart")
-        bundle, *flags = (str(form.get(name) or "") for name in ("bundle", "tta", "thumbnails"))
-        tta, thumbnails = (flag.lower() in YES for flag in flags)
-        return Asked(bundle, uploads, tta, thumbnails)
+        fields = ("bundle", "tta", "thumbnails", "looked")
+        bundle, *flags = (str(form.get(name) or "") for name in fields)
+        return Asked(bundle, uploads, *(flag.lower() in YES for flag in flags))
     finally:
         await form.close()
 
 
 async def read_upload(file: UploadFile) -> Upload:
     """One file, whose name is a label and never a path on this machine."""
-    name = (file.filename or "").replace("\\", "/")
+    name = checked_name(file.filename or "")
+    if not is_zip(name):
+        IMAGE_BYTES.check(file.size or 0, name)
+    return Upload(name, await file.read())
+
+
+def checked_name(given: str) -> str:
+    """A name with plain separators; HistoError where it cannot be shown."""
+    name = given.replace("\\", "/")
     if not name or len(name) > 5 * NAME or not name.isprintable():
         raise HistoError("a file has no name, or one that cannot be printed")
-    IMAGE_BYTES.check(file.size or 0, name)
-    return Upload(name, await file.read())
+    return name
+
+
+def is_zip(name: str) -> bool:
+    """Whether a file is to be unpacked."""
+    return name.lower().endswith(".zip")
+
+
+def unpacked(sent: list[Upload]) -> list[Upload]:
+    """The files, those in ZIPs in place of these; HistoError where there are too many, or too large."""
+    found: list[Upload] = []
+    for upload in sent:
+        found += members(upload) if is_zip(upload.name) else [upload]
+        if len(found) > FILES:
+            raise HistoError(f"more than {FILES:,} patches in one request")
+    if sum(len(each.data) for each in found) > UPLOAD_BYTES.value:
+        raise HistoError(f"unpacked, the files have more than {UPLOAD_BYTES.value:,} bytes")
+    if not found:
+        raise HistoError("the ZIP holds no patches")
+    return found
+
+
+def members(upload: Upload) -> Iterator[Upload]:
+    """The images in a ZIP; what a ZIP says of their sizes is not believed."""
+    total = 0
+    try:
+        with zipfile.ZipFile(io.BytesIO(upload.data)) as packed:
+            for info in packed.infolist():
+                if info.is_dir() or not info.filename.lower().endswith(IMAGES):
+                    continue
+                if info.filename.startswith("__MACOSX/"):  # what macOS adds
+                    continue
+                name = checked_name(info.filename)
+                with packed.open(info) as file:
+                    data = file.read(IMAGE_BYTES.value + 1)
+                IMAGE_BYTES.check(len(data), name)
+                total += len(data)
+                UPLOAD_BYTES.check(total, upload.name)
+                yield Upload(name, data)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+        raise HistoError(f"{upload.name} is not a ZIP that can be read") from None
 
 
 def form_schema() -> dict[str, Any]:
@@ -67,7 +131,10 @@ def form_schema() -> dict[str, Any]:
                         "type": "object",
                         "required": ["files"],
                         "properties": {
-                            "files": {**files, "description": "TIF, PNG, JPEG, BMP or WebP."},
+                            "files": {
+                                **files,
+                                "description": "TIF, PNG, JPEG, BMP, WebP, or ZIPs of these.",
+                            },
                             "bundle": {
                                 "type": "string",
                                 "description": "A name of /api/bundles; may be left out if there is one.",
@@ -77,6 +144,10 @@ def form_schema() -> dict[str, Any]:
                             "thumbnails": {
                                 **flag,
                                 "description": "Send the patches back as JPEGs.",
+                            },
+                            "looked": {
+                                **flag,
+                                "description": "Say where the model looked, of the first 16.",
                             },
                         },
                     }

@@ -1,7 +1,8 @@
 "use strict";
 // Patches are sent in parts, so that the page shows results early and no request is too large.
 const PART = 64, PART_BYTES = 32 * 1024 * 1024, MOST = 5000;
-const IMAGE = /\.(tiff?|png|jpe?g|bmp|webp)$/i;
+const IMAGE = /\.(tiff?|png|jpe?g|bmp|webp|zip)$/i, ZIP = /\.zip$/i;
+const LOOKED = 64, LOOKED_PART = 16;
 const byId = (id) => document.getElementById(id);
 let tables = [], running = 0;
 
@@ -12,18 +13,20 @@ function parts(files) {
   const found = [];
   let part = [], bytes = 0;
   for (const file of files) {
-    if (part.length === PART || (part.length && bytes + file.blob.size > PART_BYTES)) { found.push(part); part = []; bytes = 0; }
+    const most = byId("looked").checked && found.length * LOOKED_PART < LOOKED ? LOOKED_PART : PART;
+    if (part.length >= most || (part.length && (ZIP.test(file.name) || ZIP.test(part[0].name))) || (part.length && bytes + file.blob.size > PART_BYTES)) { found.push(part); part = []; bytes = 0; }
     part.push(file);
     bytes += file.blob.size;
   }
   return part.length ? [...found, part] : found;
 }
 
-async function ask(bundle, part, thumbnails) {
+async function ask(bundle, part, thumbnails, looked) {
   const form = new FormData();
   form.append("bundle", bundle);
   form.append("tta", byId("tta").checked);
   form.append("thumbnails", thumbnails);
+  form.append("looked", looked);
   for (const file of part) form.append("files", file.blob, file.name);
   for (let tries = 0; ; tries++) {
     const answer = await fetch("/api/predict", { method: "POST", body: form });
@@ -41,6 +44,38 @@ function cell(row, text, kind) {
   made.textContent = text;
   if (kind) made.className = kind;
   return made;
+}
+
+// Where the model looked, over the patch: red where its probability falls as the place is covered.
+function looks(grid) {
+  const made = document.createElement("canvas"), side = grid.length, context = made.getContext("2d");
+  made.width = made.height = side;
+  const most = Math.max(1e-6, ...grid.flat().map(Math.abs)), picture = context.createImageData(side, side);
+  grid.flat().forEach((value, n) => picture.data.set([value > 0 ? 213 : 0, 70, value > 0 ? 0 : 160, Math.round(255 * Math.abs(value) / most)], 4 * n));
+  context.putImageData(picture, 0, 0);
+  made.setAttribute("role", "img");
+  made.setAttribute("aria-label", `covering a place changes the probability by ${most.toFixed(3)} at most`);
+  return made;
+}
+
+function pictureOf(prediction, thumbnail) {
+  const box = document.createElement("div"), image = document.createElement("img");
+  box.className = "patch-picture";
+  image.src = thumbnail;
+  image.alt = `patch ${prediction.id}`;
+  box.append(image);
+  if (prediction.looked) box.append(looks(prediction.looked));
+  return box;
+}
+
+function drift(models) {
+  for (const model of models) {
+    if (!model.drift) continue;
+    const note = document.createElement("p");
+    note.className = "note warning";
+    note.textContent = `Some patches look unlike those that ${model.bundle} was trained on, in standard deviations: ${model.drift}. Its probabilities may be wrong here.`;
+    if (![...byId("drift").children].some((each) => each.textContent.includes(` ${model.bundle} `))) byId("drift").append(note);
+  }
 }
 
 function heads(models) {
@@ -61,10 +96,9 @@ function show(models) {
   models[0].predictions.forEach((first, n) => {
     const row = byId("results").tBodies[0].insertRow(), picture = row.insertCell();
     if (first.thumbnail) {
-      const image = document.createElement("img");
-      image.src = first.thumbnail;
-      image.alt = `patch ${first.id}`;
-      picture.append(image);
+      picture.append(pictureOf(first, first.thumbnail));
+      const second = models[1]?.predictions[n];
+      if (second?.looked) picture.append(pictureOf(second, first.thumbnail));
     }
     cell(row, first.id);
     for (const model of models) {
@@ -85,19 +119,23 @@ async function predict(files) {
   byId("results").hidden = byId("save").hidden = true;
   byId("results").tHead.replaceChildren();
   byId("results").tBodies[0].replaceChildren();
-  let done = 0;
+  byId("drift").replaceChildren();
+  byId("looked-note").hidden = !byId("looked").checked;
+  let done = 0, count = patches.length;
   try {
     for (const part of parts(patches)) {
-      say(`${done} of ${patches.length} patches predicted …`);
-      const models = [];
-      for (const bundle of bundles) models.push(await ask(bundle, part, models.length === 0));
+      say(`${done} of ${count} patches predicted …`);
+      const models = [], looked = byId("looked").checked && done < LOOKED;
+      for (const bundle of bundles) models.push(await ask(bundle, part, models.length === 0, looked));
       if (mine !== running) return;
+      drift(models);
       models.forEach((model, n) => tables[n].push(model));
       show(models);
-      done += part.length;
+      done += models[0].predictions.length;
+      count += models[0].predictions.length - part.length;  // of a ZIP only the server knows how many
     }
   } catch (error) { fail(error.message); }
-  say(`${done} of ${patches.length} patches predicted.` + (files.length > patches.length ? ` ${files.length - patches.length} files were left out.` : ""));
+  say(`${done} of ${count} patches predicted.` + (files.length > patches.length ? ` ${files.length - patches.length} files were left out.` : ""));
   byId("save").hidden = !done;
 }
 

@@ -1,0 +1,131 @@
+"""A slide as a deep-zoom pyramid: JPEG tiles made when they are asked for, the latest kept."""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from histo.errors import HistoError
+from histo.files.limits import MB
+
+SIDE, OVERLAP = 254, 1
+"""Of a tile in px, and its border that it shares with the next."""
+QUALITY = 80
+OPEN = 4
+"""Slides open at once; that which was asked longest ago is closed."""
+KEPT_BYTES = 64 * MB
+"""JPEG tiles kept in memory."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a viewer must know of a slide."""
+
+    width: int
+    height: int
+    mpp: float | None
+    """µm per px of level 0, where the slide says it"""
+    bounds: tuple[int, int]
+    """where maps begin, in px of level 0"""
+
+
+class DeepZoom:
+    """The pyramids of slides, for several threads."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[Path, int], tuple[Any, Any]] = OrderedDict()
+        self._tiles: OrderedDict[tuple[Path, int, int, int, int], bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def facts(self, path: Path) -> Facts:
+        """Size, µm per px and bounds; HistoError for what is no slide."""
+        handle, _ = self._opened(path)
+        known = handle.properties
+        mpps = [number(known.get(f"openslide.mpp-{axis}")) for axis in "xy"]
+        good = [mpp for mpp in mpps if mpp]
+        left, top = (int(number(known.get(f"openslide.bounds-{axis}")) or 0) for axis in "xy")
+        width, height = handle.dimensions
+        return Facts(width, height, sum(good) / len(good) if good else None, (left, top))
+
+    def tile(self, path: Path, level: int, column: int, row: int) -> bytes:
+        """A tile as a JPEG: level 0 is 1 px, each next one twice as large. HistoError outside."""
+        key = (path, changed(path), level, column, row)
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        made = self._make(path, level, column, row)
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = made
+                self._bytes += len(made)
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= len(self._tiles.popitem(last=False)[1])
+        return made
+
+    def _make(self, path: Path, level: int, column: int, row: int) -> bytes:
+        _, pyramid = self._opened(path)
+        inside = 0 <= level < pyramid.level_count and all(
+            0 <= place < count
+            for place, count in zip((column, row), pyramid.level_tiles[level], strict=True)
+        )
+        if not inside:
+            raise HistoError("there is nothing at that place of the slide")
+        try:
+            picture = pyramid.get_tile(level, (column, row))
+        except Exception as error:  # OpenSlide's errors, and ctypes' own
+            raise HistoError(f"the slide cannot be read there ({error})") from None
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=QUALITY)
+        return file.getvalue()
+
+    def _opened(self, path: Path) -> tuple[Any, Any]:
+        """The slide and its pyramid; one that has changed is opened again.
+
+        A slide that falls out closes when the last thread that reads it lets it go.
+        """
+        key = (path, changed(path))
+        with self._lock:
+            if key not in self._open:
+                self._open[key] = opened(path)
+            self._open.move_to_end(key)
+            while len(self._open) > OPEN:
+                self._open.popitem(last=False)
+            return self._open[key]
+
+
+def opened(path: Path) -> tuple[Any, Any]:
+    """OpenSlide's handle of a slide, and its deep-zoom pyramid. Raises HistoError."""
+    try:
+        import openslide
+        from openslide.deepzoom import DeepZoomGenerator
+    except ImportError:
+        raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
+    try:
+        handle = openslide.OpenSlide(str(path))
+    except (openslide.OpenSlideError, OSError):
+        raise HistoError(f"{path.name} is not a slide that OpenSlide reads") from None
+    return handle, DeepZoomGenerator(handle, SIDE, OVERLAP, limit_bounds=False)
+
+
+def changed(path: Path) -> int:
+    """When a file was last changed; HistoError where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        raise HistoError("there is nothing of that name in the folder that is served") from None
+
+
+def number(text: str | None) -> float | None:
+    """A finite number of at least 0, or None."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
