@@ -485,14 +485,17 @@ def test_a_class_of_two_equal_patches_is_not_ready_and_does_not_train(tmp_path):
     assert_one_line_error(run_histo("train", data, "--no-store"), "no patch of class '1' in valid")
 
 
-def test_too_few_groups_are_not_ready(tmp_path):
-    data = random_set(tmp_path / "d", ["0", "1"] * 10)
-    rows = "".join(f"p{n:03d},s{n % 3}\n" for n in range(20))
-    (data / "g.csv").write_text(f"id,slide\n{rows}")
-    words = ("--groups", data / "g.csv")
-    result = run_histo("check", data, *words, "--out", tmp_path / "c")
-    assert "no split is possible: 3 groups cannot be split 80/20" in result.stdout
-    assert_one_line_error(run_histo("train", data, *words), "3 groups cannot be split 80/20")
+def test_one_group_is_not_ready_and_three_are(tmp_path):
+    data = random_set(tmp_path / "d", ["0", "1"] * 12)
+    for count in (1, 3):
+        rows = "".join(f"p{n:03d},s{n // 2 % count}\n" for n in range(24))
+        (data / f"{count}.csv").write_text(f"id,slide\n{rows}")
+    ready = run_histo("check", data, "--groups", data / "3.csv", "--out", tmp_path / "c3")
+    assert ready.exit_code == 0, ready.output
+    words = ("--groups", data / "1.csv")
+    result = run_histo("check", data, *words, "--out", tmp_path / "c1")
+    assert "no split is possible: all patches are of one group ('s0')" in result.stdout
+    assert_one_line_error(run_histo("train", data, *words), "all patches are of one group ('s0')")
 
 
 def test_what_is_nearly_called_so_is_named(tmp_path):

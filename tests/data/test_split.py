@@ -94,10 +94,13 @@ def test_of_all_splits_by_group_the_best_balanced_one_is_taken():
         assert {labels[n] for n in np.flatnonzero(valid)} == {"0", "1"}
 
 
-def test_as_many_groups_as_parts_are_enough_and_fewer_are_one_line():
+def test_of_few_groups_at_least_one_validates_and_one_group_alone_is_one_line():
     assert grouped_split(["0", "1"] * 5, list("aabbccddee"), 20, 0).sum() == 2
-    with pytest.raises(HistoError, match="3 groups cannot be split 80/20"):
-        grouped_split(LABELS, ["a", "b"] * 30 + ["c"] * 40, 20, 0)
+    assert grouped_split(["0", "1"] * 4, list("aabbccdd"), 20, 0).sum() == 2
+    assert grouped_split(["0", "1"] * 2, list("aabb"), 20, 0).sum() == 2
+    assert grouped_split(["0", "1"] * 4, list("aabbccdd"), 60, 0).sum() in (4, 6)
+    with pytest.raises(HistoError, match="all patches are of one group"):
+        grouped_split(LABELS, ["a"] * 100, 20, 0)
 
 
 def test_each_class_is_alike_in_all_folds_and_the_seed_decides():

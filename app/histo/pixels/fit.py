@@ -56,14 +56,17 @@ def resize(pixels: Pixels, size: int | None) -> Pixels:
 
 
 def check_size(pixels: Pixels, side: int | None, name: Path | str) -> int:
-    """The side of a square patch; HistoError if it is not square or its side is not `side`."""
+    """The side of a square patch; HistoError if it is not square or its side is not `side`.
+
+    Patches cut at the edge of a slide are not padded: often they are of one class, and a model would
+    learn the padding as it would learn the shape.
+    """
     height, width = pixels.shape[:2]
     if height != width:
         raise HistoError(
             f"{name} is {width}x{height} px, not square",
-            "{crop} cuts the centre",
             "{skip_bad} leaves such patches out",
-            "cut or pad them to squares first",
+            "{crop} cuts the centre, where most are so",
         )
     if side is not None and height != side:
         raise HistoError(
