@@ -378,6 +378,9 @@ def interpret(
         ),
     ] = None,
     positive: Positive = None,
+    tracker: Annotated[
+        Optional[Tracker], typer.Option(help="Send the figures to the tracker of its training.")
+    ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
     refuse_both(sensitivity, specificity)

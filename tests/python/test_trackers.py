@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastai.callback.core import Callback
 
 import histo
 from histo.run.folder import RunFolder
+from histo.training.trackers import OPEN
 from tests.conftest import assert_one_line_error, run_histo
 from tests.python.conftest import TINY
 
@@ -43,7 +45,7 @@ def cut_and_resumed(dataset: Path, out: Path, tracker: str) -> histo.Run:
     assert known["epochs"] == 2
     (out / "tracker.json").write_text(json.dumps({**known, "epochs": 1}))
     run = histo.train(resume=out)
-    run.interpret()
+    run.interpret(tracker=tracker)
     return run
 
 
@@ -135,7 +137,7 @@ def test_wandb_has_each_epoch_the_settings_and_the_report(dataset, tmp_path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
     run = histo.train(dataset, out=tmp_path / "run", tracker="wandb", **TINY)
-    run.interpret()
+    run.interpret(tracker="wandb")
     assert wandb.run is None
     config, summary, steps = {}, {}, []
     for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
@@ -164,6 +166,42 @@ def test_each_fold_is_a_run_of_its_own(dataset, tmp_path):
     assert sorted(folder.name for folder in folders) == ["fold-1", "fold-2"]
     assert all(list((folder / "tensorboard").glob("events.*")) for folder in folders)
     assert not (run.path / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_figures_of_a_run_are_sent_nowhere_unasked(trained, tmp_path, monkeypatch, name):
+    """A run may be a stranger's, with a tracker.json that names a tracker of this user's."""
+    run = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    set_tracker(run, name, "theirs")
+    opened: list[object] = []
+    monkeypatch.setitem(OPEN, name, lambda *given: opened.append(given))
+    result = run_histo("interpret", run)
+    assert result.exit_code == 0
+    assert f"not sent to the run's tracker (give --tracker {name})" in result.stdout
+    assert opened == []
+    assert not (run / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("tracker", [None, "5", '{"tracker": "mlflow", "id": 5, "epochs": 1}'])
+def test_a_tracker_that_the_training_had_not_is_refused(trained, tmp_path, tracker):
+    run = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    if tracker:
+        (run / "tracker.json").write_text(tracker)
+    result = run_histo("interpret", run, "--tracker", "tensorboard")
+    assert_one_line_error(result, "damaged" if tracker else "not trained with the tracker tensorb")
+
+
+def test_events_stay_in_the_run_whatever_its_tracker_json_says(trained, tmp_path):
+    run = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    set_tracker(run, "tensorboard", "../elsewhere")
+    assert run_histo("interpret", run, "--tracker", "tensorboard").exit_code == 0
+    assert list((run / "tensorboard").glob("events.*"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def set_tracker(run: Path, name: str, known: str) -> None:
+    """Let a run say that it was trained with a tracker."""
+    (run / "tracker.json").write_text(json.dumps({"tracker": name, "id": known, "epochs": 1}))
 
 
 def test_off_unless_asked_for(trained):

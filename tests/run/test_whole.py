@@ -74,5 +74,5 @@ def test_what_was_made_before_a_resumed_run_had_ended_is_named(dataset, tmp_path
 def test_a_report_is_never_written_over_files_of_others(tiny_run, tmp_path):
     (tmp_path / "roc.png").write_text("mine")
     result = run_histo("interpret", tiny_run, "--out", tmp_path)
-    assert_one_line_error(result, "is not of a report of histo", "--out")
+    assert_one_line_error(result, "holds files that are not of a report", "--out")
     assert (tmp_path / "roc.png").read_text() == "mine"

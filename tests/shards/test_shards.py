@@ -291,6 +291,13 @@ def test_a_part_that_is_missing_twice_or_of_another_table_is_named(parts, tmp_pa
         ("shard", 4, "does not describe a part"),
         ("batch_size", 0, "does not describe a part"),
         ("format", 2, "does not describe a part"),
+        *[(name, 5, "does not describe a part") for name in ("columns", "command", "tta", "settings")],
+        *[(name, None, "does not describe a part") for name in ("size", "sha256", "of", "bundle")],
+        ("columns", ["id", "predicted", 7, []], "does not describe a part"),
+        ("size", 1e300, "does not describe a part"),
+        ("rows", True, "does not describe a part"),
+        ("settings", [["positive"]], "does not describe a part"),
+
     ],
 )
 def test_a_part_that_says_something_else_is_refused(parts, tmp_path, name, value, said):
@@ -300,6 +307,16 @@ def test_a_part_that_says_something_else_is_refused(parts, tmp_path, name, value
     out = tmp_path / "m.csv"
     assert_one_line_error(run_histo("merge", folder, "--out", out), said)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["p.2-of-3.csv", "p.2-of-3.csv.json"])
+def test_no_file_of_a_part_is_written_over(parts, tmp_path, name):
+    """Not on --force either."""
+    folder = Path(shutil.copytree(parts, tmp_path / "parts"))
+    before = (folder / name).read_bytes()
+    result = run_histo("merge", folder, "--out", folder / name, "--force")
+    assert_one_line_error(result, "is an input", "--out")
+    assert (folder / name).read_bytes() == before
 
 
 def test_a_part_with_a_changed_byte_is_refused(parts, tmp_path):

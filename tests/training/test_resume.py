@@ -207,6 +207,18 @@ def test_other_versions_than_the_run_began_with_are_said(tmp_path, capsys):
     )
 
 
+def test_another_number_of_threads_than_the_run_began_with_is_said(tmp_path, capsys):
+    """Sums are then added in another order, and bits may differ."""
+    then = session(torch.device("cpu"))
+    then["threads"] += 1
+    write_json(RunFolder(tmp_path).environment, then)
+    record_resumed(RunFolder(tmp_path), torch.device("cpu"), Screen())
+    now = torch.get_num_threads()
+    assert f"may differ slightly from an uninterrupted run: {now + 1} threads at the start, {now} now" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_finished_run_has_nothing_to_go_on_with(tiny_run):
     assert_one_line_error(run_histo("train", "--resume", tiny_run), "is finished")
     assert not (tiny_run / "checkpoint" / "last.safetensors").exists()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histo.commands.tables import positive_of, read_table, say_unfinished
-from histo.config import Wanted, check_setting
+from histo.config import Tracker, Wanted, check_setting
 from histo.errors import HistoError
 from histo.run.folder import RunFolder
 from histo.run.predictions import Predictions
 from histo.screen import Progress, plural, screen_of
-from histo.training.tracking import track_report
+from histo.training.tracking import check_asked, track_report
 
 if TYPE_CHECKING:
     from histo.report.results import Metrics
@@ -79,6 +79,7 @@ def interpret(
     specificity: float | None = None,
     centre: int | None = None,
     positive: str | None = None,
+    tracker: Tracker | None = None,
     progress: Progress = False,
 ) -> Report:
     """Write the report of a run folder, or of any predictions table, and return it.
@@ -92,7 +93,9 @@ def interpret(
     path, screen = Path(run), screen_of(progress)
     wanted = Wanted.of(sensitivity, specificity)
     check_setting("centre", centre)
+    check_setting("tracker", tracker)
     folder = None if path.is_file() else RunFolder.open(path)
+    check_asked(folder, tracker)
     cut = say_unfinished(folder, screen) if folder else ""
     table = read_table(path)
     known = positive_of(path, table.vocab, positive)
@@ -123,7 +126,7 @@ def interpret(
     say_report(metrics, screen)
     report = Report(place, metrics)
     if folder:
-        track_report(folder, metrics, report.page.resolve(), screen)
+        track_report(folder, tracker, metrics, report.page.resolve(), screen)
     screen.say(f"report: {report.page}")
     return report
 

@@ -91,7 +91,8 @@ def join_table(
 ) -> Path:
     """The table of all parts of a prediction."""
     out = out or whole_path(parts[0].path)
-    check_outputs(table_outputs(out, submission), [part.path for part in parts], force)
+    read = [path for part in parts for path in (part.path, part.json)]
+    check_outputs(table_outputs(out, submission), read, force)
     join(parts, out)
     if parts[0].facts.skip_bad:
         move_skipped(out)

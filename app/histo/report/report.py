@@ -6,6 +6,7 @@ from pathlib import Path
 
 from histo.config import Wanted
 from histo.errors import HistoError
+from histo.files.aside import is_occupied
 from histo.files.writing import built, write_json
 from histo.report.compute import compute_metrics
 from histo.report.document import write_html
@@ -27,14 +28,14 @@ NAMES = [METRICS, BY_GROUP, PAGE] + [
 
 
 def check_report_folder(folder: Path) -> None:
-    """HistoError where a report would write over files that are not of one."""
+    """HistoError where a folder holds files that are not of a report.
+
+    Its pictures would become patches of an images folder, and write over others of their names.
+    """
     if folder.exists() and not folder.is_dir():
         raise HistoError(f"{folder} is not a folder", "give another {out}")
-    if (folder / METRICS).is_file():
-        return
-    for name in NAMES:
-        if (folder / name).exists():
-            raise HistoError(f"{folder / name} is not of a report of histo", "give another {out}")
+    if folder.is_dir() and is_occupied(folder) and not (folder / METRICS).is_file():
+        raise HistoError(f"{folder} holds files that are not of a report", "give another {out}")
 
 
 def write_report(

@@ -42,7 +42,7 @@ class TensorBoard:
     def __init__(self, run: RunFolder, known: str | None, epochs: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.id = known or "tensorboard"
+        self.id = "tensorboard"  # never as tracker.json says: it would be a path of its choice
         # an epoch of a process that was killed may not have been written: it is written again
         self.writer: Any = SummaryWriter(
             str(run.path / self.id), purge_step=epochs + 1 if known else None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histo.config import Tracker
 from histo.distributed import ranks
+from histo.errors import HistoError
 from histo.files.writing import read_json, write_json
 from histo.run.folder import RunFolder
 from histo.screen import Screen
-from histo.training.trackers import OPEN, TrackerRun
+from histo.training.trackers import OPEN, TrackerRun, check_tracker
 
 if TYPE_CHECKING:
     from histo.report.results import Metrics
@@ -23,6 +26,27 @@ KNOWN = "tracker.json"
 REPORTED = ("roc_auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "log_loss")
 AT_POINT = ("threshold", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "f1")
 """Metrics of the report that a tracker gets; for two classes the latter at the operating point."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What tracker.json says."""
+
+    tracker: str
+    id: str
+    epochs: int
+
+
+def read_known(run: RunFolder) -> Known | None:
+    """What tracker.json says, if there is one; HistoError where it is damaged."""
+    path = run.path / KNOWN
+    if not os.path.lexists(path):
+        return None
+    found = read_json(path)
+    texts = [found.get("tracker"), found.get("id")] if isinstance(found, dict) else [None]
+    if not all(isinstance(text, str) for text in texts) or type(found.get("epochs")) is not int:
+        raise HistoError(f"{path} is damaged")
+    return Known(found["tracker"], found["id"], found["epochs"])
 
 
 class Tracking:
@@ -44,10 +68,9 @@ class Tracking:
         self.follow(rows)
 
     def _begin(self, name: Tracker) -> TrackerRun:
-        path = self.run.path / KNOWN
-        known = read_json(path) if path.is_file() else {}
-        again = known.get("id") if known.get("tracker") == name else None
-        self.epochs = int(known["epochs"]) if again else 0
+        known = read_known(self.run)
+        again = known.id if known is not None and known.tracker == name else None
+        self.epochs = known.epochs if known is not None and again else 0
         opened = OPEN[name](self.run, again, self.epochs)
         if again is None:
             self._keep(opened)
@@ -106,11 +129,28 @@ def tracked(run: RunFolder, name: Tracker | None, screen: Screen) -> Iterator[Tr
     tracking.close(finished=True)
 
 
-def track_report(run: RunFolder, metrics: Metrics, page: Path, screen: Screen) -> None:
-    """Send a report's metrics and path to the tracker of the run, if it had one."""
-    if not (run.path / KNOWN).is_file():
+def check_asked(run: RunFolder | None, name: Tracker | None) -> None:
+    """HistoError where a report is to be sent to a tracker that the run was not trained with."""
+    known = read_known(run) if run is not None and name else None
+    if name and (known is None or known.tracker != name):
+        raise HistoError(f"this was not trained with the tracker {name}", "leave {tracker} out")
+    check_tracker(name)
+
+
+def track_report(
+    run: RunFolder, name: Tracker | None, metrics: Metrics, page: Path, screen: Screen
+) -> None:
+    """Send a report's metrics and path to the tracker of the run, where that was asked for.
+
+    A run may be a stranger's, and what it says of its tracker too: nothing is sent unasked.
+    """
+    if name is None:
+        with suppress(HistoError):
+            if known := read_known(run):
+                way = (f"give {{tracker}} {known.tracker}",) if known.tracker in OPEN else ()
+                screen.say("note: these figures were not sent to the run's tracker", *way)
         return
-    tracking = Tracking(run, run.settings().get("tracker"), screen)
+    tracking = Tracking(run, name, screen)
     tracking.begin()
     tracking.results("report", report_figures(metrics), report=str(page))
     tracking.close(run.finished)
