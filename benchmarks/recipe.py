@@ -314,7 +314,7 @@ def train(data: Dataset, arch: str, weights: Path, one: Variant) -> tuple[Readou
 
 def read_out(learn: Any, mean: Average | None) -> Readouts:
     """The last weights; the average of the weights."""
-    found = {"last": probabilities(learn)}
+    found = {"last": probabilities(learn), "one view": probabilities(learn, views=1)}
     if mean:
         for own, averaged in zip(learn.model.parameters(), mean.mean, strict=True):
             own.data.copy_(averaged)

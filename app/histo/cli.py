@@ -288,7 +288,11 @@ def train(
         Augment, typer.Option(help="d4: flips and quarter turns; stain: also colour.")
     ] = TrainConfig.augment,
     arch: Annotated[
-        str, typer.Option(help="A torchvision classifier, or a timm model if timm is installed.")
+        str,
+        typer.Option(
+            help="A torchvision classifier, or a timm model if timm is installed. On a CPU: "
+            "tf_efficientnet_lite0 (timm), or squeezenet1_1, the quickest."
+        ),
     ] = TrainConfig.arch,
     weights: Annotated[
         str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
