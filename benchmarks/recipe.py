@@ -89,7 +89,8 @@ class Variant:
         """`base`, or `name=value,…`."""
         given = {} if text == "base" else dict(part.split("=") for part in text.split(","))
         kinds = {each.name: int if "int" in str(each.type) else float for each in fields(cls)}
-        return replace(cls(), **{name: kinds[name](value) for name, value in given.items()})
+        values: Any = {name: kinds[name](value) for name, value in given.items()}
+        return replace(cls(), **values)
 
     @property
     def name(self) -> str:
@@ -245,14 +246,14 @@ def in_bf16(body: nn.Module) -> None:
     forward = body.forward
     for module in body.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = partial(in_fp32, module.forward)
+            module.forward = partial(in_fp32, module.forward)  # type: ignore[method-assign]
 
     def low(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             features: Tensor = forward(x)
         return features.float()
 
-    body.forward = low  # type: ignore[method-assign]
+    body.forward = low
 
 
 def in_fp32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -334,8 +335,9 @@ def fit_head(learn: Any, epochs: int) -> float:
     opt = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 1.5e-3, total_steps=steps)
     for _ in range(epochs):
-        for rows in torch.randperm(len(x)).split(32):
-            nn.functional.cross_entropy(head(x[rows]), y[rows]).backward()
+        for rows in torch.tensor_split(torch.randperm(len(x)), steps // epochs):
+            loss: Any = nn.functional.cross_entropy(head(x[rows]), y[rows])
+            loss.backward()
             opt.step()
             opt.zero_grad()
             schedule.step()
@@ -460,8 +462,10 @@ def table(out: Annotated[Path, typer.Option()], base: str = "base") -> None:
         gains = [rows[n]["auc"] - usual[n]["auc"] for n in both]
         cells = ""
         if both and name != base:
-            files = ([f"{x[n]['key']} {x[n]['readout']}.npy" for n in both] for x in (rows, usual))
-            low, high = paired(out, *files)
+            mine, theirs = (
+                [f"{x[n]['key']} {x[n]['readout']}.npy" for n in both] for x in (rows, usual)
+            )
+            low, high = paired(out, mine, theirs)
             each = " ".join(f"{gain:+.4f}" for gain in gains)
             cells = f"{np.mean(gains):+.4f} | {low:+.4f} to {high:+.4f} | {each}"
         print(f"| {arch} | {name} | {len(rows)} | {mean:.4f} | {cells or '| |'} | {cpu:.0f} |")
