@@ -303,7 +303,11 @@ def train(
         number("views", "Of a probe: D4 views of each training patch.  [default: 8]"),
     ] = None,
     arch: Annotated[
-        str, typer.Option(help="A torchvision classifier, or a timm model if timm is installed.")
+        str,
+        typer.Option(
+            help="A torchvision classifier, or a timm model if timm is installed. On a CPU: "
+            "tf_efficientnet_lite0 (timm), or squeezenet1_1, the quickest."
+        ),
     ] = TrainConfig.arch,
     weights: Annotated[
         str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
