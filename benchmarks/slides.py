@@ -44,9 +44,10 @@ def write_slide(patches: Path, path: Path, tiles: int) -> Path:
     canvas = np.full(shape, 243, np.uint8)
     step = SIDE * SCALE
     for n in range(rows * columns):
-        patch = cv2.imread(str(files[n % len(files)]))[..., ::-1]
+        patch = cv2.imread(str(files[n % len(files)]))
+        assert patch is not None
         y, x = (n // columns + MARGIN) * step, (n % columns + MARGIN) * step
-        large = cv2.resize(patch, (step, step), interpolation=cv2.INTER_CUBIC)
+        large = cv2.resize(patch[..., ::-1], (step, step), interpolation=cv2.INTER_CUBIC)
         canvas[y : y + step, x : x + step] = large
     level, density = canvas, 1e4 * SCALE / MPP
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
