@@ -17,6 +17,8 @@ SETTING = re.compile(r"\{([a-z_]+)\}")
 NAMED = re.compile(r"(?<![\w./])histo ([a-z][a-z-]+)")
 NOT_COMMANDS = {
     "did",
+    "chose",
+    "has",
     "writes",
     "splits",
     "reads",
