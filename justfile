@@ -60,6 +60,10 @@ decoders *ARGS="--count 1000":
 writes *ARGS:
     uv run python -m tests.writes .writes {{ARGS}}
 
+# train by 1, 2 and 4 processes of this machine, kill one of two, and compare what they leave
+launches *ARGS:
+    uv run python -W ignore -m tests.launched .launches {{ARGS}}
+
 # kill cuts and maps of slides 20 times each, and compare what they leave: `just kills-slides --kills 5`
 kills-slides *ARGS:
     uv run python -m tests.kills_slides .kills {{ARGS}}

@@ -24,9 +24,9 @@ Found = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> Found:
-    """What trainings by 1, 2 and 4 processes gave, and one of which a process was killed."""
+    """What trainings by 1 and 2 processes gave, and one of which a process was killed."""
     folder = tmp_path_factory.mktemp("launched") / "here"
-    command = [sys.executable, "-W", "ignore", "-m", "tests.launched", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.launched", str(folder), "--most", "2"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -34,11 +34,10 @@ def found(tmp_path_factory) -> Found:
     return whole
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_several_processes_take_the_steps_of_one(found: Found, world_size: int):
-    """The same losses in every batch, and the same predictions."""
-    one, several = found["plain-1"], found[f"plain-{world_size}"]
-    assert several["statuses"] == [0] * world_size
+def test_several_processes_take_the_steps_of_one(found: Found):
+    """The same losses in every batch, and the same predictions; `just launches` tries four."""
+    one, several = found["plain-1"], found["plain-2"]
+    assert several["statuses"] == [0] * 2
     assert len(one["losses"]) == 11
     assert several["losses"] == pytest.approx(one["losses"], abs=1e-6)
     assert several["p"] == pytest.approx(one["p"], abs=1e-6)
@@ -51,16 +50,16 @@ def test_batch_norm_is_over_the_patches_of_all_processes(found: Found):
     assert "batch norm over all processes" in two["logs"][0]
 
 
-@pytest.mark.parametrize("name", ["plain-2", "plain-4", "normed-2"])
+@pytest.mark.parametrize("name", ["plain-2", "normed-2"])
 def test_the_table_has_every_validation_patch_once(found: Found, name: str):
     assert found[name]["ids"] == found["plain-1"]["ids"]
     assert len(set(found[name]["ids"])) == len(found[name]["ids"]) == PATCHES - 162
 
 
 def test_the_first_process_speaks_for_all(found: Found):
-    logs = found["plain-4"]["logs"]
-    assert "4 processes, 4 patches per batch and process" in logs[0]
-    assert logs[1:] == ["", "", ""]
+    logs = found["plain-2"]["logs"]
+    assert "2 processes, 8 patches per batch and process" in logs[0]
+    assert logs[1:] == [""]
 
 
 def test_a_killed_process_ends_the_other_with_one_line_and_one_goes_on_alone(found: Found):

@@ -52,7 +52,7 @@ def begun(dataset: Path, out: Path) -> subprocess.Popen[str]:
 
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
     """Real processes, SIGKILL, several times a life: weights, history and predictions."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.kills", str(tmp_path), "--kills", "5"]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kills", str(tmp_path), "--kills", "3"]
     where = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=where, check=False)
