@@ -92,7 +92,7 @@ def download(arch: str) -> dict[str, Tensor]:
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # it warns of each attempt
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it warns of each attempt
     known = FOUNDATIONS[arch]
     page, mine = HUB + known.repository, "give {weights} a file that you copied here"
     for name in FILES:
