@@ -22,6 +22,7 @@ Section = Literal["curves", "mistakes", "gradcam"]
 SUFFIXES = (".png", ".svg")
 RELIABILITY: Mapping[Scores, tuple[str, str]] = {
     "trained": ("as trained", "scaled by a temperature"),
+    "probe": ("as trained", "scaled by a temperature"),
     "bundle": ("as the bundle gives them", "if scaled anew, on these patches"),
     "table": ("as in the table", "scaled by a temperature"),
 }

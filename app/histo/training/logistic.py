@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.split import fold_of
-from histo.errors import HistoError
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Weights of half the squared norm, against the mean loss, from the strongest."""
 FOLDS = 3
 STEPS, TOLERANCE = 300, 1e-4
 """Of L-BFGS, at most; and the slope at which it has arrived."""
-CHOOSING_ROWS, CHOOSING_VIEWS = 20_000, 2
-"""Patches and views, at most, on which the penalty is chosen: more hardly change it, and cost minutes."""
+CHOOSING_ROWS = 50_000
+"""Views of patches, at most, on which the penalty is chosen: more hardly change it, and cost minutes."""
 
 
 @dataclass(frozen=True)
@@ -63,44 +62,59 @@ def choose_penalty(
     groups: list[str] | None,
     seed: int,
 ) -> float:
-    """The penalty with the least log loss on patches, seen as they are, that the fit did not see."""
-    drawn = np.sort(np.random.default_rng(seed).permutation(len(classes))[:CHOOSING_ROWS])
-    features, classes = features[drawn, :CHOOSING_VIEWS], classes[drawn]
+    """The penalty with the least log loss on patches, seen as they are, that the fit did not see.
+
+    From the strongest on, each fit begins at the last; once the loss rises, weaker ones are not tried.
+    """
+    count = max(1, CHOOSING_ROWS // features.shape[1])
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(classes))[:count])
+    features, classes = features[drawn], classes[drawn]
     units = None if groups is None else [groups[place] for place in drawn]
+    parts = [Part(features, classes, fold) for fold in folds_of(classes, units, seed)]
+    best, least = 1.0, np.inf  # where there is nothing to choose by
+    for penalty in PENALTIES if parts else ():
+        loss = sum(part.loss(penalty) for part in parts)
+        if loss > least:
+            break
+        best, least = penalty, loss
+    return best
+
+
+def folds_of(
+    classes: NDArray[np.int64], groups: list[str] | None, seed: int
+) -> list[NDArray[np.bool_]]:
+    """Who validates [N], fold by fold; folds whose other patches lack a class are left out."""
     fewest = int(np.bincount(classes)[np.unique(classes)].min())
-    folds = min(FOLDS, fewest, len(set(units)) if units else FOLDS)
-    if folds < 2:
-        return 1.0  # nothing to choose by
-    try:
-        fold = fold_of([str(code) for code in classes], units, folds, seed)
-    except HistoError:
-        return 1.0
-    losses = np.zeros(len(PENALTIES))
-    for number in range(folds):
-        train, valid = fold != number, fold == number
-        if len(np.unique(classes[train])) < len(np.unique(classes)):
-            continue  # a class that one group alone has
-        losses += path_losses(features, classes, train, valid)
-    return PENALTIES[int(losses.argmin())] if losses.any() else 1.0
+    count = min(FOLDS, fewest, len(set(groups)) if groups else FOLDS)
+    if count < 2:
+        return []
+    fold = fold_of([str(code) for code in classes], groups, count, seed)
+    sides = [fold == number for number in range(count)]
+    kinds = len(np.unique(classes))
+    return [valid for valid in sides if len(np.unique(classes[~valid])) == kinds and valid.any()]
 
 
-def path_losses(
-    features: NDArray[np.float32],
-    classes: NDArray[np.int64],
-    train: NDArray[np.bool_],
-    valid: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """The summed log loss of one fold's patches for each penalty, each fit beginning at the last."""
-    fit = regression(warm=True)
-    rows, losses = features[valid, 0], []
-    there = np.searchsorted(np.unique(classes), classes[valid])
-    for penalty in PENALTIES:
-        run(fit, features[train], classes[train], penalty)
-        weight, bias = of_all_classes(fit)
-        logits = (rows @ weight.T + bias).astype(np.float64)
-        each = np.logaddexp.reduce(logits, 1) - logits[np.arange(len(rows)), there]
-        losses.append(float(each.sum()))
-    return np.array(losses)
+class Part:
+    """A fold: the fit to the other patches, and the patches that judge it."""
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        classes: NDArray[np.int64],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        self.fit = regression(warm=True)
+        self.features, self.classes = features[~valid], classes[~valid]
+        self.rows = features[valid, 0]
+        self.there = np.searchsorted(np.unique(classes), classes[valid])
+
+    def loss(self, penalty: float) -> float:
+        """The summed log loss with this penalty."""
+        run(self.fit, self.features, self.classes, penalty)
+        weight, bias = of_all_classes(self.fit)
+        logits = (self.rows @ weight.T + bias).astype(np.float64)
+        right = logits[np.arange(len(logits)), self.there]
+        return float((np.logaddexp.reduce(logits, 1) - right).sum())
 
 
 def solve(
