@@ -44,7 +44,7 @@ def write_slide(patches: Path, path: Path, tiles: int) -> Path:
     canvas = np.full(shape, 243, np.uint8)
     step = SIDE * SCALE
     for n in range(rows * columns):
-        patch = cv2.imread(str(files[n % len(files)]))[..., ::-1]
+        patch = np.asarray(cv2.imread(str(files[n % len(files)])))[..., ::-1]
         y, x = (n // columns + MARGIN) * step, (n % columns + MARGIN) * step
         large = cv2.resize(patch, (step, step), interpolation=cv2.INTER_CUBIC)
         canvas[y : y + step, x : x + step] = large
