@@ -304,3 +304,17 @@ def test_a_slide_of_a_thousand_million_tiles_is_refused_in_a_line(tmp_path):
     assert result.exit_code == 3
     assert "tiles (the variable HISTO_MAX_TILES raises that)" in result.output
     assert time.monotonic() - began < 60
+
+
+def test_a_slide_of_many_pixels_is_mapped_without_a_word_of_pillow(tmp_path):
+    """Pillow warns of images over 89 million px; a slide is larger."""
+    path = tmp_path / "wide.tif"
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        glass = np.full((512, 512, 3), 243, np.uint8)
+        how = {"tile": (512, 512), "photometric": "rgb", "compression": "zlib", "metadata": None}
+        tiff.write((glass for _ in range(400)), shape=(10_240, 10_240, 3), dtype=np.uint8, **how)
+    words = ["map", str(BUNDLE), str(path), "--out", str(tmp_path / "maps"), "--mpp", str(MPP)]
+    command = [sys.executable, "-m", "histo", *words, "--slide-mpp", str(MPP)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr

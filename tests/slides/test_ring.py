@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from tests.conftest import TINY, histo_process, rows_of
 from tests.slides.made import tissue_slide, write_slide
@@ -67,3 +68,14 @@ def test_cut_train_and_map_close_the_ring(tmp_path):
     by_place = {(r["x"], r["y"]): float(r["p_Tumor"]) for r in tiles}
     for r in rows_of(predicted):
         assert by_place[tuple(r["id"].split("_"))] == pytest.approx(float(r["p_Tumor"]), abs=0.01)
+
+    judged = tmp_path / "judged"
+    ran("evaluate", run / "export", tmp_path / "s2.tif", "--annotations", notes, "--out", judged)
+    (found,) = rows_of(judged / "by_slide.csv")
+    x0, y0, x1, y1 = (2 * side for side in TUMOUR)  # s2 has twice the px
+    middles = [(int(r["x"]) + SIDE, int(r["y"]) + SIDE) for r in tiles]
+    inside = [x0 <= x <= x1 and y0 <= y <= y1 for x, y in middles]
+    scores = [float(r["p_Tumor"]) for r in tiles]
+    assert int(found["tiles_inside"]) == sum(inside)
+    assert float(found["tile_auc"]) == pytest.approx(roc_auc_score(inside, scores), abs=1e-4)
+    assert float(found["score"]) == pytest.approx(np.mean(sorted(scores)[-10:]), abs=1e-6)

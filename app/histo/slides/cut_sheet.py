@@ -43,8 +43,9 @@ def write_sheet(
     corners = grid.corners(tiles.places) - np.array(slide.bounds)
     for (x, y), name in zip(corners.tolist(), tiles.names, strict=True):
         colour = CLASSES[names.index(str(name)) % len(CLASSES)]
-        first = round(x * step), round(y * step)
-        last = round((x + grid.width) * step) - 1, round((y + grid.width) * step) - 1
+        # a px inside, so that neighbours of two classes do not draw over each other
+        first = round(x * step) + 1, round(y * step) + 1
+        last = round((x + grid.width) * step) - 2, round((y + grid.width) * step) - 2
         cv2.rectangle(drawn, first, last, colour, 1)
     write_picture(path, np.concatenate([legend(tiles, names, drawn.shape[1]), drawn]))
 

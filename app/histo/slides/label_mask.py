@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from histo.errors import HistoError
 from histo.files.limits import IMAGE_PIXELS
+from histo.slides.slide_files import quiet_open
 
 ASPECT = 0.02
 """The most by which a mask's sides may disagree about how many level-0 px its pixels are."""
@@ -84,7 +85,7 @@ def _read_png(path: Path) -> NDArray[Any]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with quiet_open(path) as image:
             IMAGE_PIXELS.check(image.width * image.height, str(path))
             return np.asarray(image)  # a palette's indices are the values
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from histo.config import RANGES
 from histo.data.columns import read_rows
 from histo.errors import HistoError
 from histo.slides.dicom import files_of, name_of, one_a_series
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ONLY_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 TIFFS = (".tif", ".tiff")
@@ -42,7 +46,7 @@ def _looks(path: Path) -> Literal["slide", "patch", ""]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with quiet_open(path) as image:
             large = max(image.size) > PATCH_SIDE
             if TILE_WIDTH not in getattr(image, "tag_v2", ()):
                 return "" if large else "patch"
@@ -51,6 +55,15 @@ def _looks(path: Path) -> Literal["slide", "patch", ""]:
         return "slide"
     except (OSError, ValueError, SyntaxError):
         return ""
+
+
+def quiet_open(path: Path) -> Image.Image:
+    """An image, opened without Pillow's warning of its size, which is no news of a slide."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(path)
 
 
 def holds_slides(path: Path) -> Path | None:
