@@ -46,7 +46,7 @@ lowest *ARGS="tests":
 # known holes of the dependencies as they are installed, from the advisory databases
 audit:
     uv export --quiet --no-hashes --no-emit-project --all-extras --output-file .audit.txt
-    uvx pip-audit --requirement .audit.txt --no-deps --disable-pip
+    uvx pip-audit --requirement .audit.txt --no-deps --disable-pip --strict
 
 # look for bytes that break a reader: `just fuzz decoder 1200`, or card, hdf5, labels, run; findings are files here
 fuzz TARGET SECONDS="1200" *FLAGS:

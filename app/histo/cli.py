@@ -29,7 +29,7 @@ from histo.config import (
 )
 from histo.distributed import ranks
 from histo.distributed.interrupts import end_at_second_interrupt, leave
-from histo.errors import NO_WRITE, HistoError, LeftOut, Spell, Stopped
+from histo.errors import BAD_NAME, NO_WRITE, HistoError, LeftOut, Spell, Stopped
 from histo.run.folder import RunFolder
 from histo.run.predictions import SKIPPED, skipped_path
 from histo.screen import Screen, counted
@@ -50,7 +50,7 @@ class Group(TyperGroup):
                 typer.echo(f"error{who}: {error.line(self.speller(ctx))}", err=True)
             status = error.exit_status
         except OSError as error:
-            if error.errno not in NO_WRITE:
+            if error.errno not in (*NO_WRITE, *BAD_NAME):
                 raise
             place = f": {error.filename}" if error.filename else ""
             typer.echo(f"error: {error.strerror or error}{place}", err=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_WRITE = (*NO_ROOM, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
 """Errors of the system that a disk or its owner causes: full, broken, or not to be written."""
+BAD_NAME = (errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.ENXIO)
+"""Errors of the system that a path has: a loop of links, a name too long, a file in place of a folder."""
 MAX_LENGTH = 1000
 """Maximum characters of a message, so that text quoted from a file cannot fill the screen."""
 Spell = Callable[[str], str | None]

@@ -55,7 +55,7 @@ def built(
     last; `first` is that by which it is known to be histo's. Files named in `earlier` that are not
     among the new ones are removed.
     """
-    folder = folder.resolve() if folder.is_symlink() else folder
+    folder = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
     with folder_aside(folder) as aside:
         yield aside
         if not folder.exists():

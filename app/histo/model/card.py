@@ -132,6 +132,7 @@ def _is_sound(card: ModelCard) -> bool:
         and all(is_name(name) for name in card.vocab)
         and 2 <= len(card.vocab) == len(set(card.vocab)) <= CLASSES.value
         and all(type(side) is int and 1 <= side <= 8192 for side in sides)
+        and card.size in (None, card.patch_size)  # batches are as large as patch_size allows
         and _are_three(card.mean, -100, 100)
         and _are_three(card.std, 1e-3, 100)
         and type(card.models) is int
