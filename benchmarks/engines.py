@@ -10,6 +10,7 @@ uv run python benchmarks/engines.py judge tf_efficientnet_lite0 --data pcam-mini
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import typer
 from torch import nn
 
 import rivals
-from common import CPU, QUIET, Bench, Data, card_of, rate, write_results
+from common import CPU, QUIET, Bench, Data, Values, card_of, write_results
 from histo.commands.judge_engines import CALIBRATION, Sample, engine_facts
 from histo.data.decode import read_patch
 from histo.data.synth import write_dataset
@@ -69,14 +70,25 @@ def here() -> list[tuple[str, str]]:
     ]
 
 
+def spent() -> float:
+    """Seconds of the processor, of this process and its children, in user and system."""
+    return sum(os.times()[:4])
+
+
 @app.command()
 def speed(
     arch: str = "resnet50",
     patches: Annotated[int, typer.Option(min=160)] = 1600,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
+    alone: Annotated[
+        int | None, typer.Option(help="Patches for torch and get_preds, if not all.")
+    ] = None,
     out: Path = Path("benchmarks/results/engines.json"),
 ) -> None:
-    """Patches a second of whole processes, from files, in turns."""
+    """Patches a second of whole processes, from files, in turns: by the clock and of the processor.
+
+    On a machine that is busy with other work only the second can be compared.
+    """
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         write_dataset(Path(name), patches, 0, QUIET)
@@ -93,29 +105,40 @@ def speed(
         eager = Predictor(files.card, TorchEngine.open(files, CPU), files)
         stock = rivals.stock_learner(bench.data, arch, 64, 0, CPU, None)
 
-        def whole(bundle: Path, precision: str) -> float:
+        cpu: Values = {}
+
+        def timed(name: str, work: Callable[[], int]) -> float:
+            began, start = spent(), time.perf_counter()
+            count = work()
+            seconds = time.perf_counter() - start
+            cpu.setdefault(name, []).append(count / (spent() - began))
+            print(
+                f"{name}: {count / seconds:.1f}/s, of the processor {cpu[name][-1]:.1f}/s",
+                flush=True,
+            )
+            return count / seconds
+
+        def whole(bundle: Path, precision: str) -> int:
             words = [str(bundle), str(bench.folder / "train"), "--out", str(bench.folder / "p.csv")]
             command = [sys.executable, "-m", "histo", "predict", *words, "--device", "cpu"]
             (bench.folder / "p.csv").unlink(missing_ok=True)
 
-            def run() -> int:
-                subprocess.run(
-                    [*command, "--precision", precision], check=True, stdout=subprocess.DEVNULL
-                )
-                return patches
+            subprocess.run(
+                [*command, "--precision", precision], check=True, stdout=subprocess.DEVNULL
+            )
+            return patches
 
-            return rate(run)
+        def torch_alone() -> int:
+            some = pixels[:alone] if alone else pixels
+            parts = range(0, len(some), 64)
+            return sum(len(eager.probabilities(some[i : i + 64])) for i in parts)
 
-        def torch_alone() -> float:
-            parts = range(0, patches, 64)
-            return rate(lambda: sum(len(eager.probabilities(pixels[i : i + 64])) for i in parts))
-
-        def get_preds() -> float:
+        def get_preds() -> int:
             with stock.no_bar():
-                dl = stock.dls.test_dl(list(bench.data.paths), num_workers=0)
-                return rate(lambda: len(stock.get_preds(dl=dl)[0]))
+                dl = stock.dls.test_dl(list(bench.data.paths)[: alone or None], num_workers=0)
+                return len(stock.get_preds(dl=dl)[0])
 
-        alternatives: dict[str, Callable[[], float]] = {
+        alternatives: dict[str, Callable[[], int]] = {
             "histo predict, fp32": partial(whole, folder, "fp32")
         }
         for engine, precision in here():
@@ -124,7 +147,8 @@ def speed(
             alternatives[title] = partial(whole, bundle, precision)
         alternatives["the model alone, torch, eager"] = torch_alone
         alternatives["stock fastai get_preds, from files"] = get_preds
-        tables = {f"whole processes, {arch}": bench.turns(alternatives)}
+        wall = bench.turns({name: partial(timed, name, it) for name, it in alternatives.items()})
+        tables = {f"whole processes, {arch}": wall, "the same, of the processor": cpu}
     show(tables)
     settings = {"arch": arch, "patches": patches, "rounds": rounds}
     write_results(out, CPU, settings, "patches a second", tables=tables)
