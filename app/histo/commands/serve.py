@@ -90,7 +90,7 @@ def serve(
             ending.set()
             leave(number, frame)
 
-        server.handle_exit = end  # type: ignore[method-assign]
+        server.handle_exit = end  # type: ignore[method-assign, assignment]
         server.run(sockets=[listening])
 
 
