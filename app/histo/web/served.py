@@ -66,8 +66,14 @@ class Served:
         return {file: sorted(names) for file, names in found.items()}
 
     def runs(self) -> list[str]:
-        """The run folders."""
-        return self.holding(RUN)[RUN]
+        """The run folders; a bundle's files for QuPath have a config.json too."""
+        found = self.holding(CARD, RUN)
+        bundles = {*found[CARD]} - {*found[RUN]}
+        return [
+            name
+            for name in found[RUN]
+            if not any(name.startswith(f"{bundle}/") for bundle in bundles)
+        ]
 
     def bundles(self) -> list[str]:
         """The bundles: a run also keeps the card of its model, beside its settings."""

@@ -3,6 +3,10 @@
 const byId = (id) => document.getElementById(id);
 const slideName = byId("slide").dataset.name;
 const STEPS = [1, 2, 5];
+// OpenSeadragon adds a style sheet for phones unless there is one; the policy of the page forbids it.
+const phones = document.createElement("style");
+phones.setAttribute("data-openseadragon-mobile-css", "true");
+document.head.append(phones);
 let about = null, viewer = null, overlay = null;
 
 function fail(text) { byId("problem").textContent = text; byId("problem").hidden = !text; }

@@ -1,0 +1,89 @@
+"""Slides over HTTP: their tiles and maps, and what a stranger's slide or name cannot do."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.slides.made import tissue_slide, write_slide
+from tests.web.conftest import client_of
+
+BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-2"
+EVIL = "<img src=x onerror=alert(1)>.tif"
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """A folder with a slide, a bundle, and a slide beside the folder."""
+    served = tmp_path / "served"
+    shutil.copytree(BUNDLE, served / "bundle")
+    write_slide(served / "a.tif", tissue_slide(600, 500), 0.5)
+    write_slide(tmp_path / "secret.tif", tissue_slide(600, 500), 0.5)
+    return served
+
+
+def test_a_map_is_started_followed_and_shown(slides):
+    """Its grid, its regions and the tiles of the slide come from the same folder."""
+    with client_of(slides) as client:
+        about = client.get("/api/slides/about", params={"name": "a.tif"}).json()
+        assert (about["width"], about["height"], about["maps"]) == (600, 500, [])
+        place = {"name": "a.tif", "level": 10, "column": 0, "row": 0}
+        assert client.get("/api/slides/tile", params=place).content[:3] == b"\xff\xd8\xff"
+        assert client.get("/api/slides/tile", params={**place, "column": 99}).status_code == 404
+        start = {"slide": "a.tif", "bundle": "bundle", "mpp": 0.5}
+        assert client.post("/api/slides/making", json=start).status_code == 200
+        for _ in range(300):
+            now = client.get("/api/slides/making").json()
+            if now["state"] not in ("starting", "running"):
+                break
+            time.sleep(0.2)
+        assert now["state"] == "finished", now
+        assert str(slides) not in now["message"]
+        assert '"finished"' in client.get("/api/slides/making/events").text
+        (one,) = client.get("/api/slides/about", params={"name": "a.tif"}).json()["maps"]
+        asked = {"name": "a.tif", "folder": one["folder"], "slide": one["slide"]}
+        found = client.get("/api/slides/map", params=asked).json()
+        assert found["columns"] * found["rows"] > 0
+        assert found["classes"] == ["tumour"]
+        assert "histo_requests_total" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    "name", ["out.tif", "../secret.tif", "link/secret.tif", "a.tif/../../secret.tif"]
+)
+def test_no_slide_outside_the_folder_is_shown(slides, name):
+    """By whatever link or way up."""
+    (slides / "out.tif").symlink_to(slides.parent / "secret.tif")
+    (slides / "link").symlink_to(slides.parent)
+    with client_of(slides) as client:
+        place = {"name": name, "level": 8, "column": 0, "row": 0}
+        assert client.get("/api/slides/about", params={"name": name}).status_code == 404
+        assert client.get("/api/slides/tile", params=place).status_code == 404
+        start = {"slide": name, "bundle": "bundle", "mpp": 0.5}
+        assert client.post("/api/slides/making", json=start).status_code == 404
+        assert [row["name"] for row in client.get("/api/slides").json()] == ["a.tif"]
+
+
+def test_script_in_a_name_is_text(slides):
+    """On the list and on the slide's own page."""
+    (slides / "a.tif").rename(slides / EVIL)
+    with client_of(slides) as client:
+        for page in (client.get("/slides"), client.get("/slides", params={"name": EVIL})):
+            assert page.status_code == 200
+            assert "<img" not in page.text
+            assert "&lt;img" in page.text
+
+
+def test_a_slide_whose_index_leads_away_is_not_opened(slides):
+    """A stranger's .vms or .mrxs may name any file of the machine."""
+    (slides / "b.vms").write_text("[Virtual Microscope Specimen]\nImageFile=../secret.jpg\n")
+    (slides / "c").mkdir()
+    (slides / "c" / "Slidedat.ini").write_text("[DATAFILE]\nFILE_0=../../secret.dat\n")
+    (slides / "c.mrxs").write_bytes(b"")
+    with client_of(slides) as client:
+        assert [row["name"] for row in client.get("/api/slides").json()] == ["a.tif"]
+        for name in ("b.vms", "c.mrxs"):
+            assert client.get("/api/slides/about", params={"name": name}).status_code == 404
