@@ -3,8 +3,10 @@
 const byId = (id) => document.getElementById(id);
 const slideName = byId("slide").dataset.name;
 const STEPS = [1, 2, 5];
-// OpenSeadragon adds a style sheet for phones unless there is one; the policy of the page forbids it.
+// OpenSeadragon adds a style sheet for phones, which the policy of the page forbids, unless there is
+// one: this one is of a type that browsers do not apply.
 const phones = document.createElement("style");
+phones.type = "text/plain";
 phones.setAttribute("data-openseadragon-mobile-css", "true");
 document.head.append(phones);
 let about = null, viewer = null, overlay = null;
