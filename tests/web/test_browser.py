@@ -50,8 +50,8 @@ def test_every_page_works_at_every_width(page, folder):
         page.select_option("#first", "bundle")
         page.check("#looked")
         page.set_input_files("#files", sorted((BUNDLE / "patches").iterdir()))
-        page.get_by_text("3 of 3 patches predicted.").wait_for()
-        assert page.locator(".patch-picture canvas").count() == 3
+        page.get_by_text("4 of 4 patches predicted.").wait_for()
+        assert page.locator(".patch-picture canvas").count() == 4
         page.goto(f"{base}/runs")
         page.click(".show")
         page.locator("#plot polyline").first.wait_for()
@@ -61,6 +61,7 @@ def test_every_page_works_at_every_width(page, folder):
 def make_a_map(page, base):
     """Start a map, follow it to its end, and see it lie over the slide."""
     page.goto(f"{base}/slides?name=a.tif")
+    page.wait_for_selector("#viewer canvas")
     page.select_option("#bundle", "bundle")
     if page.is_visible("#mpp"):
         page.fill("#mpp", "0.5")

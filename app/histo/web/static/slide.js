@@ -3,8 +3,9 @@
 const byId = (id) => document.getElementById(id);
 const slideName = byId("slide").dataset.name;
 const STEPS = [1, 2, 5];
-// OpenSeadragon adds a style sheet for phones unless there is one; the policy of the page forbids it.
-const phones = document.createElement("style");
+// OpenSeadragon adds a style sheet for phones, which the policy of the page forbids, unless there is
+// one: this one is no HTML element, so that browsers do not apply it.
+const phones = document.createElementNS("urn:none", "style");
 phones.setAttribute("data-openseadragon-mobile-css", "true");
 document.head.append(phones);
 let about = null, viewer = null, overlay = null;
