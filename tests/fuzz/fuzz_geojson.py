@@ -29,7 +29,22 @@ SIZE = (2000, 1000)
 BOXES = np.array([[0.0, 0, 50, 50], [100, 100, 400, 400]])
 RING = [[0, 0], [0, 300], [300, 300], [300, 0], [0, 0]]
 HOSTILE: tuple[Any, ...] = (
-    *(None, True, -1, 1e308, 1e-308, 1 << 70, "", "x", [], {}, [[]], [RING], [[RING]], [RING, RING]),
+    *(
+        None,
+        True,
+        -1,
+        1e308,
+        1e-308,
+        1 << 70,
+        "",
+        "x",
+        [],
+        {},
+        [[]],
+        [RING],
+        [[RING]],
+        [RING, RING],
+    ),
     *(float("nan"), float("inf"), [0, 0], [[0, 0], [1, 1]], [[0, 0, 0]] * 4, "Polygon", "Point"),
     *("MultiPolygon", "GeometryCollection", "Feature", {"type": "Polygon", "coordinates": [RING]}),
 )
@@ -38,17 +53,26 @@ HOSTILE: tuple[Any, ...] = (
 def seeds() -> dict[str, bytes]:
     """A sound file of each form, by name."""
     made = {}
-    for name, kind, rings in (("one", "Polygon", [RING]), ("many", "MultiPolygon", [[RING], [RING]])):
+    for name, kind, rings in (
+        ("one", "Polygon", [RING]),
+        ("many", "MultiPolygon", [[RING], [RING]]),
+    ):
         shape = {"type": kind, "coordinates": rings}
-        facts = {"objectType": "annotation", "classification": {"name": "Tumor", "color": [1, 2, 3]}}
+        facts = {
+            "objectType": "annotation",
+            "classification": {"name": "Tumor", "color": [1, 2, 3]},
+        }
         feature = {"type": "Feature", "geometry": shape, "properties": facts}
         for form in (feature, [feature], {"type": "FeatureCollection", "features": [feature]}):
             made[f"{name}-{len(made)}"] = b"\0" + json.dumps(form).encode()
     corners = "".join(f'<Coordinate Order="{n}" X="{x}" Y="{y}"/>' for n, (x, y) in enumerate(RING))
-    made["asap"] = b"\1" + (
-        "<ASAP_Annotations><Annotations><Annotation Name='a' PartOfGroup='Tumor' Type='Polygon'>"
-        f"<Coordinates>{corners}</Coordinates></Annotation></Annotations></ASAP_Annotations>"
-    ).encode()
+    made["asap"] = (
+        b"\1"
+        + (
+            "<ASAP_Annotations><Annotations><Annotation Name='a' PartOfGroup='Tumor' Type='Polygon'>"
+            f"<Coordinates>{corners}</Coordinates></Annotation></Annotations></ASAP_Annotations>"
+        ).encode()
+    )
     return made
 
 

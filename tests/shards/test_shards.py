@@ -291,13 +291,15 @@ def test_a_part_that_is_missing_twice_or_of_another_table_is_named(parts, tmp_pa
         ("shard", 4, "does not describe a part"),
         ("batch_size", 0, "does not describe a part"),
         ("format", 2, "does not describe a part"),
-        *[(name, 5, "does not describe a part") for name in ("columns", "command", "tta", "settings")],
+        *[
+            (name, 5, "does not describe a part")
+            for name in ("columns", "command", "tta", "settings")
+        ],
         *[(name, None, "does not describe a part") for name in ("size", "sha256", "of", "bundle")],
         ("columns", ["id", "predicted", 7, []], "does not describe a part"),
         ("size", 1e300, "does not describe a part"),
         ("rows", True, "does not describe a part"),
         ("settings", [["positive"]], "does not describe a part"),
-
     ],
 )
 def test_a_part_that_says_something_else_is_refused(parts, tmp_path, name, value, said):

@@ -214,8 +214,9 @@ def test_another_number_of_threads_than_the_run_began_with_is_said(tmp_path, cap
     write_json(RunFolder(tmp_path).environment, then)
     record_resumed(RunFolder(tmp_path), torch.device("cpu"), Screen())
     now = torch.get_num_threads()
-    assert f"may differ slightly from an uninterrupted run: {now + 1} threads at the start, {now} now" in (
-        capsys.readouterr().out
+    assert (
+        f"may differ slightly from an uninterrupted run: {now + 1} threads at the start, {now} now"
+        in (capsys.readouterr().out)
     )
 
 
