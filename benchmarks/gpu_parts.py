@@ -109,7 +109,9 @@ def in_memory(bench: Bench, patches: int, batch: int) -> Dataset:
 
 def fitted(bench: Bench, sizes: Sizes) -> Sizes:
     """Sizes by the speed of the device: a slow one gets fewer patches, so that the time is enough."""
-    seed_everything(0, bench.device)  # and, on a GPU, let cuDNN choose its kernels, as training does
+    seed_everything(
+        0, bench.device
+    )  # and, on a GPU, let cuDNN choose its kernels, as training does
     keep_memory()
     short = Training(bench, sizes.arch, sizes.steps * sizes.batch, sizes.batch)
     short.epoch()
