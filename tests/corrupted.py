@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from histo.files.digests import sha256
 from histo.model.bundle import TrainedOn, write_trained
-from histo.model.card import CARD, FILES, LEARNER, ONNX, SEAL, TRAINED, WEIGHTS
+from histo.model.card import CARD, FILES, INT8, LEARNER, ONNX, SEAL, TRAINED, WEIGHTS
 from tests.conftest import edit_card
 from tests.conftest import replace_file as write
 
@@ -286,6 +286,7 @@ def sound_bundle(golden: Path, folder: Path, touched: Path) -> Path:
     folder.mkdir()
     for name in (CARD, WEIGHTS, ONNX):
         write(folder / name, (golden / name).read_bytes())
+    write(folder / INT8, (golden / ONNX).read_bytes())
     write_trained(folder, TrainedOn([64 * "0"], np.ones((4, 63), np.uint8), ["a slide"]))
     write(folder / LEARNER, pickle.dumps(Evil(touched)))
     vouch(folder)
