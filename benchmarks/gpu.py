@@ -52,6 +52,9 @@ def main(
     small: Annotated[
         bool, typer.Option("--small", help="Try every part, measure nothing.")
     ] = False,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part; may be repeated.")
+    ] = None,
     readme: Annotated[Path, typer.Option(help="Where the tables also go.")] = Path(
         "benchmarks/README.md"
     ),
@@ -68,18 +71,20 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench.make(Path(folder), sizes.files, sizes.rounds, where)
         sizes = parts.fitted(bench, sizes)
-        for part, work in measure(sizes, bench).items():
+        for each, work in measure(sizes, bench).items():
+            if part and each not in part:
+                continue
             start = time.monotonic()
             if start - began > SECONDS:
-                errors[part] = "left out: the time was over"
+                errors[each] = "left out: the time was over"
                 continue
             try:
                 tables |= work()
             except Exception as error:
                 traceback.print_exc()
-                errors[part] = f"{type(error).__name__}: {error}"[:300]
-            seconds[part] = time.monotonic() - start
-            print(f"{part}: {seconds[part]:.0f} s{' FAILED' if part in errors else ''}", flush=True)
+                errors[each] = f"{type(error).__name__}: {error}"[:300]
+            seconds[each] = time.monotonic() - start
+            print(f"{each}: {seconds[each]:.0f} s{' FAILED' if each in errors else ''}", flush=True)
             write_results(
                 out / f"gpu-{name}.json",
                 where,

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from histo.data.groups import read_groups
-from histo.data.labels import first_of_each, make_vocab, read_labels, similar_classes
+from histo.data.labels import (
+    first_of_each,
+    make_vocab,
+    missing_classes,
+    read_labels,
+    similar_classes,
+)
 from histo.data.patch_files import PatchIndex, list_patches
 from histo.errors import HistoError
 
@@ -142,11 +148,16 @@ def test_labels_are_compared_in_one_unicode_form(tmp_path):
     assert {row.label for row in rows} == {"Tümor"}
 
 
-def test_classes_that_differ_in_case_or_blanks_only_are_found():
-    assert similar_classes(["False", "FALSE", "True", "high grade", "highgrade", "low"]) == [
+def test_classes_that_look_alike_are_found():
+    """In case, blanks, invisible characters, full width and leading zeros."""
+    names = ["False", "FALSE", "True", "high grade", "high\u200bgrade", "low", "\uff4cow"]
+    assert similar_classes([*names, "1", "01", "10"]) == [
         ["False", "FALSE"],
-        ["high grade", "highgrade"],
+        ["high grade", "high\u200bgrade"],
+        ["low", "\uff4cow"],
+        ["1", "01"],
     ]
+    assert missing_classes(["0", "nan", "N/A", "nano"]) == ["nan", "N/A"]
 
 
 def test_ids_find_their_files_with_or_without_suffix(tmp_path):

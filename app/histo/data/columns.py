@@ -95,6 +95,11 @@ def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None 
     found = [names[name] for name in likely if name in names]
     found = list(dict.fromkeys(found))
     if not found:
+        if any(name.replace(".", "", 1).isdecimal() for name in header):
+            raise HistoError(
+                f"{path.name}, line 1 looks like a row, not a header ({', '.join(header[:20])})",
+                f"write the names of the columns above it, {column.name!r} among them",
+            )
         raise HistoError(
             f"{path} has no column {column.name!r}: it has {', '.join(header[:20])}", *way
         )

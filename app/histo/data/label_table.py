@@ -19,7 +19,14 @@ from histo.data.folders import (
 )
 from histo.data.groups import groups_of
 from histo.data.ids import IdLookup, check_id, looks_like_formula
-from histo.data.labels import Row, first_of_each, make_vocab, read_labels, similar_classes
+from histo.data.labels import (
+    Row,
+    first_of_each,
+    make_vocab,
+    missing_classes,
+    read_labels,
+    similar_classes,
+)
 from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
 from histo.errors import HistoError
 from histo.screen import Screen, counted
@@ -170,8 +177,10 @@ def say_formulas(names: Sequence[str], screen: Screen) -> None:
 
 
 def say_similar_classes(labels: Sequence[str], screen: Screen) -> None:
-    """Note classes that differ in case or blanks only."""
+    """Note classes that look alike, or like a missing value."""
     counts = Counter(labels)
     for names in similar_classes(counts):
         listed = ", ".join(f"{name!r} ({counts[name]:,})" for name in names)
-        screen.say(f"note: classes that differ in case or blanks only: {listed}")
+        screen.say(f"note: classes that look alike: {listed}")
+    for name in missing_classes(counts):
+        screen.say(f"note: class {name!r} may be a missing label")

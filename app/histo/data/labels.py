@@ -87,11 +87,26 @@ def make_vocab(labels: Iterable[str]) -> list[str]:
 
 
 def similar_classes(vocab: Iterable[str]) -> list[list[str]]:
-    """Sets of classes that differ in case or blanks only: most often one class, written twice."""
+    """Sets of classes that look alike: most often one class, written in several ways."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in vocab:
-        found["".join(name.casefold().split())].append(name)
+        found[_seen(name)].append(name)
     return [names for names in found.values() if len(names) > 1]
+
+
+def _seen(name: str) -> str:
+    """A class name without case, blanks, invisible characters and leading zeros; full width is half."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    shown = "".join(c for c in plain if not c.isspace() and unicodedata.category(c) != "Cf")
+    return shown.lstrip("0") or "0" if shown.isdecimal() else shown
+
+
+NO_VALUE = ("nan", "na", "n/a", "<na>", "null", "none", "?", "#n/a")
+
+
+def missing_classes(vocab: Iterable[str]) -> list[str]:
+    """Classes whose name is what programs write where a value is missing."""
+    return [name for name in vocab if name.casefold() in NO_VALUE]
 
 
 def first_of_each(rows: Sequence[Row], files: Sequence[str], path: Path) -> list[int]:

@@ -47,7 +47,7 @@ class PatchFiles(Sequence[Path]):
 def list_patches(folder: Path) -> PatchFiles:
     """The image files of a folder and the folders in it, by relative path.
 
-    Hidden files and folders, runs and reports are left out. HistoError where there is no such
+    Hidden files and folders, macOS's own, runs and reports are left out. HistoError where there is no such
     folder, or where a link to a folder leads out of it.
     """
     try:
@@ -71,7 +71,7 @@ def _walk(root: Path) -> Iterator[str]:
         with os.scandir(root / prefix) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if name.startswith(".") or name == "__MACOSX":
                     continue
                 if name.lower().endswith(SUFFIXES):
                     names.append(prefix + name)

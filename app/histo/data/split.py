@@ -72,6 +72,7 @@ def grouped_split(
 
     codes = np.unique(groups, return_inverse=True)[1]
     classes = np.unique(labels, return_inverse=True)[1]
+    wanted = np.bincount(classes)
     less = min(valid_pct, 100 - valid_pct) / 100
     part = Fraction(less).limit_denominator(10) if less > 0.1 else Fraction(1, round(1 / less))
     count = int(codes.max()) + 1
@@ -81,10 +82,19 @@ def grouped_split(
             "give patches of more groups",
             "{group_from} none splits by patch, which overstates the result",
         )
+    for name in range(len(wanted)):
+        where = np.unique(codes[classes == name])
+        if len(where) == 1:
+            place = int(np.flatnonzero(classes == name)[0])
+            raise HistoError(
+                f"all patches of class {labels[place]!r} are of one group ({groups[place]!r}): the "
+                "class cannot be in both train and valid",
+                "give patches of it of more groups",
+                "{group_from} none splits by patch, which overstates the result",
+            )
     if count < part.denominator:
         part = Fraction(max(1, round(less * count)), count)
     folds = part.denominator
-    wanted = np.bincount(classes) * less
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     each = [rows for _, rows in splitter.split(classes, classes, codes)]
     sides = [
@@ -94,8 +104,8 @@ def grouped_split(
 
     def misfit(side: NDArray[np.int64]) -> tuple[int, float]:
         counts = np.bincount(classes[side], minlength=len(wanted))
-        absent = (counts == 0) | (counts == np.bincount(classes))
-        return int(absent.sum()), float(np.abs(counts / wanted - 1).sum())
+        absent = (counts == 0) | (counts == wanted)
+        return int(absent.sum()), float(np.abs(counts / (wanted * less) - 1).sum())
 
     mask = np.zeros(len(labels), dtype=bool)
     mask[min(sides, key=misfit)] = True

@@ -10,7 +10,7 @@ from functools import cached_property
 from histo.config import CheckConfig
 from histo.data.check.finding import Finding
 from histo.data.check.inspect import FileLabels, InspectedFiles, base_of
-from histo.data.labels import Row, similar_classes
+from histo.data.labels import Row, missing_classes, similar_classes
 
 SHOWN = 24
 """Patches or sets on the sheet of a finding."""
@@ -64,7 +64,7 @@ class CheckedFiles:
 def label_findings(
     rows: Sequence[Row], files: Sequence[str | None], config: CheckConfig
 ) -> list[Finding]:
-    """Patches listed twice, one class only, and classes that differ in case or blanks only."""
+    """Patches listed twice, one class only, and classes that look alike."""
     by_file: dict[str, list[Row]] = defaultdict(list)
     for row, file in zip(rows, files, strict=True):
         by_file[file or row.id].append(row)
@@ -116,12 +116,21 @@ def label_findings(
         ),
         Finding("lone_classes", "class", "of one patch", [config.label_column], single, fatal=True),
         Finding(
+            "missing_labels",
+            "class",
+            "whose name is that of a missing value",
+            [config.label_column],
+            [[name] for name in missing_classes(counts)],
+            advice="If these patches have no label, take them out of the table.",
+        ),
+        Finding(
             "similar_classes",
             "set",
-            "of classes that differ in case or blanks only",
+            "of classes that look alike",
             [config.label_column, "patches"],
             [[name, str(counts[name])] for names in alike for name in names],
-            advice="Most often one class, written twice: make the labels the same.",
+            advice="They differ in case, blanks, width or leading zeros only. Most often it is one class, "
+            "written twice: make the labels the same.",
             number=len(alike),
             examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
         ),
