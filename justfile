@@ -48,7 +48,7 @@ audit:
     uv export --quiet --no-hashes --no-emit-project --all-extras --output-file .audit.txt
     uvx pip-audit --requirement .audit.txt --no-deps --disable-pip --strict
 
-# look for bytes that break a reader: `just fuzz decoder 1200`, or card, hdf5, labels, run; findings are files here
+# look for bytes that break a reader: `just fuzz decoder 1200`, or card, hdf5, labels, run, geojson; findings are files here
 fuzz TARGET SECONDS="1200" *FLAGS:
     uv run --group fuzz python tests/fuzz/fuzz_{{TARGET}}.py -max_total_time={{SECONDS}} {{FLAGS}}
 

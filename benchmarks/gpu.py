@@ -52,9 +52,7 @@ def main(
     small: Annotated[
         bool, typer.Option("--small", help="Try every part, measure nothing.")
     ] = False,
-    part: Annotated[
-        list[str] | None, typer.Option(help="Only this part; may be repeated.")
-    ] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part; may be repeated.")] = None,
     readme: Annotated[Path, typer.Option(help="Where the tables also go.")] = Path(
         "benchmarks/README.md"
     ),

@@ -153,6 +153,14 @@ def test_a_patch_is_known_by_the_first_eight_bytes_of_its_hash(tmp_path):
     ]
 
 
+def test_a_card_that_resizes_to_another_size_than_its_patches_is_refused(sound, tmp_path):
+    """16 patches of 200 MB took 4 GB before the size was found wrong."""
+    shutil.copytree(sound, tmp_path / "b")
+    edit_card(tmp_path / "b", size=8192)
+    result = run_histo("predict", tmp_path / "b", GOLDEN[0] / "patches", "--out", tmp_path / "p")
+    assert_one_line_error(result, "is damaged: a value is missing or out of bounds")
+
+
 def test_a_refusal_is_one_line_to_the_user(sound, tmp_path):
     shutil.copytree(sound, tmp_path / "b")
     edit_card(tmp_path / "b", format=7)

@@ -61,10 +61,11 @@ def folder_aside(path: Path) -> Iterator[Path]:
     parent = path if path.is_dir() else path.parent
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
-    aside = name_aside(parent / path.name)
-    aside.mkdir()
-    handle = os.open(aside, os.O_RDONLY) if sys.platform != "win32" else -1
+    aside, handle = name_aside(parent / path.name), -1
     try:
+        aside.mkdir()
+        if sys.platform != "win32":
+            handle = os.open(aside, os.O_RDONLY)
         if handle >= 0 and not (_lock(handle) and _is_there(handle, aside)):
             aside.mkdir(exist_ok=True)  # swept just now, by a process that took it for left over
         yield aside

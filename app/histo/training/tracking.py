@@ -133,7 +133,7 @@ def check_asked(run: RunFolder | None, name: Tracker | None) -> None:
     """HistoError where a report is to be sent to a tracker that the run was not trained with."""
     known = read_known(run) if run is not None and name else None
     if name and (known is None or known.tracker != name):
-        raise HistoError(f"this was not trained with the tracker {name}", "leave {tracker} out")
+        raise HistoError(f"this run was not trained with the tracker {name}", "leave {tracker} out")
     check_tracker(name)
 
 
