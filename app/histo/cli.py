@@ -765,7 +765,7 @@ def import_pcam(
 @app.command()
 def serve(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Folder of runs, bundles and reviews.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, bundles, slides and maps.")] = Path(),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, number("port", "Port to listen at; 0: a free one.")] = 8791,
     allowed_host: Annotated[
@@ -780,7 +780,7 @@ def serve(
         typer.Option(help="The patches of reviews.  [default: as their runs say, in FOLDER]"),
     ] = None,
 ) -> None:
-    """Show a folder's bundles, runs and reviews in a browser, and answer over HTTP."""
+    """Show a folder's bundles, runs, reviews and slides in a browser, and answer over HTTP."""
     screen = screen_for(ctx)
     from histo.commands.serve import serve as run
 
