@@ -177,7 +177,9 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
     settings, environment = run.settings(), run.facts()
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
     kept = {
-        name: str(settings[name]) for name in TO_REPEAT if settings.get(name) not in (None, False)
+        name: str(settings[name])
+        for name in TO_REPEAT
+        if str(settings.get(name)) not in ("None", "False")
     }
     curve = run.path / "learning_curve.svg"
     return Subject(
