@@ -225,6 +225,8 @@ def test_without_imagecodecs_its_codecs_are_refused_by_name(compression, said, m
         (np.dstack([SLOPES, SLOPES[..., :1]]).astype(np.uint16), {"photometric": "separated"},
          "CMYK in 4 channels of 16 bits, which is not read"),
         (np.moveaxis(SLOPES, -1, 0), {"photometric": "minisblack"}, "3 grey pages of one size"),
+        (np.moveaxis(SLOPES, -1, 0), {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)},
+         "3 palette pages of one size"),
         (np.moveaxis(SLOPES, -1, 0), {"photometric": "minisblack", "planarconfig": "separate"},
          "grey in 3 channels of 8 bits in separate planes"),
         (SLOPES[..., :2].copy(), {"photometric": "minisblack", "planarconfig": "contig"}, "grey in 2 channels"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TO_REPEAT = (
     *("data", "labels", "images", "split_column", "groups", "exclude", "valid_pct", "crop"),
+    *("label_from", "group_from", "skip_bad", "positive", "mpp"),
     *(
         "corrections",
         "size",
@@ -111,6 +112,8 @@ def interpret(
     if groups:
         subject = with_groups(subject, table, str(groups))
     gradcam = gradcam_of(folder) if folder else None
+    if centre and not gradcam:
+        screen.say(f"note: a centre of {centre} px is not used: {path} has no Grad-CAM maps")
     if folder and gradcam:
         centre = choose_centre(centre, gradcam, folder.settings().get("size") is not None)
     metrics = write_report(
@@ -178,7 +181,11 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
 
     settings, environment = run.settings(), run.facts()
     versions = {f"{name} version": value for name, value in environment["versions"].items()}
-    kept = {name: str(settings[name]) for name in TO_REPEAT if settings.get(name) is not None}
+    kept = {
+        name: str(settings[name])
+        for name in TO_REPEAT
+        if str(settings.get(name)) not in ("None", "False")
+    }
     curve = run.path / "learning_curve.svg"
     return Subject(
         f"{run.path.resolve().name}: {settings['arch']} on {Path(settings['data']).name}",

@@ -33,7 +33,7 @@ def read_patch(path: Path) -> Pixels:
       where a TIF says that the colours are multiplied by it); CMYK is converted as Pillow does;
     - a TIF's orientation is applied, an EXIF orientation in a JPEG, PNG or WebP is not: so Pillow
       and fastai read them;
-    - of several pages the first is read; grey pages of one size are refused, for they may be the
+    - of several pages the first is read; grey or palette pages of one size are refused: they may be the
       channels of one picture.
     Raises HistoError, naming the file, for anything else, for damage, and for what is beyond
     histo.limits.

@@ -247,11 +247,11 @@ def _colours(page: Page) -> str:
 
 
 def check_pages(data: bytes, page: Page, following: int, path: Path) -> None:
-    """Refuse grey pages of one size, which may be the channels of one picture.
+    """Refuse grey pages of one size, which may be the channels of one picture, and so with palettes.
 
     Of other pages (thumbnails, pyramids, masks, further pictures) the first is read.
     """
-    if page.photometric not in GREYS:
+    if page.photometric not in (*GREYS, PALETTE):
         return
     pages, seen = 1, set()
     while following and following not in seen and pages < 100:
@@ -264,9 +264,10 @@ def check_pages(data: bytes, page: Page, following: int, path: Path) -> None:
         reduced = (tags.get(SUBFILE) or (0,))[0] & 5  # a smaller copy, or a mask
         pages += size == (page.width, page.height) and not reduced
     pages = max(pages, _said_pages(bytes(page.tags.get(DESCRIPTION, b""))))
+    kind = "palette" if page.photometric == PALETTE else "grey"
     if pages > 1:
         raise HistoError(
-            f"{path} holds {pages} grey pages of one size: one picture's channels, or several?",
+            f"{path} holds {pages} {kind} pages of one size: one picture's channels, or several?",
             "save the picture wanted as one RGB TIF or PNG",
         )
 

@@ -17,7 +17,10 @@ MOST = 1 << 20
 
 
 def downloads(folder: Path, metrics: Metrics) -> list[str]:
-    """Links that hold the tables of the page as CSV, by_group.csv as it lies in the folder."""
+    """Links that hold the tables of the page as CSV, by_group.csv as in the folder.
+
+    Names that a spreadsheet would run as formulas have a quote before them.
+    """
     vocab = list(metrics.vocab)
     matrix = [["true \\ predicted", *vocab]]
     matrix += [
@@ -32,15 +35,27 @@ def downloads(folder: Path, metrics: Metrics) -> list[str]:
         tables["by_group"] = group_rows(metrics)
     found = {f"{name}.csv": _csv(rows) for name, rows in tables.items()}
     if (folder / "by_group.csv").is_file():
-        found["by_group.csv"] = (folder / "by_group.csv").read_bytes()
+        lines = (folder / "by_group.csv").read_text(encoding="utf-8").splitlines()
+        found["by_group.csv"] = _csv(list(csv.reader(lines)))
     links = [_link(name, data) for name, data in found.items() if len(data) <= MOST]
     return [f'<p class="downloads">{" ".join(links)}</p>']
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([*map(_harmless, row)] for row in rows)
     return text.getvalue().encode()
+
+
+def _harmless(cell: str) -> str:
+    """A cell that a spreadsheet shows and does not run: names that begin as formulas get a quote before them."""
+    if not cell.startswith(("=", "+", "-", "@")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _link(name: str, data: bytes) -> str:

@@ -169,7 +169,13 @@ FIGURES: tuple[Figure, ...] = (
         always,
         draw_confusion_matrix,
     ),
-    Figure("scores", "Histograms of the predicted probabilities.", always, draw_scores),
+    Figure(
+        "scores",
+        "The predicted probabilities: histograms of two classes; of more, for each class median (dot), "
+        "quartiles (bar) and 5 to 95 % (line).",
+        always,
+        draw_scores,
+    ),
     Figure(
         "reliability",
         "Is a probability of 0.8 right in 80 of 100 cases? In the legend the expected calibration "

@@ -26,6 +26,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem 0 .2rem .8rem; text-align: right; border-bottom: 1px solid #eee; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td { white-space: nowrap; vertical-align: top; }
+.wide td:first-child { white-space: normal; overflow-wrap: break-word; min-width: 8rem; max-width: 16rem; }
 small { color: #444; }
 table.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; }
 table.facts td:first-child { overflow-wrap: normal; color: #444; }
@@ -49,14 +50,14 @@ figcaption { font-size: .9rem; color: #444; }
 .patches figure.large img { width: 100%; }
 .patches img { image-rendering: pixelated; }
 .patches figcaption { font-size: .75rem; }
-th { max-width: 16rem; overflow-wrap: anywhere; }
+th { max-width: 16rem; overflow-wrap: break-word; }
 .downloads a { margin-right: 1rem; }
 .small { font-size: .85rem; color: #444; }
 @media (max-width: 30rem) {
   table { font-size: .85rem; }
   th, td { padding-left: .5rem; }
   th { white-space: normal; vertical-align: bottom; }
-  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
+  .wide td:first-child { min-width: 5rem; }
   table.facts td:first-child { min-width: 0; }
 }
 @media print {
@@ -66,7 +67,9 @@ th { max-width: 16rem; overflow-wrap: anywhere; }
   figure.large { grid-column: auto; overflow: visible; }
   figure.large img { width: 100%; }
   .wide { overflow: visible; }
-  .downloads { display: none; }
+  h2:has(+ .downloads), .downloads { display: none; }
+  table.facts { font-size: 8.5pt; line-height: 1.25; }
+  table.facts td { padding-top: .05rem; padding-bottom: .05rem; }
   .sheet img { max-height: 22cm; object-fit: contain; object-position: left; }
   figure img { max-height: 12cm; object-fit: contain; object-position: left; }
   h2, th { break-after: avoid; } tr, p { break-inside: avoid; }

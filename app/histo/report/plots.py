@@ -159,37 +159,49 @@ def draw_scores(
     positive: int = 1,
 ) -> None:
     """Histograms of the predicted probability, by true class."""
-    figure, ax = new_figure(*(_size(vocab) if len(vocab) > 2 else (6.4, 4.4)))
-    bins = np.linspace(0, 1, 41).tolist()
-    if len(vocab) == 2:
-        for n, (c, hatch) in enumerate(((1 - positive, ""), (positive, "///"))):
-            ax.hist(
-                probabilities[labels == c, positive],
-                bins=bins,
-                alpha=0.65,
-                color=COLOURS[n],
-                hatch=hatch,
-                edgecolor="white",
-                label=f"true class {short(vocab[c])} ({int((labels == c).sum()):,})",
-            )
-        ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
-        ax.set(xlabel=f"probability of '{short(vocab[positive])}'")
-    else:
-        for n, c in enumerate(range(min(len(vocab), MOST))):
-            ax.hist(
-                probabilities[labels == c, c],
-                bins=bins,
-                histtype="step",
-                linewidth=2,
-                label=_name(vocab[c]),
-                **_line(n),
-            )
-        ax.set(xlabel="probability of the true class")
+    if len(vocab) > 2:
+        draw_scores_of_many(path, labels, probabilities, vocab)
+        return
+    figure, ax = new_figure(6.4, 4.4)
+    for n, (c, hatch) in enumerate(((1 - positive, ""), (positive, "///"))):
+        ax.hist(
+            probabilities[labels == c, positive],
+            bins=np.linspace(0, 1, 41).tolist(),
+            alpha=0.65,
+            color=COLOURS[n],
+            hatch=hatch,
+            edgecolor="white",
+            label=f"true class {short(vocab[c])} ({int((labels == c).sum()):,})",
+        )
+    ax.axvline(threshold, color="0.3", linestyle=":", label=f"threshold {threshold:.3g}")
+    ax.set(xlabel=f"probability of '{short(vocab[positive])}'")
     ax.set(ylabel="patches", title="Scores by class", xlim=(0, 1))
-    if len(vocab) == 2:
-        rows = len(ax.get_legend_handles_labels()[0])
-        ax.set_ylim(top=ax.get_ylim()[1] / (1 - 0.07 * rows))  # room for the legend above the bars
+    rows = len(ax.get_legend_handles_labels()[0])
+    ax.set_ylim(top=ax.get_ylim()[1] / (1 - 0.07 * rows))  # room for the legend above the bars
     _legend(ax, vocab, "upper center")
+    save(figure, path)
+
+
+def draw_scores_of_many(
+    path: Path, labels: Labels, probabilities: Probabilities, vocab: Sequence[str]
+) -> None:
+    """The probability of the true class, a row a class: median, quartiles, 5 to 95 %.
+
+    Histograms of many classes would lie over each other.
+    """
+    there = [c for c in range(len(vocab)) if (labels == c).any()][:MOST]
+    figure, ax = new_figure(6.4, max(2.4, 1.2 + 0.36 * len(there)))
+    for row, c in enumerate(there):
+        low, first, median, third, high = np.quantile(
+            probabilities[labels == c, c], (0.05, 0.25, 0.5, 0.75, 0.95)
+        )
+        ax.plot((low, high), (row, row), color="0.55", linewidth=1.2)
+        ax.plot((first, third), (row, row), color=COLOURS[0], linewidth=7, solid_capstyle="butt")
+        ax.plot(median, row, "o", color="white", markeredgecolor=COLOURS[0], markersize=6)
+    counts = [f"{_name(vocab[c])} ({int((labels == c).sum()):,})" for c in there]
+    ax.set_yticks(range(len(there)), counts, fontsize=9)
+    ax.invert_yaxis()
+    ax.set(xlabel="probability of the true class", title="Scores by class", xlim=(0, 1))
     save(figure, path)
 
 

@@ -147,7 +147,11 @@ def checked_header(
     if header[1] == "label":
         return None
     if label_of is None:
-        raise HistoError(f"{path} has predictions but no labels", "give their CSV as {labels}")
+        raise HistoError(
+            f"{path} has predictions but no labels",
+            "give their CSV as {labels}",
+            "histo evaluate judges a bundle on labelled patches, histo compare a table beside a label CSV",
+        )
     return label_of
 
 
