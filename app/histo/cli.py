@@ -765,7 +765,9 @@ def import_pcam(
 @app.command()
 def serve(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="Folder of runs, bundles, slides and maps.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of runs, bundles, slides and maps.")
+    ] = Path(),
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, number("port", "Port to listen at; 0: a free one.")] = 8791,
     allowed_host: Annotated[
