@@ -30,6 +30,10 @@ types:
 test *ARGS:
     uv run --compile-bytecode pytest -n auto --dist loadscope {{ARGS}}
 
+# the tests that take long: kills at random, several processes, every write, the parts of bench-gpu
+test-long *ARGS:
+    uv run --compile-bytecode pytest -n auto --dist loadscope -m long {{ARGS}}
+
 # the lines of histo that no test runs, in this process or in those that tests start
 coverage *ARGS:
     uv run --compile-bytecode pytest -n auto --dist loadscope --cov --cov-report=term-missing:skip-covered {{ARGS}}

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PARTS = ["training", "precision", "batch sizes", "loading", "recorder", "compile"]
 """The quick ones; `just bench-gpu --small --device cpu` tries all."""
 
 
+@pytest.mark.long
 def test_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
     """At its smallest; torch.compile itself is switched off, as it takes minutes."""
     where = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}

@@ -454,6 +454,7 @@ while True:
 """
 
 
+@pytest.mark.long
 def test_killed_at_any_step_it_goes_on_to_the_same_end(tmp_path):
     """Each writing, flushing, renaming and removing in turn is where the process is killed."""
     for n, (split, count) in enumerate((("train", 5), ("valid", 2), ("test", 2))):

@@ -34,6 +34,7 @@ def found(tmp_path_factory) -> Found:
     return whole
 
 
+@pytest.mark.long
 def test_several_processes_take_the_steps_of_one(found: Found):
     """The same losses in every batch, and the same predictions; `just launches` tries four."""
     one, several = found["plain-1"], found["plain-2"]
@@ -43,6 +44,7 @@ def test_several_processes_take_the_steps_of_one(found: Found):
     assert several["p"] == pytest.approx(one["p"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_batch_norm_is_over_the_patches_of_all_processes(found: Found):
     one, two = found["normed-1"], found["normed-2"]
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
@@ -50,18 +52,21 @@ def test_batch_norm_is_over_the_patches_of_all_processes(found: Found):
     assert "batch norm over all processes" in two["logs"][0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["plain-2", "normed-2"])
 def test_the_table_has_every_validation_patch_once(found: Found, name: str):
     assert found[name]["ids"] == found["plain-1"]["ids"]
     assert len(set(found[name]["ids"])) == len(found[name]["ids"]) == PATCHES - 162
 
 
+@pytest.mark.long
 def test_the_first_process_speaks_for_all(found: Found):
     logs = found["plain-2"]["logs"]
     assert "2 processes, 8 patches per batch and process" in logs[0]
     assert logs[1:] == [""]
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_other_with_one_line_and_one_goes_on_alone(found: Found):
     killed, victim = found["killed-0"], found["killed-0"]["victim"]
     assert killed["statuses"][victim] == -9
@@ -73,12 +78,14 @@ def test_a_killed_process_ends_the_other_with_one_line_and_one_goes_on_alone(fou
     assert killed["p"] == pytest.approx(found["plain-1"]["p"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_table_is_by_the_model_that_is_kept_where_batch_norm_is_not_shared(found: Found):
     """Validation uses the running statistics of rank 0, and so does who predicts anew afterwards."""
     assert "batch norm" not in found["apart-2"]["logs"][0]
     assert found["apart-2"]["p"] == pytest.approx(found["anew-2"]["p"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_processes_that_seldom_agree_on_a_pause_stop_at_the_end_of_an_epoch(found: Found):
     """As on GPUs: SIGTERM, a checkpoint, and one line of the first process."""
     stopped = found["stopped"]

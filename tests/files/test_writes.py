@@ -16,6 +16,7 @@ from histo.files.writing import built, write_text, written
 COMMANDS = "export,merge,check"
 
 
+@pytest.mark.long
 def test_commands_killed_at_a_write_or_on_a_full_disk_end_as_unbroken_ones(tmp_path):
     """Two writes of three commands; `just writes` tries all of all."""
     words = [str(tmp_path / "walk"), "--commands", COMMANDS, "--faults", "kill,full", "--most", "2"]

@@ -242,6 +242,7 @@ def kaiko(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.long
 def test_licence_and_access_are_in_the_card_of_the_bundle(kaiko):
     card = json.loads((kaiko / "export" / "model.json").read_text())
     assert (card["arch"], card["size"], card["patch_size"]) == ("kaiko-vits16", 224, 224)

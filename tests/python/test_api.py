@@ -264,6 +264,7 @@ def test_a_config_takes_paths_as_text():
     assert config.labels_csv == Path("a.csv")
 
 
+@pytest.mark.long
 def test_global_state_is_left_as_it_was(dataset, tmp_path):
     """Importing every module, training and a report change neither variables, logging, backend, umask."""
     code = """

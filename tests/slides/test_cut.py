@@ -434,6 +434,7 @@ def test_a_slide_whose_name_would_lead_out_of_the_results_is_refused(slide, tmp_
     assert {row["slide"] for row in rows_of(tmp_path / "d" / "groups.csv")} == {"case"}
 
 
+@pytest.mark.long
 def test_a_million_points_are_read_in_bounded_time(tmp_path):
     """A circle of a million points, as GeoJSON and as XML, is an outline of its area."""
     around = np.linspace(0, 2 * np.pi, 1_000_000)

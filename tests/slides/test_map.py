@@ -153,6 +153,7 @@ def test_shares_and_merge_make_what_one_process_makes(slides, maps, tmp_path):
     assert plain_rows(out) == plain_rows(maps)
 
 
+@pytest.mark.long
 def test_a_killed_map_goes_on_to_the_same_bytes(tmp_path):
     """Killed a few times at any moment, the same call ends with what an undisturbed one makes."""
     slide = write_slide(tmp_path / "s.tif", speckled(48 * 64), MPP)
@@ -306,6 +307,7 @@ def test_a_slide_of_a_thousand_million_tiles_is_refused_in_a_line(tmp_path):
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.long
 def test_a_slide_of_many_pixels_is_mapped_without_a_word_of_pillow(tmp_path):
     """Pillow warns of images over 89 million px; a slide is larger."""
     path = tmp_path / "wide.tif"

@@ -94,10 +94,11 @@ def test_weights_gradients_and_loss_are_in_fp32_and_the_body_works_in_bf16():
     assert not torch.is_autocast_enabled("cpu")
 
 
+@pytest.mark.long
 @needs_bf16
 @pytest.mark.parametrize("arch", ["mobilenet_v3_small", "tf_efficientnet_lite0"])
 def test_depthwise_convolutions_that_are_slow_in_bf16_do_not_make_training_slow(arch):
-    assert bf16_speed(arch, 64) > 0.8, "0.4 if they worked in bf16"
+    assert bf16_speed(arch, 64) > 0.6, "0.4 if they worked in bf16"
 
 
 @needs_bf16
@@ -164,6 +165,7 @@ print(bf16_speed("squeezenet1_1", 48))
 """
 
 
+@pytest.mark.long
 @needs_bf16
 def test_the_trial_notices_a_library_that_emulates_bf16():
     """oneDNN told to use no more than AVX512, though the processor has bf16."""
@@ -198,6 +200,7 @@ def test_a_bf16_run_is_not_resumed_without_bf16_but_its_learner_loads(run, tmp_p
     assert histo.Run(run).learner.model
 
 
+@pytest.mark.long
 @needs_bf16
 def test_a_run_in_bf16_killed_at_random_moments_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
     command = [sys.executable, "-W", "ignore", "-m", "tests.kills", str(tmp_path), "--kills", "3"]
@@ -208,6 +211,7 @@ def test_a_run_in_bf16_killed_at_random_moments_ends_bit_for_bit_as_an_unbroken_
     assert "same end: True" in done.stdout
 
 
+@pytest.mark.long
 @needs_bf16
 def test_two_processes_train_in_bf16_as_in_fp32_up_to_its_rounding(dataset, tmp_path):
     """Not as one process does: their shares of a batch have other dropout masks."""

@@ -50,6 +50,7 @@ def begun(dataset: Path, out: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_an_unbroken_one(tmp_path):
     """Real processes, SIGKILL, several times a life: weights, history and predictions."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.kills", str(tmp_path), "--kills", "3"]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.conftest import rows_of, run_histo, write_image
 from tests.kills import result
@@ -29,6 +30,7 @@ def killed(words: list[str], seen: Path) -> None:
     assert seen.exists(), said
 
 
+@pytest.mark.long
 def test_folds_on_folders_end_after_a_kill_as_without(dataset, tmp_path):
     """Patients stay whole, and what was left out is listed and told by the exit status again."""
     tree, whole, run = tmp_path / "tree", tmp_path / "whole", tmp_path / "run"
