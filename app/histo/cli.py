@@ -384,7 +384,8 @@ def interpret(
     ] = None,
     positive: Positive = None,
     tracker: Annotated[
-        Optional[Tracker], typer.Option(help="Send the figures to the tracker that the run was trained with.")
+        Optional[Tracker],
+        typer.Option(help="Send the figures to the tracker that the run was trained with."),
     ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
@@ -518,7 +519,9 @@ def evaluate(
     ] = None,
     classes: Annotated[
         Optional[list[str]],
-        typer.Option("--class", help="NAME=CLASS: the class of annotations of that name; repeatable."),
+        typer.Option(
+            "--class", help="NAME=CLASS: the class of annotations of that name; repeatable."
+        ),
     ] = None,
     choose_score: Annotated[
         bool,
@@ -619,7 +622,8 @@ def cut(
         bool, typer.Option("--no-tissue", help="Take patches without tissue too.")
     ] = False,
     no_files: Annotated[
-        bool, typer.Option("--no-files", help="One ZIP file for each slide, not a file for each patch.")
+        bool,
+        typer.Option("--no-files", help="One ZIP file for each slide, not a file for each patch."),
     ] = False,
     per_slide: Annotated[
         Optional[int], number("per_slide", "At most N patches a slide and class, at random.")
