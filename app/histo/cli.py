@@ -296,17 +296,17 @@ def train(
     ] = TrainConfig.augment,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Fit only a linear head, to features of the frozen body."),
+        typer.Option("--probe", help="Freeze the body and fit a linear head to its features."),
     ] = False,
     views: Annotated[
         Optional[int],
-        number("views", "Of a probe: D4 views of each training patch.  [default: 8]"),
+        number("views", "With --probe: D4 views of each training patch.  [default: 8]"),
     ] = None,
     arch: Annotated[
         str,
         typer.Option(
             help="A torchvision classifier, or a timm model if timm is installed. On a CPU: "
-            "tf_efficientnet_lite0 (timm), or squeezenet1_1, the quickest."
+            "tf_efficientnet_lite0 (timm), or squeezenet1_1, the fastest."
         ),
     ] = TrainConfig.arch,
     weights: Annotated[
@@ -329,7 +329,8 @@ def train(
     seed: Annotated[int, number("seed")] = TrainConfig.seed,
     device: Device = TrainConfig.device,
     precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 on GPUs and CPUs that have it, else fp32.")
+        Precision,
+        typer.Option(help="auto: bf16 or fp16 on a GPU, bf16 on a CPU where faster, else fp32."),
     ] = TrainConfig.precision,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model: slow to start, for long runs.")
@@ -383,7 +384,8 @@ def interpret(
     ] = None,
     positive: Positive = None,
     tracker: Annotated[
-        Optional[Tracker], typer.Option(help="Send the figures to the tracker of its training.")
+        Optional[Tracker],
+        typer.Option(help="Send the figures to the tracker that the run was trained with."),
     ] = None,
 ) -> None:
     """Draw ROC, confusion matrix and the rest of the report of a run."""
@@ -441,7 +443,7 @@ def export(
     images: Annotated[Optional[Path], typer.Option(help="The patches, if they have moved.")] = None,
     precision: Annotated[
         ExportPrecision,
-        typer.Option(help="auto: also int8 or bf16, where as good; fp32: not, some seconds less."),
+        typer.Option(help="auto: try int8 and bf16 too, keep what is as good; fp32: skip that."),
     ] = "auto",
 ) -> None:
     """Write the bundle of a run: weights, a JSON card, and fastai's own learner."""
@@ -513,15 +515,17 @@ def evaluate(
     skip_bad: SkipBad = False,
     annotations: Annotated[
         Optional[Path],
-        typer.Option(help="Of whole slides: a folder with a GeoJSON, ASAP XML or mask a slide."),
+        typer.Option(help="For whole slides: a folder with a GeoJSON, ASAP XML or mask for each."),
     ] = None,
     classes: Annotated[
         Optional[list[str]],
-        typer.Option("--class", help="NAME=CLASS of annotations, as in cut; repeat it."),
+        typer.Option(
+            "--class", help="NAME=CLASS: the class of annotations of that name; repeatable."
+        ),
     ] = None,
     choose_score: Annotated[
         bool,
-        typer.Option("--choose-score", help="Of training slides: choose how slides are scored."),
+        typer.Option("--choose-score", help="Choose on training slides how slides are scored."),
     ] = False,
     score: Annotated[
         Optional[Path], typer.Option(help="The score.json that --choose-score wrote.")
@@ -557,7 +561,7 @@ def features(
         str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
     ] = TrainConfig.weights,
     layout: Annotated[
-        Layout, typer.Option(help="Of HDF5: as CLAM and TRIDENT read it, or as STAMP.")
+        Layout, typer.Option(help="Layout of HDF5: for CLAM and TRIDENT, or for STAMP.")
     ] = "clam",
     images: Annotated[
         Optional[Path], typer.Option(help="Where a CSV's patches are.  [default: beside it]")
@@ -618,7 +622,8 @@ def cut(
         bool, typer.Option("--no-tissue", help="Take patches without tissue too.")
     ] = False,
     no_files: Annotated[
-        bool, typer.Option("--no-files", help="One ZIP file of patches a slide, not a file each.")
+        bool,
+        typer.Option("--no-files", help="One ZIP file for each slide, not a file for each patch."),
     ] = False,
     per_slide: Annotated[
         Optional[int], number("per_slide", "At most N patches a slide and class, at random.")

@@ -103,7 +103,7 @@ def evaluate(
     another size, and lists them in the run's skipped.csv. Raises HistoError.
 
     Where `data` is a whole slide, or a folder of them, they are mapped and judged: by lesions drawn
-    in `annotations`, a folder with a GeoJSON, ASAP XML or mask a slide, or by slide labels in the CSV
+    in `annotations`, a folder with a GeoJSON, ASAP XML or mask for each, or by slide labels in the CSV
     `labels`; `classes` are as for `cut`, `mpp` and `slide_mpp` as for `map`. `choose_score` chooses how
     a slide's score is made, on training slides, and `score` is the score.json of that for others.
     Returns the folder with slides.json and report.html.

@@ -58,7 +58,7 @@ def evaluate_slides(
 ) -> Path | None:
     """Map slides into OUT/maps and judge them; returns OUT, or None in later processes of a launch.
 
-    `annotations` is a folder with a GeoJSON, ASAP XML or mask a slide, `classes` names theirs as in a
+    `annotations` is a folder with a GeoJSON, ASAP XML or mask for each, `classes` names theirs as in a
     cut, `labels` is a CSV of slides and labels. `choose_score` writes score.json, which says how a
     slide's score is best made; `score` is such a file, of other slides. Writes slides.json,
     by_slide.csv and report.html.
