@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import torch.distributed  # noqa: F401  (before the processes are forked)
 
 from histo.distributed import heartbeat, ranks
 from histo.errors import HistoError, Stopped
 from tests.launched import MINUTE, variables
 
 LOST = "error: another process of the launch is lost"
+CLEAN = multiprocessing.get_context("forkserver")
+"""Forked from a process without threads: a fork of the tests' own could find their locks taken."""
+CLEAN.set_forkserver_preload(["torch.distributed", __name__])
 
 
 def wait_for_the_first():
@@ -81,7 +83,7 @@ def launch(tmp_path: Path):
             port = free.getsockname()[1]
         for rank in range(2):
             given = (work, variables(rank, 2, port), log := tmp_path / f"{rank}.log")
-            process = multiprocessing.get_context("fork").Process(target=run, args=given)
+            process = CLEAN.Process(target=run, args=given)
             process.start()
             started.append(Forked(process, log))
         return started
