@@ -224,6 +224,17 @@ def test_masks_give_the_figures_of_geojson(slides, judged, tmp_path):
             assert (out / name).read_text() == (judged / name).read_text()
 
 
+def test_a_mask_of_several_values_does_not_pass_for_one_without_lesions(slides, tmp_path):
+    """Where nothing says which of them is the positive class."""
+    write_masks(tmp_path / "drawn", {"s0": 1, "s1": 3})
+    mask = cv2.imread(str(tmp_path / "drawn" / "s1.png"), cv2.IMREAD_UNCHANGED)
+    mask[:9, :9] = 2
+    cv2.imwrite(str(tmp_path / "drawn" / "s1.png"), mask)
+    words = ["--annotations", tmp_path / "drawn", "--labels", slides / "labels.csv", *HOW]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words, "--out", tmp_path / "out")
+    assert_one_line_error(done, "s1.png", "values 2, 3", "--class 2=tumour")
+
+
 def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
     """Its pooling and threshold are kept in a file that cannot judge the slides it was chosen on."""
     for name, numbers in (("training", (0, 2)), ("rest", (1, 3))):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.errors import HistoError
 from histo.run.positive import find_positive
 from histo.slides.annotations import class_of, reader_of
 from histo.slides.label_mask import LabelMask, read_mask
@@ -48,7 +49,7 @@ def read_truth(
 
     reader = reader_of(path)
     if reader is None:
-        return mask_truth(read_mask(path, size), positive, classes)
+        return mask_truth(read_mask(path, size), path, positive, classes)
     outlines = list(reader(path))
     ignored = union_all([one.polygon for one in outlines if class_of(one.name, classes) == ""])
     moved = bounds if reader is read_geojson else (0, 0)
@@ -60,12 +61,22 @@ def read_truth(
     return Truth([one for one in lesions if one.area], {one.name for one in outlines})
 
 
-def mask_truth(mask: LabelMask, positive: str, classes: Mapping[str, str]) -> Truth:
-    """The lesions in a mask: the pieces of its values of the positive class, or of its only value."""
+def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str, str]) -> Truth:
+    """The lesions in a mask: the pieces of its values of the positive class, or of its only value.
+
+    HistoError where it is not said which values these are.
+    """
     import cv2
 
     names = [str(value) for value in mask.present]
-    if not classes and len(names) == 1:
+    if not classes and names and not any(is_lesion(name, positive) for name in names):
+        if (
+            len(names) > 1 or positive.isdecimal()
+        ):  # of a class `1`, values are the names of classes
+            raise HistoError(
+                f"{path} has the values {', '.join(names[:8])}, none of which is called {positive!r}",
+                f"give {{classes}} {names[0]}={positive} and so on, for each value that has a class",
+            )
         classes = {names[0]: positive}
     wanted = [v for v in mask.present if is_lesion(class_of(str(v), classes), positive)]
     inside = np.isin(mask.values, wanted)
