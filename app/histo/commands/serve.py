@@ -124,7 +124,7 @@ def application(
         Queue(),
         Reviews(served),
         Patches(served, images),
-        ServedSlides(served, device),
+        ServedSlides(served, device, precision),
         __version__,
         (f"sha256-{script}",),
         user_name(),

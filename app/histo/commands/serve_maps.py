@@ -24,8 +24,8 @@ class Stopped(Exception):  # noqa: N818  (asked for)
 class MapMaker:
     """Runs `histo map` of one slide in a thread."""
 
-    def __init__(self, root: Path, device: str) -> None:
-        self._root, self._device = root, device
+    def __init__(self, root: Path, device: str, precision: str) -> None:
+        self._root, self._device, self._precision = root, device, precision
         self._state, self._began = Making(), 0.0
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread: threading.Thread | None = None
@@ -96,6 +96,7 @@ class MapMaker:
                 mpp=start.mpp,
                 slide_mpp=str(start.slide_mpp) if start.slide_mpp else None,
                 device=self._device,
+                precision=self._precision,
             )
             end = "failed" if failed else "finished"
         except Stopped:

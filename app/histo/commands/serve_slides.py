@@ -30,9 +30,10 @@ NOTHING = "there is nothing of that name in the folder that is served"
 class ServedSlides:
     """The slides of one folder."""
 
-    def __init__(self, served: Served, device: str) -> None:
+    def __init__(self, served: Served, device: str, precision: str) -> None:
         self._served, self._zoom = served, DeepZoom()
-        self._maker = MapMaker(served.root, device)
+        self._precision = precision
+        self._maker = MapMaker(served.root, device, precision)
 
     def rows(self) -> list[SlideRow]:
         """Every slide, by name; none where OpenSlide is not installed."""
@@ -97,7 +98,8 @@ class ServedSlides:
         """Start a map, or go on with one that was stopped."""
         path = self._path(start.slide)
         bundle = self._served.with_file(start.bundle, CARD)
-        made = sha256((bundle / CARD).read_bytes() + str(start.mpp).encode()).hexdigest()[:8]
+        how = f"{start.mpp} {self._precision}".encode()  # the maps of a folder are all made alike
+        made = sha256((bundle / CARD).read_bytes() + how).hexdigest()[:8]
         label = start.bundle.removesuffix("/export").replace("/", "-")[:60]
         place = f"{path.stem[:60]}-{sha256(start.slide.encode()).hexdigest()[:8]}"
         out = self._served.root / "maps" / f"{label}-{made}" / place
