@@ -93,13 +93,15 @@ def test_more_patches_cost_only_their_own_features(probe, patches, weights, tmp_
     lines = [line for line in again.stdout.splitlines() if line.startswith("features: ")]
     assert lines[1] == "features: 0 views computed, 240 known" or "known" in lines[1]
     assert len(read_predictions(tmp_path / "folds" / "predictions.csv").ids) == 160
+    settings = json.loads((tmp_path / "folds" / "config.json").read_text())
+    assert settings["precision"]["value"] == "fp32"
 
 
 def test_features_that_another_wrote_are_not_used(probe, patches, weights, tmp_path, monkeypatch):
-    (part, *_) = (patches / ".histo").glob("features-*/*.npz")
-    whole = part.read_bytes()
+    parts = {path: path.read_bytes() for path in (patches / ".histo").glob("features-*/*.npz")}
     words = ["train", patches, *PROBE, "--weights", weights, "--out"]
-    part.write_bytes(whole[:-300] + bytes(100) + whole[-200:])
+    for path, whole in parts.items():
+        path.write_bytes(whole[:-300] + bytes(100) + whole[-200:])
     changed = run_histo(*words, tmp_path / "changed")
     assert "features: 0 views" not in changed.stdout
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # another user's

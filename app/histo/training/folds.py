@@ -41,7 +41,9 @@ def train_folds(
 
 
 def with_precision(config: TrainConfig, data: Dataset, screen: Screen) -> TrainConfig:
-    """The settings with the precision chosen, once for all folds."""
+    """The settings with the precision chosen, once for all folds; a probe computes in fp32."""
+    if config.probe:
+        return replace(config, precision="fp32")
     from histo.model.device import resolve_device
     from histo.training.precision import choose_precision
 
