@@ -127,18 +127,8 @@ def training(bench: Bench, sizes: Sizes) -> Tables:
     data, workers = bench.data, worker_count(bench.device)
     stock = rivals.stock_learner(data, sizes.arch, 64, workers, bench.device, None)
 
-    def fastai() -> float:
-        with stock.no_bar(), stock.no_logging():
-            start = time.perf_counter()
-            stock.fit_one_cycle(1, 1e-4, cbs=rivals.TrainOnly())
-            rivals.wait(bench.device)
-            return len(stock.dls.train) * 64 / (time.perf_counter() - start)
-
-    def notebook() -> float:
-        taken: list[float] = []
-        given = (data, sizes.arch, bench.device, None, 1)
-        rivals.notebook_epochs(*given, lambda s, _: taken.append(s), None, workers)
-        return len(data.part(False)) / taken[0]
+    fastai = partial(rivals.stock_rate, stock, bench.device)
+    notebook = partial(rivals.notebook_rate, data, sizes.arch, bench.device, workers)
 
     whole.bare(2)
     found = bench.turns(

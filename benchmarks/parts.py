@@ -74,19 +74,8 @@ def training(bench: Bench, arch: str, most: int, compiled: bool) -> Tables:
     def bare(precision: str) -> float:
         return rate(lambda: rivals.bare_steps(learn.model, batch, steps, precision))
 
-    def fastai() -> float:
-        with stock.no_bar(), stock.no_logging():
-            start = time.perf_counter()
-            stock.fit_one_cycle(1, 1e-4, cbs=rivals.TrainOnly())
-            rivals.wait(bench.device)
-            return len(stock.dls.train) * 64 / (time.perf_counter() - start)
-
-    def notebook() -> float:
-        seconds: list[float] = []
-        rivals.notebook_epochs(
-            data, arch, bench.device, None, 1, lambda s, _: seconds.append(s), None, workers
-        )
-        return len(data.part(False)) / seconds[0]
+    fastai = partial(rivals.stock_rate, stock, bench.device)
+    notebook = partial(rivals.notebook_rate, data, arch, bench.device, workers)
 
     loops = {
         f"bare loop over one batch, {each}": partial(bare, each)

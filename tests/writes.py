@@ -500,8 +500,8 @@ def walked(
     return fell
 
 
-def main() -> None:
-    """Parse, prepare, walk."""
+def asked_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What a command line asks for; its folder is made anew, with the cache of the children in it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--commands", default="", help="their names, with commas; all by default")
@@ -509,28 +509,46 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="try every k-th operation")
     parser.add_argument("--short", action="store_true", help="the first operation of each kind")
     parser.add_argument("--most", type=int, default=0, help="try so many, evenly drawn")
-    asked = parser.parse_args()
-    folder = asked.folder.resolve()
+    asked = parser.parse_args(arguments)
+    asked.folder = folder = asked.folder.resolve()
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("cache", "tmp"):
         (folder / name).mkdir(parents=True)
     os.environ.update(XDG_CACHE_HOME=str(folder / "cache"), TMPDIR=str(folder / "tmp"))
-    preload(folder)
-    commands = prepare(folder)
+    return asked
+
+
+def walk_all(
+    asked: argparse.Namespace, commands: list[Command], before: Callable[[Command], None]
+) -> None:
+    """Walk the commands that were asked for, and exit: with 1 where something fell."""
     names = asked.commands.split(",") if asked.commands else [each.name for each in commands]
     faults = {name: FAULTS[name] for name in asked.faults.split(",")}
-    place = folder / "walk"
-    fell, converted = 0, False
+    fell = 0
     for command in commands:
-        if command.name not in names:
-            continue
-        if command.words[0] == "export" and not converted:
-            keep_conversion(folder / "base-run" / "run")
-            converted = True
-        fell += walked(command, place, faults, asked.every, asked.short, asked.most)
+        if command.name in names:
+            before(command)
+            place = asked.folder / "walk"
+            fell += walked(command, place, faults, asked.every, asked.short, asked.most)
     if ABORTED:
         print(f"{len(ABORTED)} children begun again that torch had aborted")
     sys.exit(fell > 0)
+
+
+def main() -> None:
+    """Parse, prepare, walk."""
+    asked = asked_of()
+    preload(asked.folder)
+    commands = prepare(asked.folder)
+    converted = False
+
+    def before(command: Command) -> None:
+        nonlocal converted
+        if command.words[0] == "export" and not converted:
+            keep_conversion(asked.folder / "base-run" / "run")
+            converted = True
+
+    walk_all(asked, commands, before)
 
 
 if __name__ == "__main__":

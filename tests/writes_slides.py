@@ -5,11 +5,8 @@ python -m tests.writes_slides FOLDER [--commands cut,map] [--faults kill,full,br
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,7 @@ import numpy as np
 from histo.data.synth import write_dataset
 from histo.screen import Screen
 from tests.slides.made import tissue_slide, write_slide
-from tests.writes import ABORTED, FAULTS, Command, must, walked
+from tests.writes import Command, asked_of, must, walk_all
 
 GOLDEN = Path(__file__).parent / "golden" / "bundle-2"
 """Patches of 48 px, classes normal and tumour."""
@@ -93,30 +90,9 @@ def prepare(folder: Path) -> list[Command]:
 
 def main() -> None:
     """Parse, prepare, walk."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--commands", default="", help="their names, with commas; all by default")
-    parser.add_argument("--faults", default=",".join(FAULTS))
-    parser.add_argument("--every", type=int, default=1, help="try every k-th operation")
-    parser.add_argument("--short", action="store_true", help="the first operation of each kind")
-    asked = parser.parse_args()
-    folder = asked.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in ("cache", "tmp"):
-        (folder / name).mkdir(parents=True)
-    os.environ.update(XDG_CACHE_HOME=str(folder / "cache"), TMPDIR=str(folder / "tmp"))
+    asked = asked_of()
     preload()
-    commands = prepare(folder)
-    names = asked.commands.split(",") if asked.commands else [each.name for each in commands]
-    faults = {name: FAULTS[name] for name in asked.faults.split(",")}
-    fell = sum(
-        walked(command, folder / "walk", faults, asked.every, asked.short)
-        for command in commands
-        if command.name in names
-    )
-    if ABORTED:
-        print(f"{len(ABORTED)} children begun again that torch had aborted")
-    sys.exit(fell > 0)
+    walk_all(asked, prepare(asked.folder), lambda _: None)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,18 @@ def test_a_folder_gets_a_file_for_each_slide(tiles, weights, tmp_path):
     assert_one_line_error(run_histo(*words, tiles.parent), "to get a file for each slide")
 
 
+def test_slides_of_one_name_do_not_write_over_each_other(tiles, weights, tmp_path):
+    """And several slides in one file are said to be so."""
+    words = ["features", "squeezenet1_1", "--weights", weights, "--images", tiles.parent]
+    lines = tiles.read_text().replace(",S0,", ",a/S0,").replace(",S1,", ",b/S0,")
+    (tmp_path / "tiles.csv").write_text(lines)
+    done = run_histo(*words, tmp_path / "tiles.csv", "--out", tmp_path / "slides")
+    assert_one_line_error(done, "two slides are called S0")
+    done = run_histo(*words, tiles, "--out", tmp_path / "f.h5")
+    assert "coords in" in done.stdout
+    assert "are of 2 slides" in done.stdout
+
+
 def test_a_bundle_gives_the_features_of_its_body_as_parquet(tiny_run, dataset, tmp_path):
     """They and the head give the bundle's logits; the patch that cannot be read is left out."""
     parquet = pytest.importorskip("pyarrow.parquet")

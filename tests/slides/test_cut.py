@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
 
+from histo.data.patch_files import list_patches
 from histo.errors import HistoError
 from histo.slides.asap import read_asap
 from histo.slides.qupath import read_geojson
@@ -318,6 +322,16 @@ def test_without_files_every_command_finds_the_same_patches(slide, tmp_path):
     one = both[1] / "train" / "s1" / "96_96.png"
     words = ("predict", tmp_path / "run1" / "export", one, "--out", tmp_path / "one.csv")
     assert run_histo(*words).exit_code == 0
+
+
+def test_somebodys_archive_beside_the_patches_is_not_looked_into(dataset, tmp_path):
+    """Not even where one of its members is stored as it is, as a cut's are."""
+    data = Path(shutil.copytree(dataset, tmp_path / "d"))
+    patches = sorted((data / "train").iterdir())
+    with zipfile.ZipFile(data / "train" / "patches.zip", "w") as archive:
+        archive.writestr("other.png", patches[0].read_bytes())
+        archive.write(patches[1], "more.png", zipfile.ZIP_DEFLATED)
+    assert list(list_patches(data / "train")) == patches
 
 
 def test_a_zip_of_patches_that_is_damaged_is_told(slide, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from histo import __version__
+from histo.commands.bodies import check_model, size_for_foundation
 from histo.config import PREDICT_BATCH, Layout, ModelCard, check_setting
 from histo.data.decode import read_patch
 from histo.data.decode_ahead import decode_batches, fitting_batch
-from histo.data.feature_tables import FeatureTable, check_table, write_table
+from histo.data.feature_tables import PARQUET, FeatureTable, check_table, write_table
 from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
-from histo.data.tile_places import read_places
+from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
 from histo.files.outputs import Output, check_outputs, never
-from histo.model.architectures import check_arch
-from histo.model.foundation import FOUNDATIONS, SIDE
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
 from histo.screen import Progress, Screen, counted, screen_of
@@ -63,8 +62,8 @@ def features(
     if layout not in get_args(Layout):
         raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
     check_table(place)
-    if str(body) in FOUNDATIONS and size is None:
-        size = SIDE
+    if not Path(body).is_dir():
+        size = size_for_foundation(str(body), size, screen)
     inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
     check_outputs([Output(place if place.suffix else None, "out", never)], listed, force, inside)
     refuse_slides(listed, Path(body))
@@ -76,9 +75,10 @@ def features(
             "give a CSV with slide, x, y and width, as histo cut writes it",
             "give {out} FILE.h5",
         )
+    files = files_by_slide(places) if places and not place.suffix else {}
     opened = open_body(body, weights, Fit(crop, size), inputs, device, screen)
     um = mpp_of(opened.card, mpp, inputs)
-    if layout == "stamp" and um is None and place.suffix != ".parquet":
+    if layout == "stamp" and um is None and place.suffix.lower() != PARQUET:
         raise HistoError(
             "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
         )
@@ -91,9 +91,9 @@ def features(
         um,
         {**opened.made_with, "histo_version": __version__},
     )
-    if places is None and layout and place.suffix != ".parquet":
-        screen.say("note: it is not known where on a slide patches are from: coords are made up")
-    write(place, table, layout, screen)
+    if place.suffix and place.suffix.lower() != PARQUET:
+        say_coords(places, place, screen)
+    write(place, table, layout, files, screen)
     listed_bad = skipped_path(place if place.suffix else place / "features.csv")
     write_skipped(listed_bad.with_suffix(".csv"), bad)
     return place
@@ -114,9 +114,7 @@ def open_body(
     """The body of a bundle, or the one of an architecture and weights."""
     if Path(body).is_dir():
         return open_bundle_body(Path(body), fit, device)
-    check_arch(str(body))
-    if weights not in ("imagenet", "none") and not Path(weights).exists():
-        raise HistoError(f"no weights file {weights}", "{weights} is imagenet, none or a file")
+    check_model(str(body), weights)
     side = len(fit(read_patch(inputs.paths[0]), inputs.paths[0]))
     with screen.step("loading torch"):
         from histo.model.body import features_of, load_weights, make_body, normalisation
@@ -184,14 +182,41 @@ def compute(
     return rows, np.concatenate(parts), bad
 
 
-def write(out: Path, table: FeatureTable, layout: Layout, screen: Screen) -> None:
-    """Write one file, or one for each slide."""
+def say_coords(places: TilePlaces | None, out: Path, screen: Screen) -> None:
+    """Note where the coordinates of an HDF5 file do not say where on one slide patches are from."""
+    if places is None:
+        screen.say("note: it is not known where on a slide patches are from: coords are made up")
+    elif (count := len(set(places.slides))) > 1:
+        screen.say(
+            f"note: coords in {out} are of {count} slides, and other programs take a file for one",
+            "give {out} a folder for a file per slide",
+        )
+
+
+def files_by_slide(places: TilePlaces) -> dict[str, str]:
+    """The name of the file of each slide; HistoError where two would share it, or one has none."""
+    found: dict[str, str] = {}
+    for slide in dict.fromkeys(places.slides):
+        name = Path(slide.replace("\\", "/")).name
+        if not name or name.startswith("."):
+            raise HistoError(f"slide {slide!r} cannot name a file: rename it in the table")
+        if f"{name}.h5" in found.values():
+            raise HistoError(f"two slides are called {name}: rename one in the table")
+        found[slide] = f"{name}.h5"
+    return found
+
+
+def write(
+    out: Path, table: FeatureTable, layout: Layout, files: Mapping[str, str], screen: Screen
+) -> None:
+    """Write one file, or one for each slide, of these names."""
     if out.suffix:
         write_table(out, table, layout)
     else:
-        assert table.places is not None
         out.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(table.places.slides):
-            write_table(out / f"{Path(name).name}.h5", table.of_slide(name), layout)
+        for slide, file in files.items():
+            mine = table.of_slide(slide)
+            if mine.ids:  # else none of its patches could be used
+                write_table(out / file, mine, layout)
     count, width = table.features.shape
     screen.say(f"features: {out} ({counted(count, 'patch')}, {width:,} features each)")

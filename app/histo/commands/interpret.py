@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from histo.training.tracking import check_asked, track_report
 
 if TYPE_CHECKING:
     from histo.report.results import Metrics
-    from histo.report.subject import Subject
+    from histo.report.subject import Scores, Subject
     from histo.run.gradcam import GradCam
 
 TO_REPEAT = (
@@ -175,6 +175,13 @@ def choose_centre(given: int | None, gradcam: GradCam, resized: bool) -> int:
     return 0
 
 
+def scores_of(settings: Mapping[str, Any]) -> Scores:
+    """Where a run's probabilities are from."""
+    if "bundle" in settings:
+        return "bundle"
+    return "probe" if settings.get("probe") else "trained"
+
+
 def describe_run(run: RunFolder, table: Predictions) -> Subject:
     """The subject of a report, from a run folder."""
     from histo.report.subject import Subject
@@ -194,11 +201,7 @@ def describe_run(run: RunFolder, table: Predictions) -> Subject:
         groups=run.groups_of(table.ids),
         threshold=settings.get("threshold", 0.5),
         wanted=Wanted.read(settings.get("wanted")),
-        scores="bundle"
-        if "bundle" in settings
-        else "probe"
-        if settings.get("probe")
-        else "trained",
+        scores=scores_of(settings),
         temperature=settings.get("temperature") or 1.0,
         folds=run.folds_of(table.ids) if settings.get("folds") else None,
         facts=facts_of(run, settings, environment, len(table.ids)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from histo.commands.bodies import check_model, size_for_foundation
 from histo.commands.runs import Run
 from histo.config import TrainConfig, takes
 from histo.data.dataset import Dataset
@@ -14,8 +15,6 @@ from histo.data.label_table import LabelTable, read_label_table
 from histo.data.pixel_size import known_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.model.architectures import check_arch
-from histo.model.foundation import FOUNDATIONS, HUB, SIDE
 from histo.run.folder import RunFolder
 from histo.run.positive import choose_positive
 from histo.screen import Progress, Screen, screen_of
@@ -68,8 +67,8 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
     if said:
         screen.say(said)
     config = replace(config, mpp=mpp)
-    check_model(config)
-    config = for_foundation(config, screen)
+    check_model(config.arch, config.weights)
+    config = replace(config, size=size_for_foundation(config.arch, config.size, screen))
 
     from histo.data.dataset import load_dataset
     from histo.model.device import resolve_device, resolve_precision
@@ -86,27 +85,6 @@ def begin(config: TrainConfig, screen: Screen, callbacks: Sequence[Any]) -> Run:
             return Run(train_folds(config, data, screen, callbacks).path)
         run, learn = train_new(config, data, screen, callbacks)
     return Run(run.path, learn)
-
-
-def check_model(config: TrainConfig) -> None:
-    """HistoError for an unknown architecture or missing weights file, found without torch."""
-    check_arch(config.arch)
-    if config.weights not in ("imagenet", "none") and not Path(config.weights).exists():
-        raise HistoError(
-            f"no weights file {config.weights}", "{weights} is imagenet, none or a file"
-        )
-
-
-def for_foundation(config: TrainConfig, screen: Screen) -> TrainConfig:
-    """The settings with the size that a foundation model takes; its licence and access are said."""
-    known = FOUNDATIONS.get(config.arch)
-    if known is None:
-        return config
-    screen.say(
-        f"{config.arch}: licence of its weights {known.licence}; access {known.access} "
-        f"({HUB}{known.repository})"
-    )
-    return config if config.size else replace(config, size=SIDE)
 
 
 def check_same(data: Dataset) -> None:

@@ -103,7 +103,8 @@ def _write_clam(made: Any, table: FeatureTable, name: str) -> None:
 def _write_stamp(made: Any, table: FeatureTable) -> None:
     assert table.mpp is not None
     tile = table.mpp * table.side
-    coords = (table.corners * (tile / table.width)).astype(np.float32)
+    width = table.width if table.places is None else table.places.width[:, None]
+    coords = (table.corners * (tile / width)).astype(np.float32)  # slides may have other px
     made.create_dataset("feats", data=table.features, track_times=False)
     made.create_dataset("coords", data=coords, track_times=False)
     made.attrs.update({"extractor": table.made_with["body"], "unit": "um", "feat_type": "tile"})

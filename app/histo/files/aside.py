@@ -47,7 +47,8 @@ def file_aside(path: Path) -> tuple[int, Path]:
         aside = name_aside(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         handle = os.open(aside, flags, 0o666)  # less the umask: a run is there to be shared
-        if _lock(handle) and _is_there(handle, aside):
+        _lock(handle)
+        if _is_there(handle, aside):
             return handle, aside
         os.close(handle)
 
@@ -66,8 +67,12 @@ def folder_aside(path: Path) -> Iterator[Path]:
         aside.mkdir()
         if sys.platform != "win32":
             handle = os.open(aside, os.O_RDONLY)
-        if handle >= 0 and not (_lock(handle) and _is_there(handle, aside)):
-            aside.mkdir(exist_ok=True)  # swept just now, by a process that took it for left over
+        if handle >= 0:
+            _lock(handle)
+            if not _is_there(handle, aside):
+                aside.mkdir(
+                    exist_ok=True
+                )  # swept just now, by a process that took it for left over
         yield aside
     except OSError as error:
         if error.filename is not None:  # as the user knows it
@@ -121,12 +126,11 @@ def _remove_dead(path: Path) -> None:
             os.close(handle)
 
 
-def _lock(handle: int) -> bool:
-    """Lock what is open, until the handle is closed or the process ends; always True."""
+def _lock(handle: int) -> None:
+    """Lock what is open, until the handle is closed or the process ends."""
     if sys.platform != "win32":
         with suppress(OSError):  # a file system without locks: what is left there stays
             fcntl.flock(handle, fcntl.LOCK_SH)
-    return True
 
 
 def _is_there(handle: int, path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Patches that lie in one ZIP file a folder instead of in files of their own: FOLDER/patches.zip.
 
 Every command takes FOLDER/NAME.png for the member NAME.png, so that nothing else changes. Members are
-stored as they are, not compressed, as `histo cut` writes them.
+stored as they are, not compressed, with one time for all, as `histo cut` writes them; any other
+ZIP file of that name is not looked into.
 """
 
 from __future__ import annotations
@@ -66,11 +67,15 @@ def _contents(pack: Path, _changed: int, _size: int) -> dict[str, Member]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         raise HistoError(f"{pack} is damaged") from None
     ROWS.check(len(found), str(pack))
-    return {
-        one.filename: Member(one.header_offset, one.file_size, one.CRC)
-        for one in found
-        if one.compress_type == zipfile.ZIP_STORED and "/" not in one.filename
-    }
+    if not all(_is_ours(one) for one in found):  # an archive of somebody's that lies there
+        return {}
+    return {one.filename: Member(one.header_offset, one.file_size, one.CRC) for one in found}
+
+
+def _is_ours(one: zipfile.ZipInfo) -> bool:
+    """Whether a member is as `Packer` writes it."""
+    stored = one.compress_type == zipfile.ZIP_STORED
+    return stored and one.date_time == EPOCH and "/" not in one.filename
 
 
 def read_member(path: Path) -> bytes | None:

@@ -45,6 +45,11 @@ SEAL = "sha256"
 """The key of the card's own hash (`seal_of`); the first cards had neither this nor `bytes`."""
 
 
+def onnx_file(precision: str) -> str:
+    """The ONNX model of a bundle that is run in a precision on a CPU: bf16 is computed of that in fp32."""
+    return INT8 if precision == "int8" else ONNX
+
+
 @dataclass(frozen=True)
 class Onnx:
     """How to call model.onnx: uint8 RGB [N, S, S, 3] in, probabilities float32 [N, C] out."""

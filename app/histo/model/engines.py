@@ -19,7 +19,7 @@ from typing import Any, get_args
 from histo.config import EnginePrecision
 from histo.errors import HistoError
 from histo.model.bundle_files import BundleFiles
-from histo.model.card import CARD, INT8, ONNX
+from histo.model.card import CARD, onnx_file
 
 ENGINES = "engines"
 """The key of the card under which the judged engines are."""
@@ -54,7 +54,7 @@ class Judged:
     @property
     def file(self) -> str:
         """The file of the bundle that it runs, on a CPU."""
-        return INT8 if self.precision == "int8" else ONNX
+        return onnx_file(self.precision)
 
     def __str__(self) -> str:
         return f"{self.precision} by {self.engine}"

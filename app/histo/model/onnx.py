@@ -18,7 +18,7 @@ from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.bounded import BoundedSession
 from histo.model.bundle_files import BundleFiles
-from histo.model.card import INT8, ONNX, Onnx
+from histo.model.card import ONNX, Onnx, onnx_file
 
 
 class OnnxEngine:
@@ -45,7 +45,7 @@ class OnnxEngine:
     @classmethod
     def open(cls, files: BundleFiles, precision: str = "fp32") -> OnnxEngine:
         """The ONNX model of a bundle, or the one in int8."""
-        name = INT8 if precision == "int8" else ONNX
+        name = onnx_file(precision)
         place = str(files.folder / name)
         return cls(files.card, files.read(name), onnx_of(files), place, precision)
 

@@ -17,7 +17,7 @@ from histo.errors import HistoError
 from histo.files.limits import RUN_BYTES
 from histo.model.bounded import Bounded
 from histo.model.bundle_files import BundleFiles
-from histo.model.card import INT8, ONNX, Onnx
+from histo.model.card import ONNX, Onnx, onnx_file
 from histo.model.onnx import OnnxEngine, engine_name, onnx_of
 
 HINTS = {"bf16": "bf16", "int8": "f32"}
@@ -43,7 +43,7 @@ class OpenVinoEngine:
     @classmethod
     def open(cls, files: BundleFiles, precision: str) -> OpenVinoEngine:
         """The ONNX model of a bundle in bf16, or the one in int8."""
-        name = INT8 if precision == "int8" else ONNX
+        name = onnx_file(precision)
         place = str(files.folder / name)
         return cls(files.card, files.read(name), onnx_of(files), precision, place)
 

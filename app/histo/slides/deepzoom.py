@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-import math
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
 from histo.files.limits import MB
+from histo.slides.reader import bounds_of, mpp_of, open_handle
 
 SIDE, OVERLAP = 254, 1
 """Of a tile in px, and its border that it shares with the next."""
@@ -46,12 +47,11 @@ class DeepZoom:
     def facts(self, path: Path) -> Facts:
         """Size, µm per px and bounds; HistoError for what is no slide."""
         handle, _ = self._opened(path)
-        known = handle.properties
-        mpps = [number(known.get(f"openslide.mpp-{axis}")) for axis in "xy"]
-        good = [mpp for mpp in mpps if mpp]
-        left, top = (int(number(known.get(f"openslide.bounds-{axis}")) or 0) for axis in "xy")
+        mpp = None
+        with suppress(HistoError):  # as for a map: what the slide does not say, or says wrongly
+            mpp = mpp_of(handle.properties, path)
         width, height = handle.dimensions
-        return Facts(width, height, sum(good) / len(good) if good else None, (left, top))
+        return Facts(width, height, mpp, bounds_of(handle.properties))
 
     def tile(self, path: Path, level: int, column: int, row: int) -> bytes:
         """A tile as a JPEG: level 0 is 1 px, each next one twice as large. HistoError outside."""
@@ -102,15 +102,9 @@ class DeepZoom:
 
 def opened(path: Path) -> tuple[Any, Any]:
     """OpenSlide's handle of a slide, and its deep-zoom pyramid. Raises HistoError."""
-    try:
-        import openslide
-        from openslide.deepzoom import DeepZoomGenerator
-    except ImportError:
-        raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
-    try:
-        handle = openslide.OpenSlide(str(path))
-    except (openslide.OpenSlideError, OSError):
-        raise HistoError(f"{path.name} is not a slide that OpenSlide reads") from None
+    handle = open_handle(path, path.name)
+    from openslide.deepzoom import DeepZoomGenerator
+
     return handle, DeepZoomGenerator(handle, SIDE, OVERLAP, limit_bounds=False)
 
 
@@ -120,12 +114,3 @@ def changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         raise HistoError("there is nothing of that name in the folder that is served") from None
-
-
-def number(text: str | None) -> float | None:
-    """A finite number of at least 0, or None."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value >= 0 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +118,6 @@ def read_regions(
 
 def opened_lines(folder: Path) -> IO[bytes]:
     """The GeoJSON of a map, unpacked; HistoError where there is none."""
-    import os
-
     for name in (PLAIN, PACKED):
         path = folder / name
         if not path.is_file():

@@ -32,10 +32,7 @@ class Slide:
         width, height = handle.dimensions
         self.size: tuple[int, int] = (int(width), int(height))
         known = handle.properties
-        self.bounds: tuple[int, int] = (
-            _whole(known.get("openslide.bounds-x")),
-            _whole(known.get("openslide.bounds-y")),
-        )
+        self.bounds = bounds_of(known)
         """where the scanned area begins on level 0: 0, 0 for most slides"""
         wide, high = (_whole(known.get(f"openslide.bounds-{side}")) for side in ("width", "height"))
         left, top = self.bounds
@@ -109,25 +106,37 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
 
     Raises HistoError.
     """
-    try:
-        import openslide
-    except ImportError:
-        raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
     first = path if path.is_file() else next(iter(files_of(path)), None)
     if first is None:
         raise HistoError(f"no slide {path}")
+    handle = open_handle(first, path)
     try:
-        handle = openslide.OpenSlide(str(first))
-    except (openslide.OpenSlideError, OSError) as error:
-        raise HistoError(f"{path} is not a slide that OpenSlide reads ({error})") from None
-    try:
-        return Slide(path, handle, mpp or _mpp_of(handle.properties, path))
+        return Slide(path, handle, mpp or mpp_of(handle.properties, path))
     except HistoError:
         handle.close()
         raise
 
 
-def _mpp_of(properties: Mapping[str, str], path: Path) -> float:
+def open_handle(file: Path, called: Path | str) -> Any:
+    """OpenSlide's handle of a slide, which errors name as `called`. Raises HistoError."""
+    try:
+        import openslide
+    except ImportError:
+        raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
+    try:
+        return openslide.OpenSlide(str(file))
+    except (openslide.OpenSlideError, OSError) as error:
+        said = "" if isinstance(called, str) else f" ({error})"
+        raise HistoError(f"{called} is not a slide that OpenSlide reads{said}") from None
+
+
+def bounds_of(properties: Mapping[str, str]) -> tuple[int, int]:
+    """Where the scanned area begins on level 0: 0, 0 for most slides."""
+    x, y = (_whole(properties.get(f"openslide.bounds-{axis}")) for axis in "xy")
+    return x, y
+
+
+def mpp_of(properties: Mapping[str, str], path: Path) -> float:
     """µm per px as a slide says it; HistoError where it does not, or says what no slide has."""
     values = [_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy"]
     known = [value for value in values if value is not None]

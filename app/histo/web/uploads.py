@@ -13,14 +13,13 @@ from typing import Any
 from fastapi import Request
 from starlette.datastructures import UploadFile
 
+from histo.data.ids import SUFFIXES
 from histo.errors import HistoError
 from histo.files.limits import IMAGE_BYTES, NAME
 from histo.web.guard import UPLOAD_BYTES
 
 FILES = 1000
 """Most files of one request."""
-IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""What is taken out of a ZIP."""
 YES = ("1", "true", "yes", "on")
 
 
@@ -103,7 +102,7 @@ def members(upload: Upload) -> Iterator[Upload]:
     try:
         with zipfile.ZipFile(io.BytesIO(upload.data)) as packed:
             for info in packed.infolist():
-                if info.is_dir() or not info.filename.lower().endswith(IMAGES):
+                if info.is_dir() or not info.filename.lower().endswith(SUFFIXES):
                     continue
                 if info.filename.startswith("__MACOSX/"):  # what macOS adds
                     continue
