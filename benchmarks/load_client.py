@@ -35,7 +35,9 @@ def bodies(paths: Sequence[Path], files: int) -> list[bytes]:
 
 def body_of(paths: Sequence[Path]) -> bytes:
     """One form of multipart/form-data."""
-    parts = []
+    parts = [
+        b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="bundle"\r\n\r\nbundle\r\n'
+    ]
     for path in paths:
         head = f'Content-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'
         parts += [b"--" + BOUNDARY + b"\r\n", head.encode(), path.read_bytes(), b"\r\n"]

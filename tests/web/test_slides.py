@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import write_image
 from tests.slides.made import tissue_slide, write_slide
 from tests.web.conftest import client_of
 
@@ -87,3 +88,57 @@ def test_a_slide_whose_index_leads_away_is_not_opened(slides):
         assert [row["name"] for row in client.get("/api/slides").json()] == ["a.tif"]
         for name in ("b.vms", "c.mrxs"):
             assert client.get("/api/slides/about", params={"name": name}).status_code == 404
+
+
+def test_a_dicom_series_is_one_slide(slides):
+    """By its folder's name, with all its bytes; two series of one folder are two slides."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from tests.slides.made_dicom import write_dicom
+
+    one = write_dicom(slides / "one", tissue_slide(600, 500), 0.5)
+    for prefix in ("a", "b"):
+        write_dicom(slides / "two", tissue_slide(600, 500), 0.5, prefix=prefix)
+    with client_of(slides) as client:
+        rows = {row["name"]: row["bytes"] for row in client.get("/api/slides").json()}
+        assert list(rows) == ["a.tif", "one", "two/a0.dcm", "two/b0.dcm"]
+        assert rows["one"] == sum(file.stat().st_size for file in one.iterdir())
+        about = client.get("/api/slides/about", params={"name": "one"}).json()
+        assert (about["width"], about["mpp"]) == (600, 0.5)
+        place = {"name": "one", "level": 10, "column": 0, "row": 0}
+        assert client.get("/api/slides/tile", params=place).content[:3] == b"\xff\xd8\xff"
+        (found,) = mapped(client, "one")
+        assert found["slide"] == "one"
+        (one / "out.dcm").symlink_to(slides.parent / "secret.tif")
+        assert "one" not in [row["name"] for row in client.get("/api/slides").json()]
+    with client_of(one) as client:
+        (one / "out.dcm").unlink()
+        assert "one</a>" in client.get("/slides").text
+        assert client.get("/slides", params={"name": "."}).status_code == 200
+
+
+def mapped(client, slide):
+    """Map a slide with the bundle; the maps that it then has."""
+    start = {"slide": slide, "bundle": "bundle", "mpp": 0.5}
+    assert client.post("/api/slides/making", json=start).status_code == 200
+    while (now := client.get("/api/slides/making").json())["state"] in ("starting", "running"):
+        time.sleep(0.1)
+    assert now["state"] == "finished", now
+    return client.get("/api/slides/about", params={"name": slide}).json()["maps"]
+
+
+def test_what_is_not_listed_is_said(slides):
+    """A folder of many patches, TIFFs that are no slides, a link out; many slides are listed all."""
+    (slides / "patches").mkdir()
+    (slides / "many").mkdir()
+    plain = write_image(slides / "plain.tif", tissue_slide(96, 96, 8)).read_bytes()
+    for n in range(201):
+        (slides / "patches" / f"{n:03d}.tif").write_bytes(plain)
+        (slides / "many" / f"{n:03d}.tif").hardlink_to(slides / "a.tif")
+    (slides / "out.svs").symlink_to(slides.parent / "secret.tif")
+    with client_of(slides) as client:
+        names = [row["name"] for row in client.get("/api/slides").json()]
+        assert names == ["a.tif", *(f"many/{n:03d}.tif" for n in range(201))]
+        page = client.get("/slides").text
+    assert "patches: 201 files, taken for patches" in page
+    assert "served: 1 file, no slides: not tiled" in page
+    assert "served: 1 file, not opened: a link" in page

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
@@ -15,15 +16,29 @@ from histo.errors import HistoError
 from histo.model.card import CARD
 from histo.slides.companions import stays_inside
 from histo.slides.deepzoom import OVERLAP, SIDE, DeepZoom
+from histo.slides.dicom import DICOM, dicom_files, files_of, one_a_series
 from histo.slides.map_view import read_map
 from histo.slides.maps_folder import MAPS_JSON, MapsFolder
-from histo.slides.slide_files import ONLY_SLIDES, SUFFIXES, is_slide
+from histo.slides.slide_files import ONLY_SLIDES, SUFFIXES, TIFFS, is_slide
 from histo.slides.summary import SLIDE_JSON, read_row
 from histo.web.served import Served
-from histo.web.slides import Making, MapName, Region, SlideAbout, SlideMap, SlideRow, Start
+from histo.web.slides import (
+    LeftOut,
+    Listing,
+    Making,
+    MapName,
+    Region,
+    SlideAbout,
+    SlideMap,
+    SlideRow,
+    Start,
+)
 
-TIFFS = 200
-"""A folder with more TIFFs holds patches: none of them is looked at."""
+FEW, GLANCE = 200, 20
+"""Of a folder with more TIFFs, so many are looked at first: they may be patches."""
+PATCHES = f"taken for patches: none of the first {GLANCE} TIFFs is a slide"
+NOT_TILED = "no slides: not tiled with levels, or behind a link out of the folder"
+ELSEWHERE = "not opened: a link or a part of the slide leads out of the folder"
 NOTHING = "there is nothing of that name in the folder that is served"
 
 
@@ -35,15 +50,16 @@ class ServedSlides:
         self._precision = precision
         self._maker = MapMaker(served.root, device, precision)
 
-    def rows(self) -> list[SlideRow]:
+    def listing(self) -> Listing:
         """Every slide, by name; none where OpenSlide is not installed."""
         if find_spec("openslide") is None:
-            return []
-        maps = list(self._maps())
-        return [
-            SlideRow(name, sum(file == path.name for file, _ in maps), path.stat().st_size)
-            for name, path in sorted(self._slides())
+            return Listing([], [])
+        maps, left_out = Counter(file for file, _ in self._maps()), list[LeftOut]()
+        rows = [
+            SlideRow(name, maps[path.name], sum(part.stat().st_size for part in files_of(path)))
+            for name, path in sorted(self._slides(left_out))
         ]
+        return Listing(rows, left_out)
 
     def about(self, name: str) -> SlideAbout:
         """One slide, with its maps."""
@@ -121,23 +137,65 @@ class ServedSlides:
         self._maker.close()
 
     def _path(self, name: str) -> Path:
-        """The file of a slide; HistoError for any other file, and one outside the folder."""
+        """A slide's file, or folder of DICOM files; HistoError for any other, and one outside."""
         path = self._served.inside(name)
-        known = path.is_file() and path.suffix.lower() in SUFFIXES and is_known(path)
-        if not known or not stays_inside(path, self._served.root):
+        file = next(iter(files_of(path)), path)
+        known = file.is_file() and file.suffix.lower() in SUFFIXES and is_known(file)
+        if not known or not stays_inside(file, self._served.root):
             raise HistoError(NOTHING)
         return path
 
-    def _slides(self) -> Iterator[tuple[str, Path]]:
+    def _slides(self, left_out: list[LeftOut]) -> Iterator[tuple[str, Path]]:
+        """Names and paths; what is not among them is added to `left_out`."""
         for folder, names in self._served.folders():
             if SLIDE_JSON in names or CARD in names:  # heat maps and bundles
                 continue
-            slides = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
-            tiffs = [name for name in slides if Path(name).suffix.lower() not in ONLY_SLIDES]
-            for name in slides if len(tiffs) <= TIFFS else {*slides} - {*tiffs}:
-                whole = name if folder == "." else f"{folder}/{name}"
-                with suppress(HistoError, OSError):
-                    yield whole, self._path(whole)
+            slides = [name for name in names if Path(name).suffix.lower() in ONLY_SLIDES]
+            tiffs = [name for name in names if Path(name).suffix.lower() in TIFFS]
+            if tiffs and not self._may_be_slides(folder, tiffs):
+                left_out.append(LeftOut(folder, len(tiffs), PATCHES))
+                tiffs = []
+            found = list(self._found(folder, slides, ELSEWHERE, left_out))
+            found += self._found(folder, tiffs, NOT_TILED, left_out)
+            yield from found
+
+    def _found(
+        self, folder: str, names: Sequence[str], why: str, left_out: list[LeftOut]
+    ) -> Iterator[tuple[str, Path]]:
+        """Those of a folder's files that are slides, a DICOM series once."""
+        refused = 0
+        for name in one_a_folder(names):
+            whole = "/".join(part for part in (folder, name) if part != ".") or "."
+            try:
+                for each in self._series(whole):
+                    yield each, self._path(each)
+            except (HistoError, OSError):
+                refused += 1
+        if refused:
+            left_out.append(LeftOut(folder, refused, why))
+
+    def _series(self, name: str) -> Iterator[str]:
+        """The name itself; of a folder of several DICOM series, the first file of each."""
+        path = self._served.inside(name)
+        if not path.is_dir():
+            yield name
+            return
+        firsts = one_a_series(dicom_files(path)[:1])
+        if len(firsts) == 1:
+            yield name
+            return
+        for first in firsts:
+            yield first.name if name == "." else f"{name}/{first.name}"
+
+    def _may_be_slides(self, folder: str, tiffs: Sequence[str]) -> bool:
+        """Whether a folder's TIFFs are worth a look each; patches may be millions."""
+        if len(tiffs) <= FEW:
+            return True
+        for name in sorted(tiffs)[:GLANCE]:
+            with suppress(HistoError, OSError):
+                self._path(name if folder == "." else f"{folder}/{name}")
+                return True
+        return False
 
     def _maps(self) -> Iterator[tuple[str, MapName]]:
         """Every map that is whole, with the name of the file that it is of."""
@@ -150,6 +208,12 @@ class ServedSlides:
                         row = self._served.inside(f"{name}/{slide}".removeprefix("./"), SLIDE_JSON)
                         found = read_row(row)[1]
                         yield found.file, MapName(name, slide, list(maps.classes))
+
+
+def one_a_folder(names: Sequence[str]) -> list[str]:
+    """A folder's names, all its DICOM files as one: the folder itself."""
+    others = [name for name in names if Path(name).suffix.lower() != DICOM]
+    return others if len(others) == len(names) else [*others, "."]
 
 
 def is_known(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from histo.errors import HistoError
 from histo.files.limits import MB
+from histo.slides.dicom import files_of
 from histo.slides.reader import bounds_of, mpp_of, open_handle
 
 SIDE, OVERLAP = 254, 1
@@ -102,7 +103,7 @@ class DeepZoom:
 
 def opened(path: Path) -> tuple[Any, Any]:
     """OpenSlide's handle of a slide, and its deep-zoom pyramid. Raises HistoError."""
-    handle = open_handle(path, path.name)
+    handle = open_handle(next(iter(files_of(path)), path), path.name)
     from openslide.deepzoom import DeepZoomGenerator
 
     return handle, DeepZoomGenerator(handle, SIDE, OVERLAP, limit_bounds=False)

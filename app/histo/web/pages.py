@@ -19,7 +19,8 @@ def routes(site: Site) -> APIRouter:
     @pages.get("/")
     def home(request: Request) -> Any:
         served = site.served
-        found = (served.runs(), served.bundles(), served.reviews(), site.slides.rows())
+        slides = site.slides.listing().slides
+        found = (served.runs(), served.bundles(), served.reviews(), slides)
         return site.render(request, "home.html", counts=[len(each) for each in found])
 
     @pages.get("/try")
@@ -39,7 +40,7 @@ def routes(site: Site) -> APIRouter:
     def slides(request: Request, name: str = "") -> Any:
         """One slide where it is named, else the list of them."""
         if not name:
-            return site.render(request, "slides.html", slides=site.slides.rows())
+            return site.render(request, "slides.html", listing=site.slides.listing())
         about = site.slides.about(name)
         usable = [row for row in site.models.rows() if not row.error]
         return site.render(request, "slide.html", slide=about, bundles=usable)

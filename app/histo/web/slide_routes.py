@@ -29,7 +29,7 @@ def routes(site: Site) -> APIRouter:
     @api.get("")
     def slides() -> list[SlideRow]:
         """The slides of the folder that is served."""
-        return site.slides.rows()
+        return site.slides.listing().slides
 
     @api.get("/about")
     def about(name: str) -> SlideAbout:

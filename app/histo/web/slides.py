@@ -18,6 +18,23 @@ class SlideRow:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Files of a folder that are not listed, and why."""
+
+    folder: str
+    files: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The slides of the folder that is served, by name, and what of it is not listed."""
+
+    slides: list[SlideRow]
+    left_out: list[LeftOut]
+
+
+@dataclass(frozen=True)
 class MapName:
     """A map of a slide: the folder of maps, and the slide's name in it."""
 
@@ -100,7 +117,7 @@ class Making:
 class Slides(Protocol):
     """The slides of the folder that is served. Methods raise HistoError."""
 
-    def rows(self) -> list[SlideRow]:
+    def listing(self) -> Listing:
         """Every slide, by name."""
 
     def about(self, name: str) -> SlideAbout:
