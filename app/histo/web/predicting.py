@@ -68,24 +68,20 @@ class Prepared:
     fingerprint: str
     ids: list[str]
     decoded: list[Pixels | HistoError]
-
-    @property
-    def patches(self) -> list[Pixels]:
-        """Those that can be used."""
-        return [each for each in self.decoded if not isinstance(each, HistoError)]
+    patches: Pixels | None
+    """those that can be used, uint8 [N, S, S, 3]; None where there is none"""
 
 
 async def predict_uploads(models: Models, queue: Queue, bundle: str, asked: Asked) -> Predicted:
     """The predictions of all uploads, with the figures of `histo predict`."""
     ready = await prepared(models, bundle, asked.uploads)
-    patches = ready.patches
-    if not patches:
-        return answer_of(bundle, ready, [], asked.thumbnails)
-    calls = await queue.calls(ready.predictor, np.stack(patches), asked.tta)
-    found = answer_of(bundle, ready, rows_of(ready.predictor, calls), asked.thumbnails)
+    if ready.patches is None:
+        return answer_of(bundle, ready, None, asked.thumbnails)
+    calls = await queue.calls(ready.predictor, ready.patches, asked.tta)
+    found = await asyncio.to_thread(answer_of, bundle, ready, calls, asked.thumbnails)
     if asked.looked:
         found = replace(found, predictions=await with_looks(queue, ready, calls, found))
-    return replace(found, drift=drift_words(ready))
+    return found
 
 
 async def prepared(models: Models, bundle: str, uploads: Sequence[Upload]) -> Prepared:
@@ -108,7 +104,10 @@ def prepare(
         if stop.is_set():
             raise Late("the request took too long")
         decoded.append(decode(predictor, upload))
-    return Prepared(predictor, fingerprint, plain_ids([each.name for each in uploads]), decoded)
+    usable = [each for each in decoded if not isinstance(each, HistoError)]
+    patches = np.stack(usable) if usable else None
+    names = plain_ids([each.name for each in uploads])
+    return Prepared(predictor, fingerprint, names, decoded, patches)
 
 
 def rows_of(predictor: Predictor, calls: Calls) -> list[tuple[str, dict[str, float]]]:
@@ -120,11 +119,9 @@ def rows_of(predictor: Predictor, calls: Calls) -> list[tuple[str, dict[str, flo
     ]
 
 
-def answer_of(
-    bundle: str, ready: Prepared, rows: list[tuple[str, dict[str, float]]], thumbnails: bool
-) -> Predicted:
+def answer_of(bundle: str, ready: Prepared, calls: Calls | None, thumbnails: bool) -> Predicted:
     """The answer to a request: a row an upload, in their order."""
-    results, found = iter(rows), []
+    results, found = iter(rows_of(ready.predictor, calls) if calls else []), []
     for name, each in zip(ready.ids, ready.decoded, strict=True):
         if isinstance(each, HistoError):
             found.append(PatchPrediction(name, error=each.message))
@@ -134,8 +131,16 @@ def answer_of(
         found.append(PatchPrediction(name, called, values, None, shown))
     card = ready.predictor.card
     threshold = card.threshold if len(card.vocab) == 2 else None
-    engine = ready.predictor.engine.name
-    return Predicted(bundle, ready.fingerprint, engine, card.vocab, card.positive, threshold, found)
+    return Predicted(
+        bundle,
+        ready.fingerprint,
+        ready.predictor.engine.name,
+        card.vocab,
+        card.positive,
+        threshold,
+        found,
+        drift_words(ready),
+    )
 
 
 async def with_looks(
@@ -157,8 +162,10 @@ async def with_looks(
 
 def drift_words(ready: Prepared) -> str | None:
     """In what the patches look unlike those of the training; None where they do not, or that is not known."""
+    if ready.patches is None or len(ready.patches) < ENOUGH:
+        return None
     trained = Appearance.read(ready.predictor.files.facts.get("appearance"))
-    found = appearance_of(ready.patches) if trained and len(ready.patches) >= ENOUGH else None
+    found = appearance_of(ready.patches) if trained else None
     if not trained or not found:
         return None
     far = sorted(drift_of(found, trained).by_figure.items(), key=lambda each: -abs(each[1]))
