@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 from histo.commands.serve import access_of, application
 from histo.web.served import Served
 from tests.conftest import TINY, assert_one_line_error, rows_of, run_histo
+from tests.slides.made import tissue_slide, write_slide
 from tests.web.conftest import BEARER, TOKEN, client_of, server
 
 NAME = "runs/tiny/review"
@@ -150,3 +154,67 @@ def test_a_table_that_is_no_review_is_said(folder):
         assert client.get("/api/reviews").json()[0]["error"]
         assert "cannot be read" in client.get("/review").text
         assert client.get("/api/reviews/table", params={"name": "odd"}).status_code == 422
+
+
+@pytest.fixture
+def cut(folder: Path) -> Path:
+    """The folder with a slide, patches that `histo cut` made of it, and a review of twelve of them."""
+    pixels = tissue_slide(500, 400, 50)
+    noise = cv2.resize(np.random.default_rng(0).integers(0, 120, (40, 50, 3), np.uint8), (500, 400))
+    (folder / "slides").mkdir()
+    write_slide(folder / "slides" / "s1.tif", pixels - noise, 0.5)
+    (folder / "notes").mkdir()
+    assert cv2.imwrite(str(folder / "notes" / "s1_mask.png"), np.ones((400, 500), np.uint8))
+    words = ["--annotations", folder / "notes", "--class", "1=normal", "--out", folder / "data"]
+    done = run_histo("cut", folder / "slides", *words, "--mpp", 0.5, "--size", 48)
+    assert done.exit_code == 0, done.output
+    config = folder / "runs" / "tiny" / "config.json"
+    images = {"value": str(folder / "data" / "train"), "source": "given"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "images": images}))
+    ids = [row["id"] for row in rows_of(folder / "data" / "train_labels.csv")]
+    rows = [f"{name},normal,tumour,so it seems,,0.4,0.6" for name in ids[:12]]
+    head = "id,label,suggested,why,corrected,p_normal,p_tumour"
+    (folder / NAME).mkdir(exist_ok=True)
+    (folder / NAME / "suspects.csv").write_text("\n".join([head, *rows]) + "\n")
+    return folder
+
+
+def around(client, name):
+    """The answer about what is around a patch."""
+    return client.get("/api/reviews/surroundings", params={"name": NAME, "id": name})
+
+
+def test_a_patch_is_shown_in_its_slide(cut):
+    """With its surroundings, at the very place where it was cut, outlined."""
+    for row in rows_of(cut / NAME / "suspects.csv"):
+        with client_of(cut) as client:
+            answer = around(client, row["id"])
+        assert answer.status_code == 200, row["id"]
+        seen = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+        assert seen.shape == (480, 480, 3)
+        patch = cv2.imread(str(cut / "data" / "train" / f"{row['id']}.png"))
+        inside = cv2.resize(seen[200:280, 200:280], (40, 40), interpolation=cv2.INTER_AREA)
+        assert np.abs(inside.astype(float) - patch[4:44, 4:44]).mean() < 8
+        line = seen[190, 240]
+        assert int(line.max()) - int(line.min()) < 40  # the outline is black and white
+
+
+def test_where_the_slide_is_not_known_the_patch_is_shown_alone(cut):
+    """No slide, another slide of that name, a place that no table has, patches of no slide."""
+    first = rows_of(cut / NAME / "suspects.csv")[0]["id"]
+    slide = cut / "slides" / "s1.tif"
+    with client_of(cut) as client:
+        for wrong in ("s1/9_9", "s2/50_50", "nobody", "../data/train/x", "s1/../../x", "\0/\0"):
+            assert around(client, wrong).status_code == 204
+    slide.rename(cut.parent / "s1.tif")
+    with client_of(cut) as client:
+        assert around(client, first).status_code == 204
+    slide.symlink_to(cut.parent / "s1.tif")
+    with client_of(cut) as client:
+        assert around(client, first).status_code == 204
+    slide.unlink()
+    write_slide(slide, np.zeros((400, 500, 3), np.uint8), 0.5)
+    with client_of(cut) as client:
+        assert around(client, first).status_code == 204
+        asked = {"name": NAME, "id": first}
+        assert client.get("/api/reviews/patch", params=asked).status_code == 200

@@ -114,17 +114,20 @@ def application(
         from histo.web.queue import Queue
         from histo.web.reviews import Reviews
         from histo.web.site import Site
+        from histo.web.surroundings import Surroundings
     except ImportError:
         raise HistoError("serving needs FastAPI: pip install 'histolearn[serve]'") from None
 
+    found, slides = Patches(served, images), ServedSlides(served, device, precision)
     script = b64encode(sha256(SCRIPT.encode()).digest()).decode()
     site = Site(
         served,
         Models(served, device, precision),
         Queue(),
         Reviews(served),
-        Patches(served, images),
-        ServedSlides(served, device, precision),
+        found,
+        slides,
+        Surroundings(found, slides),
         __version__,
         (f"sha256-{script}",),
         user_name(),

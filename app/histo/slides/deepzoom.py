@@ -13,7 +13,7 @@ from typing import Any
 from histo.errors import HistoError
 from histo.files.limits import MB
 from histo.slides.dicom import files_of
-from histo.slides.reader import bounds_of, mpp_of, open_handle
+from histo.slides.reader import Pixels, Slide, bounds_of, mpp_of, open_handle
 
 SIDE, OVERLAP = 254, 1
 """Of a tile in px, and its border that it shares with the next."""
@@ -69,6 +69,11 @@ class DeepZoom:
             while self._bytes > KEPT_BYTES:
                 self._bytes -= len(self._tiles.popitem(last=False)[1])
         return made
+
+    def region(self, path: Path, x: int, y: int, side: int, scale: float) -> Pixels:
+        """`side` x `side` px of `scale` level-0 px each, from the corner x, y: uint8 [side, side, 3]."""
+        handle, _ = self._opened(path)
+        return Slide(path, handle, 1.0).read(x, y, side, side, scale=scale)
 
     def _make(self, path: Path, level: int, column: int, row: int) -> bytes:
         _, pyramid = self._opened(path)

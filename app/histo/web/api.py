@@ -77,6 +77,12 @@ def routes(site: Site) -> APIRouter:
         """A patch of a review as a JPEG."""
         return Response(site.patches.picture(name, id), media_type="image/jpeg")
 
+    @api.get("/reviews/surroundings", response_class=Response)
+    def surroundings(name: str, id: str) -> Response:
+        """What is around the patch in its slide, as a JPEG; status 204 where that is not known."""
+        found = site.surroundings.picture(name, id)
+        return Response(found, media_type="image/jpeg") if found else Response(status_code=204)
+
     @api.post("/reviews/decision")
     def decide(decision: Decision) -> Suspect:
         """Save a decision: when the answer comes, it is on the disk."""

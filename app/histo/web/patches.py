@@ -26,29 +26,34 @@ class Patches:
 
     def picture(self, review: str, patch: str) -> bytes:
         """A patch as a JPEG; HistoError where it is not found or lies outside."""
-        folder = self._folder(review)
+        return thumbnail_jpeg(read_patch(self.find(review, patch)), SIDE)
+
+    def find(self, review: str, patch: str) -> Path:
+        """The file of a patch; HistoError where it is not found or lies outside."""
+        folder = self.folder(review)
         with self._lock:
             if folder not in self._lists:
                 self._lists[folder] = PatchIndex(folder)
             found = self._lists[folder].find(patch)
-        if found is None or not self._is_served(found.resolve()):
+        if found is None or not self.is_served(found.resolve()):
             raise HistoError(MISSING)
-        return thumbnail_jpeg(read_patch(found), SIDE)
+        return found
 
-    def _folder(self, review: str) -> Path:
+    def folder(self, review: str) -> Path:
         """Where the patches of a review are: as the user says, or as its run says."""
         if self._images:
             return self._images.root
         run = self._served.inside(review).parent
-        if not self._is_served(run) or not (run / RUN).is_file():
+        if not self.is_served(run) or not (run / RUN).is_file():
             raise HistoError(MISSING)
         said = Path(str(RunFolder(run).settings().get("images") or "/"))
         for place in (said, self._served.root / said):
             found = place.resolve()
-            if found.is_dir() and self._is_served(found):
+            if found.is_dir() and self.is_served(found):
                 return found
         raise HistoError(MISSING)
 
-    def _is_served(self, path: Path) -> bool:
+    def is_served(self, path: Path) -> bool:
+        """Whether a path, its links resolved, is in the folder that is served, or that of the patches."""
         known = [self._served, *([self._images] if self._images else [])]
         return any(path.is_relative_to(each.root) for each in known)

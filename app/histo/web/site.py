@@ -17,6 +17,7 @@ from histo.web.queue import Queue
 from histo.web.reviews import Reviews
 from histo.web.served import Served
 from histo.web.slides import Slides
+from histo.web.surroundings import Surroundings
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -32,6 +33,7 @@ class Site:
     reviews: Reviews
     patches: Patches
     slides: Slides
+    surroundings: Surroundings
     version: str
     report_scripts: tuple[str, ...] = ()
     """the only scripts that a report may run, as the policy has them: `sha256-…`"""

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from histo.pixels.fit import Pixels
+
+Box = tuple[float, float, float, float]
+"""x, y, width and height in px of level 0."""
 State = Literal["none", "starting", "running", "stopping", "stopped", "finished", "failed"]
 
 
@@ -69,7 +73,7 @@ class Region:
     code: int
     mm2: float
     highest: float
-    box: tuple[float, float, float, float]
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,9 @@ class Slides(Protocol):
 
     def map(self, name: str, folder: str, slide: str) -> SlideMap:
         """A map of it."""
+
+    def around(self, slide: str, box: Box, patch: Pixels) -> bytes | None:
+        """A JPEG of what is around a patch, outlined; None where no slide of that name has it there."""
 
     def start(self, start: Start) -> Making:
         """Start a map, or go on with one that was stopped."""

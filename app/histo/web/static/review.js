@@ -1,7 +1,7 @@
 "use strict";
 // A decision shows at once and is saved in the background, in order; what is not saved yet is kept
 // and tried again, and the browser asks before it leaves the page.
-const AHEAD = 8, BEHIND = 4;
+const AHEAD = 8, BEHIND = 4, KINDS = ["patch", "surroundings"];
 const byId = (id) => document.getElementById(id);
 const name = byId("review").dataset.name;
 const pictures = new Map();
@@ -20,23 +20,26 @@ async function ask(place, options) {
   throw error;
 }
 
-function picture(n) {
-  const id = review.suspects[n].id;
-  if (!pictures.has(id)) {
+// The patch itself, or what is around it in its slide: nothing where that is not known.
+function picture(n, kind = "patch") {
+  const id = review.suspects[n].id, key = `${kind} ${id}`;
+  if (!pictures.has(key)) {
     const query = new URLSearchParams({ name, id });
-    pictures.set(id, ask(`/api/reviews/patch?${query}`).then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob)));
-    pictures.get(id).catch(() => {});
+    pictures.set(key, ask(`/api/reviews/${kind}?${query}`).then((answer) => answer.blob()).then((blob) => (blob.size ? URL.createObjectURL(blob) : "")));
+    pictures.get(key).catch(() => {});
   }
-  return pictures.get(id);
+  return pictures.get(key);
 }
 
 function loadAround() {
   const first = Math.max(0, at - BEHIND), last = Math.min(review.suspects.length, at + AHEAD);
   const near = new Set();
-  for (let n = first; n < last; n++) { near.add(review.suspects[n].id); picture(n); }
-  for (const [id, made] of pictures) {
-    if (near.has(id)) continue;
-    pictures.delete(id);
+  for (let n = first; n < last; n++) {
+    for (const kind of KINDS) { near.add(`${kind} ${review.suspects[n].id}`); picture(n, kind); }
+  }
+  for (const [key, made] of pictures) {
+    if (near.has(key)) continue;
+    pictures.delete(key);
     made.then((url) => URL.revokeObjectURL(url), () => {});
   }
 }
@@ -55,6 +58,7 @@ async function show() {
   byId("right").value = suspect.corrected && suspect.decision === "change" ? suspect.corrected : suspect.suggested;
   byId("patch").hidden = false;
   loadAround();
+  showAround(here, suspect);
   try {
     const url = await picture(here);
     if (here !== at) return;
@@ -65,6 +69,14 @@ async function show() {
     byId("picture").removeAttribute("src");
     byId("picture").alt = error.message;
   }
+}
+
+async function showAround(here, suspect) {
+  const url = await picture(here, "surroundings").catch(() => "");
+  if (here !== at) return;
+  byId("around").hidden = !url;
+  if (url) byId("around-picture").src = url;
+  byId("around-picture").alt = `What is around patch ${suspect.id} in its slide`;
 }
 
 async function save() {
