@@ -47,9 +47,9 @@ def client(folder: Path) -> Iterator[TestClient]:
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """`histo serve` in a process of its own, at a free port, and a client of it."""
-    words = ["serve", str(folder), "--port", "0", "--no-browser", "--device", "cpu"]
+def server(folder: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """`histo serve` in a process of its own, at a free port or the one given, and a client of it."""
+    words = ["serve", str(folder), "--port", str(port), "--no-browser", "--device", "cpu"]
     process = subprocess.Popen(
         [sys.executable, "-m", "histo", *words],
         stdout=subprocess.PIPE,

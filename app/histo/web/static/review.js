@@ -26,7 +26,7 @@ function picture(n, kind = "patch") {
   if (!pictures.has(key)) {
     const query = new URLSearchParams({ name, id });
     pictures.set(key, ask(`/api/reviews/${kind}?${query}`).then((answer) => answer.blob()).then((blob) => (blob.size ? URL.createObjectURL(blob) : "")));
-    pictures.get(key).catch(() => {});
+    pictures.get(key).catch(() => pictures.delete(key));  // asked for again when it is shown again
   }
   return pictures.get(key);
 }

@@ -2,7 +2,7 @@
 // Patches are sent in parts, so that the page shows results early and no request is too large.
 const PART = 64, PART_BYTES = 32 * 1024 * 1024, MOST = 5000;
 const IMAGE = /\.(tiff?|png|jpe?g|bmp|webp|zip)$/i, ZIP = /\.zip$/i;
-const LOOKED = 64, LOOKED_PART = 16;
+const LOOKED = 64, LOOKED_PART = 16, LEAST = 0.0005;
 const byId = (id) => document.getElementById(id);
 let tables = [], running = 0;
 
@@ -46,25 +46,26 @@ function cell(row, text, kind) {
   return made;
 }
 
-// Where the model looked, over the patch: red where its probability falls as the place is covered.
-function looks(grid) {
-  const made = document.createElement("canvas"), side = grid.length, context = made.getContext("2d");
-  made.width = made.height = side;
-  const most = Math.max(1e-6, ...grid.flat().map(Math.abs)), picture = context.createImageData(side, side);
-  grid.flat().forEach((value, n) => picture.data.set([value > 0 ? 213 : 0, 70, value > 0 ? 0 : 160, Math.round(255 * Math.abs(value) / most)], 4 * n));
-  context.putImageData(picture, 0, 0);
-  made.setAttribute("role", "img");
-  made.setAttribute("aria-label", `covering a place changes the probability by ${most.toFixed(3)} at most`);
-  return made;
+function pictureOf(thumbnail, alt, kind = "") {
+  return Object.assign(document.createElement("img"), { src: thumbnail, alt, className: kind });
 }
 
-function pictureOf(prediction, thumbnail) {
-  const box = document.createElement("div"), image = document.createElement("img");
-  box.className = "patch-picture";
-  image.src = thumbnail;
-  image.alt = `patch ${prediction.id}`;
-  box.append(image);
-  if (prediction.looked) box.append(looks(prediction.looked));
+// Where the model looked, over the patch in grey: on stained tissue, red and blue would not be seen.
+function looks(grid, thumbnail, bundle) {
+  const canvas = document.createElement("canvas"), side = grid.length, context = canvas.getContext("2d");
+  canvas.width = canvas.height = side;
+  const most = Math.max(...grid.flat().map(Math.abs)), picture = context.createImageData(side, side);
+  const weight = (value) => Math.round(255 * Math.abs(value) / Math.max(LEAST, most));
+  grid.flat().forEach((value, n) => picture.data.set([value > 0 ? 213 : 0, 70, value > 0 ? 0 : 190, weight(value)], 4 * n));
+  context.putImageData(picture, 0, 0);
+  const box = document.createElement("figure"), words = document.createElement("figcaption"), over = document.createElement("div");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `where ${bundle} looked`);
+  words.className = "small";
+  words.textContent = most < LEAST ? "no place matters" : `at most ${most.toFixed(3)}`;
+  over.className = "patch-picture";
+  over.append(pictureOf(thumbnail, "", "grey"), canvas);
+  box.append(over, words);
   return box;
 }
 
@@ -73,7 +74,7 @@ function drift(models) {
     if (!model.drift) continue;
     const note = document.createElement("p");
     note.className = "note warning";
-    note.textContent = `Some patches look unlike those that ${model.bundle} was trained on, in standard deviations: ${model.drift}. Its probabilities may be wrong here.`;
+    note.textContent = `On average, the patches look unlike those that ${model.bundle} was trained on (standard deviations from their mean: ${model.drift}). Its probabilities may be wrong here.`;
     if (![...byId("drift").children].some((each) => each.textContent.includes(` ${model.bundle} `))) byId("drift").append(note);
   }
 }
@@ -96,18 +97,20 @@ function show(models) {
   models[0].predictions.forEach((first, n) => {
     const row = byId("results").tBodies[0].insertRow(), picture = row.insertCell();
     if (first.thumbnail) {
-      picture.append(pictureOf(first, first.thumbnail));
-      const second = models[1]?.predictions[n];
-      if (second?.looked) picture.append(pictureOf(second, first.thumbnail));
+      const seen = models.filter((model) => model.predictions[n].looked), side = document.createElement("div");
+      side.className = "beside";
+      side.append(pictureOf(first.thumbnail, `patch ${first.id}`));
+      side.append(...seen.map((model) => looks(model.predictions[n].looked, first.thumbnail, model.bundle)));
+      picture.append(side);
     }
-    cell(row, first.id);
+    cell(row, first.id, "id");
     for (const model of models) {
       const each = model.predictions[n];
       cell(row, each.error ?? each.predicted);
       for (const name of model.classes) cell(row, each.error ? "" : each.probabilities[name].toFixed(4), "number");
     }
   });
-  byId("results").hidden = false;
+  byId("results").hidden = byId("results-note").hidden = false;
 }
 
 async function predict(files) {
@@ -116,7 +119,7 @@ async function predict(files) {
   const bundles = [byId("first").value, byId("second").value].filter(Boolean);
   tables = bundles.map(() => []);
   fail(patches.length ? "" : "None of these is a TIF, PNG, JPEG, BMP or WebP.");
-  byId("results").hidden = byId("save").hidden = true;
+  byId("results").hidden = byId("results-note").hidden = byId("save").hidden = true;
   byId("results").tHead.replaceChildren();
   byId("results").tBodies[0].replaceChildren();
   byId("drift").replaceChildren();
