@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from base64 import b64encode
 from hashlib import sha256
 
@@ -74,3 +75,40 @@ def test_what_a_stranger_wrote_is_text(client, folder):
     assert evil not in page
     assert "<b>bold" not in page
     assert "&lt;b&gt;bold" in page
+
+
+def test_two_runs_are_compared(client, folder):
+    """Each figure of both reports, with its interval and the difference; of what is no run 404."""
+    shutil.copytree(folder / "runs" / "tiny", folder / "runs" / "other")
+    path = folder / "runs" / "other" / "report" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    replace_file(path, json.dumps({**metrics, "roc_auc": metrics["roc_auc"] + 0.0625}).encode())
+    asked = {"a": "runs/tiny", "b": "runs/other"}
+    page = client.get("/runs/compare", params=asked).text
+    (row,) = re.findall(r"<tr><th scope=\"row\">roc_auc</th>(.*?)</tr>", page, re.DOTALL)
+    low, high = metrics["intervals"]["roc_auc"]
+    assert f"{metrics['roc_auc']:.5g} ({low:.4f} to {high:.4f})" in row
+    assert "+0.0625" in row
+    assert "histo compare runs/tiny runs/other" in page
+    path.unlink()
+    assert "no figure in common" in client.get("/runs/compare", params=asked).text
+    for wrong in ("runs/none", "../secret.txt", "runs/tiny/export", "<script>"):
+        assert client.get("/runs/compare", params={**asked, "b": wrong}).status_code == 404
+
+
+def test_the_curve_grows_while_a_run_trains(client, folder):
+    """Each epoch as soon as history.csv has it; a line that is being written harms nothing."""
+    run = folder / "runs" / "tiny"
+    path = run / "history.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    unfinish(run)
+    for count in range(len(lines)):
+        replace_file(path, "".join(lines[: count + 1]).encode())
+        found = client.get("/api/runs/history", params={"name": "runs/tiny"}).json()
+        assert (len(found["epochs"]), found["planned"], found["finished"]) == (count, 3, False)
+    assert found["epochs"][0]["train_loss"] == float(lines[1].split(",")[1])
+    path.write_text("".join(lines[:2]) + "2,0.")
+    assert client.get("/api/runs/history", params={"name": "runs/tiny"}).status_code in (200, 422)
+    path.unlink()
+    found = client.get("/api/runs/history", params={"name": "runs/tiny"}).json()
+    assert found["epochs"] == []

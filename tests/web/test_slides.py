@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_image
+from tests.conftest import replace_file, write_image
 from tests.slides.made import tissue_slide, write_slide
 from tests.web.conftest import client_of
 
@@ -142,3 +144,68 @@ def test_what_is_not_listed_is_said(slides):
     assert "patches: 201 files, taken for patches" in page
     assert "served: 1 file, no slides: not tiled" in page
     assert "served: 1 file, not opened: a link" in page
+
+
+def shown(client, found):
+    """The answer about a map of a.tif."""
+    asked = {"name": "a.tif", "folder": found["folder"], "slide": found["slide"]}
+    return client.get("/api/slides/map", params=asked)
+
+
+@pytest.mark.parametrize("file", ["heatmap.tiff", "map.geojson", "slide.json"])
+def test_a_map_of_a_stranger_reads_no_file_outside_and_no_huge_one(slides, file, monkeypatch):
+    """A link out, a pipe, more than the bound, nonsense: no map, one line, and the slide is shown."""
+    with client_of(slides) as client:
+        (found,) = mapped(client, "a.tif")
+        path = slides / found["folder"] / found["slide"] / file
+        sound = path.read_bytes()
+        assert shown(client, found).status_code == 200
+        outside = slides.parent / file
+        outside.write_bytes(sound)
+        path.unlink()
+        path.symlink_to(outside)
+        assert shown(client, found).status_code == 404
+        path.unlink()
+        os.mkfifo(path)
+        assert shown(client, found).status_code in (404, 422)
+        for damaged in (b"", b"[]", b"{}", b"II*\0nonsense", sound[: len(sound) // 2]):
+            replace_file(path, damaged)
+            answer = shown(client, found)
+            assert answer.status_code in (200, 404, 422)
+            assert str(slides) not in answer.text
+        replace_file(path, sound)
+        limit = {"slide.json": "HISTO_MAX_JSON_BYTES"}.get(file, "HISTO_MAX_HEATMAP_BYTES")
+        monkeypatch.setenv(limit, "10")
+        assert shown(client, found).status_code in (404, 422)
+        assert client.get("/slides", params={"name": "a.tif"}).status_code == 200
+
+
+def test_a_line_of_regions_has_a_bound(slides):
+    """A GeoJSON of one endless line is not read whole."""
+    with client_of(slides) as client:
+        (found,) = mapped(client, "a.tif")
+        path = slides / found["folder"] / found["slide"] / "map.geojson"
+        with path.open("wb") as file:
+            file.truncate(1 << 32)  # 4 GB of nothing
+        answer = shown(client, found)
+        assert answer.json()["regions"] == []
+
+
+@pytest.mark.parametrize(
+    "classes", [[EVIL], [1], [{}], [None], [["a"]], "ab", {}, [], ["x" * 10**5]]
+)
+def test_names_in_a_map_of_a_stranger_are_text_or_refused(slides, classes):
+    """Script in the name of a class is JSON; what is no name is no error of the server."""
+    with client_of(slides) as client:
+        (found,) = mapped(client, "a.tif")
+        path = slides / found["folder"] / "maps.json"
+        replace_file(
+            path, json.dumps({**json.loads(path.read_text()), "classes": classes}).encode()
+        )
+        about = client.get("/api/slides/about", params={"name": "a.tif"})
+        answer = shown(client, found)
+        page = client.get("/slides", params={"name": "a.tif"})
+    assert about.status_code == page.status_code == 200
+    assert answer.status_code in (200, 404, 422)
+    assert about.headers["content-type"] == answer.headers["content-type"] == "application/json"
+    assert "<img" not in page.text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
+from histo.files.limits import is_name
 from histo.files.locks import locked, locked_when_free
 from histo.files.writing import read_json, write_json
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, read_row, write_row, write_slides
@@ -68,6 +69,7 @@ class MapsFolder:
             found = read_json(path / MAPS_JSON)
             good = found["format"] == FORMAT
             parts = (dict(found["settings"]), list(found["classes"]), list(found["slides"]))
+            good = good and all(map(is_name, parts[1])) and all(map(is_name, parts[2]))
         except (HistoError, KeyError, TypeError, ValueError):
             good = False
         if not good:

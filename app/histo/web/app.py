@@ -64,6 +64,7 @@ def make_app(site: Site, access: Access) -> App:
 def failed(site: Site, request: Request, error: Exception) -> Any:
     """An expected problem: JSON to whoever asks the API, a page to a person."""
     status, text = status_of(error)
+    text = text.replace(f"{site.served.root}/", "")  # the folder's place on this machine
     headers = {"retry-after": "5"} if status in (429, 503) else {}
     if request.url.path.startswith("/api/"):
         return JSONResponse({"detail": text}, status, headers)

@@ -15,11 +15,15 @@ from starlette.datastructures import UploadFile
 
 from histo.data.ids import SUFFIXES
 from histo.errors import HistoError
-from histo.files.limits import IMAGE_BYTES, NAME
+from histo.files.limits import IMAGE_BYTES, MB, NAME
 from histo.web.guard import UPLOAD_BYTES
 
 FILES = 1000
 """Most files of one request."""
+DIRECTORY_BYTES = 4 * MB
+"""Of a ZIP's list of members: enough for 1,000 patches, and as many other files, of long names."""
+END, END64 = b"PK\5\6", b"PK\6\7"
+"""What the end of a ZIP begins with, and what stands before it in a ZIP64."""
 YES = ("1", "true", "yes", "on")
 
 
@@ -99,6 +103,7 @@ def unpacked(sent: list[Upload]) -> list[Upload]:
 def members(upload: Upload) -> Iterator[Upload]:
     """The images in a ZIP; what a ZIP says of their sizes is not believed."""
     total = 0
+    check_directory(upload)
     try:
         with zipfile.ZipFile(io.BytesIO(upload.data)) as packed:
             for info in packed.infolist():
@@ -115,6 +120,20 @@ def members(upload: Upload) -> Iterator[Upload]:
                 yield Upload(name, data)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
         raise HistoError(f"{upload.name} is not a ZIP that can be read") from None
+
+
+def check_directory(upload: Upload) -> None:
+    """Refuse a ZIP whose list of members is long: it takes many times its bytes once it is read.
+
+    Of ZIP64, which no file of this size needs, the list would be looked for elsewhere.
+    """
+    data = upload.data
+    plain_end = data[-22:-18] == END and data[-2:] == b"\0\0"
+    at = len(data) - 22 if plain_end else data.rfind(END, max(0, len(data) - 22 - 0xFFFF))
+    if at < 0 or len(data) < at + 22 or data[at - 20 : at - 16] == END64:
+        raise HistoError(f"{upload.name} is not a ZIP that can be read")
+    if int.from_bytes(data[at + 12 : at + 16], "little") > DIRECTORY_BYTES:
+        raise HistoError(f"{upload.name}: more than {FILES:,} patches in one request")
 
 
 def form_schema() -> dict[str, Any]:
