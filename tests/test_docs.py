@@ -52,7 +52,8 @@ def test_the_list_of_options_is_that_of_the_command_line(tmp_path):
 
 def messages() -> set[str]:
     """Every text in histo's source, with an ellipsis for each value that is put in."""
-    found = set()
+    pages = (ROOT / "app" / "histo" / "web" / "static").glob("*.js")
+    found = {re.sub(r"\$\{[^}]*\}", "…", page.read_text(encoding="utf-8")) for page in pages}
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -14,6 +14,8 @@ def test_the_demo_goes_the_whole_way(tmp_path, capsys):
     said = capsys.readouterr().out
     for verb in ("check", "train", "interpret", "export", "predict"):
         assert f"$ histo {verb}" in said
+    last = said.rstrip().splitlines()[-1]
+    assert last.endswith(f"histo serve {tmp_path / 'demo'}")
     assert "on 17 patches it never saw: AUC" in said
     assert len(rows_of(tmp_path / "demo" / "predictions.csv")) == 17
     assert len(read_labels(tmp_path / "demo" / "data" / "train_labels.csv")) == 64

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import rows_of
+from tests.conftest import replace_file, rows_of, unfinish
 from tests.slides.made import tissue_slide, write_slide
 from tests.web.browser import BUNDLE, PATCHES, axe, chromium, needs_browser, opened, zipped
 from tests.web.conftest import server
@@ -57,6 +57,21 @@ def test_every_page_works_at_every_width(page, site):
         page.click("#pair")
         page.get_by_role("heading", name="Two runs").wait_for()
         assert "roc_auc" in page.inner_text("table")
+
+
+def test_the_curve_of_a_run_that_trains_grows(page, site):
+    """Without a touch: each epoch as the run writes it."""
+    run = site / "runs" / "tiny"
+    unfinish(run)
+    lines = (run / "history.csv").read_text().splitlines(keepends=True)
+    replace_file(run / "history.csv", "".join(lines[:2]).encode())
+    with opened(page, site) as (_, base):
+        page.goto(f"{base}/runs")
+        page.click(".show")
+        page.get_by_text("1 of 3 epochs, not finished").wait_for()
+        replace_file(run / "history.csv", "".join(lines[:3]).encode())
+        page.get_by_text("2 of 3 epochs, not finished").wait_for()
+        assert page.locator("#rows tr").count() == 2
 
 
 def test_patches_are_predicted_as_they_are_given(page, site, tmp_path):
