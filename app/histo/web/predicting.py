@@ -78,7 +78,10 @@ async def predict_uploads(models: Models, queue: Queue, bundle: str, asked: Aske
     if ready.patches is None:
         return answer_of(bundle, ready, None, asked.thumbnails)
     calls = await queue.calls(ready.predictor, ready.patches, asked.tta)
-    found = await asyncio.to_thread(answer_of, bundle, ready, calls, asked.thumbnails)
+    if len(ready.ids) < ENOUGH and not asked.thumbnails:  # quicker than another thread's turn
+        found = answer_of(bundle, ready, calls, False)
+    else:
+        found = await asyncio.to_thread(answer_of, bundle, ready, calls, asked.thumbnails)
     if asked.looked:
         found = replace(found, predictions=await with_looks(queue, ready, calls, found))
     return found

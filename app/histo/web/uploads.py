@@ -54,7 +54,8 @@ async def read_form(request: Request) -> Asked:
         if not files:
             raise HistoError("no files were sent: give them in the field files")
         sent = [await read_upload(file) for file in files]
-        uploads = await asyncio.to_thread(unpacked, sent)
+        packed = any(is_zip(upload.name) for upload in sent)
+        uploads = await asyncio.to_thread(unpacked, sent) if packed else unpacked(sent)
         names = {upload.name for upload in uploads}
         if len(names) < len(uploads):
             raise HistoError("two files have one name: send them with their folders, or apart")
