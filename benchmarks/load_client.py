@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
@@ -23,7 +24,7 @@ class Load:
     patches: int = 0
     refused: int = 0
     """answers with status 429"""
-    failed: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
     """other answers, and connections that ended without one"""
     wall: float = 0.0
 
@@ -61,8 +62,8 @@ class Client:
             start = time.perf_counter()
             try:
                 status, head, answer = await self._exchange("POST", "/api/predict", body)
-            except (OSError, asyncio.IncompleteReadError):
-                load.failed += 1
+            except (OSError, asyncio.IncompleteReadError) as error:
+                load.failed[type(error).__name__] += 1
                 self._streams = None
                 return
             if status == 429:
@@ -75,7 +76,7 @@ class Client:
                 load.seconds.append(time.perf_counter() - start)
                 load.patches += len(rows)
             else:
-                load.failed += 1
+                load.failed[f"status {status}"] += 1
             return
 
     async def waiting(self) -> int:

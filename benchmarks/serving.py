@@ -38,6 +38,9 @@ EVERY = 1.0
 FEW = 64
 """Patches whose prediction is mostly the start of a process."""
 
+MANY = 400
+"""Clients, more than the server's queue has places."""
+
 
 @dataclass
 class Server:
@@ -80,7 +83,7 @@ def main() -> None:
         rows = [each for each in found["serve"] if each["files"] == files]
         rate = median(each["patches_per_second"] for each in rows)
         found["ratio"][str(files)] = round(rate / alone, 3)
-    found["more_clients_than_places"] = serve_once(asked, served, patches, 8, 2 * asked.clients)
+    found["more_clients_than_places"] = serve_once(asked, served, patches, 8, MANY)
     found["sigterm"] = sigterm(asked, served, patches)
     if asked.minutes:
         found["long"] = serve_long(asked, served, patches)
@@ -217,7 +220,7 @@ def figures(load: Load) -> dict[str, Any]:
         "p50": round(ends[49], 3),
         "p99": round(ends[98], 3),
         "status_429": load.refused,
-        "failed": load.failed,
+        "failed": dict(load.failed),
     }
 
 
@@ -252,7 +255,7 @@ async def ended(server: Server, sending: Sequence[bytes]) -> dict[str, Any]:
         "answered_before": before,
         "under_way": inside,
         "answered": len(asking.seconds),
-        "lost": asking.failed,
+        "lost": dict(asking.failed),
         "seconds_to_end": round(time.perf_counter() - start, 2),
         "exit_status": status,
     }

@@ -34,6 +34,10 @@ PORT = 8791
 GRACE = 60
 """Seconds that requests under way have when the server is told to end."""
 
+KEEP_ALIVE = 75
+"""Seconds that a connection is kept between two requests: longer than Retry-After, and than a proxy
+keeps it, so that neither sends on one that is just being closed."""
+
 
 def serve(
     folder: str | Path = ".",
@@ -85,6 +89,7 @@ def serve(
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE,
+            timeout_keep_alive=KEEP_ALIVE,
         )
         server = uvicorn.Server(config)
         leave = server.handle_exit
