@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
+import time
 
 from tests.conftest import assert_one_line_error, run_histo
-from tests.web.conftest import server
+from tests.web.conftest import BEARER, server
 
 
 def test_what_cannot_be_served_is_one_line(tmp_path, monkeypatch):
@@ -38,3 +40,14 @@ def test_a_wrong_bound_is_said_at_the_start(tmp_path, monkeypatch):
     name = "HISTO_MAX_UPLOAD_BYTES"
     monkeypatch.setenv(name, "much")
     assert_one_line_error(run_histo("serve", tmp_path, "--no-browser", "--port", 0), name)
+
+
+def test_a_connection_is_kept_beyond_retry_after(tmp_path):
+    """A client that comes again when it was told to is not cut off."""
+    with server(tmp_path) as (_, client):
+        kept = http.client.HTTPConnection("127.0.0.1", client.base_url.port, timeout=60)
+        for wait in (0, 6):
+            time.sleep(wait)
+            kept.request("GET", "/api/bundles", headers=BEARER)
+            answer = kept.getresponse()
+            assert (answer.status, answer.read()) == (200, b"[]")
