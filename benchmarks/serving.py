@@ -128,7 +128,7 @@ def predict(asked: argparse.Namespace, many: Path, few: Path) -> dict[str, float
     start, start_cpu = timed_predict(asked, few)
     count = asked.predictions - FEW
     return {
-        "patches_per_second": round(count / (whole - start), 1),
+        "patches_per_second": round(count / max(0.001, whole - start), 1),
         "with_start": round(asked.predictions / whole, 1),
         "cpu_seconds": round(cpu - start_cpu, 2),
         "seconds": round(whole, 2),

@@ -38,3 +38,25 @@ def test_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
         assert f"| {title} | median" in text
         assert all(value >= 0 for values in rows.values() for value in values)
     assert not (ROOT / "benchmarks" / "results" / "gpu-cpu.json").exists()
+
+
+def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
+    """At its smallest: every patch is predicted, and SIGTERM in the middle loses no request."""
+    golden = ROOT / "tests" / "golden" / "bundle-2"
+    words = ["benchmarks/serving.py", str(golden), str(golden / "patches"), str(tmp_path / "load")]
+    words += ["--clients", "12", "--predictions", "96", "--files", "3", "--rounds", "1"]
+    words += ["--minutes", "0.02", "--out", str(tmp_path / "serving.json")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "serving.json").read_text())
+    for part in (found["serve"][0], found["more_clients_than_places"]):
+        assert (part["patches"], part["failed"]) == (96, {})
+    assert found["long"]["requests"] > 0
+    assert found["sigterm"]["lost"] == {}
+    assert found["sigterm"]["answered"] == found["sigterm"]["requests"] == 12
