@@ -146,7 +146,8 @@ def place_of(handle: int) -> str:
 def normal(name: str) -> str:
     """A name without what is drawn at random in it."""
     name = re.sub(r"\.[0-9a-f]{8}\.histo", ".X.histo", name)
-    return re.sub(r"-[0-9a-f]{8}\.npy", "-X.npy", name)
+    name = re.sub(r"-[0-9a-f]{8}\.npy", "-X.npy", name)
+    return re.sub(r"(features-[0-9a-f]+/\.?)[0-9a-f]{12}\.npz", r"\1X.npz", name)
 
 
 @dataclass(frozen=True)
