@@ -446,8 +446,12 @@ def prepare(folder: Path) -> list[Command]:
         Command("train --resume", ["train", "--resume", "run"], base["cut"]),
         Command("train --folds", [*train, "--folds", "2"], base["data"]),
         Command("train --probe", [*PROBE, "--views", "2"], base["data"]),
-        Command("features", [*features, "data/test", "--out", "f.h5", "--skip-bad"], base["bundle"]),
-        Command("features to parquet", [*features, "data/train", "--out", "f.parquet"], base["bundle"]),
+        Command(
+            "features", [*features, "data/test", "--out", "f.h5", "--skip-bad"], base["bundle"]
+        ),
+        Command(
+            "features to parquet", [*features, "data/train", "--out", "f.parquet"], base["bundle"]
+        ),
         Command("features by slide", [*features, "tiles.csv", "--out", "slides"], base["bundle"]),
         Command("export", ["export", "run", "--out", "bundle"], base["run"]),
         Command("export again", ["export", "run"], again),

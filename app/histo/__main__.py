@@ -10,6 +10,6 @@ import sys
 if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
     del sys.path[0]
 
-from histo.cli import main  # noqa: E402
+from histo.cli import main
 
 main()
