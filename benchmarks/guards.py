@@ -1,6 +1,6 @@
 """What the guards of docs/security.md cost: the same work with each of them switched off in turn.
 
-    python -W ignore benchmarks/guards.py [--small 4000] [--large 200000] [--rounds 5] [--out FILE]
+    python -W ignore benchmarks/guards.py [--small 4000] [--large 200000] [--rounds 3] [--out FILE]
 
 The start of a training (up to its first batch), a prediction and a check, of small patches, so that
 what is done for each patch weighs most. A process that has imported all forks one child for each piece
@@ -235,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", type=int, default=4000)
     parser.add_argument("--large", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5, help="with few patches; one with many")
+    parser.add_argument("--rounds", type=int, default=3, help="with few patches; one with many")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "guards.json")
     asked = parser.parse_args()
     folder, tables, imports = Path(tempfile.mkdtemp(prefix="histo-guards-")), {}, import_all()
