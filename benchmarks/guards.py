@@ -238,7 +238,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="with few patches; one with many")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "guards.json")
     asked = parser.parse_args()
-    folder, tables, imports = Path(tempfile.mkdtemp(prefix="histo-guards-")), {}, import_all()
+    folder, imports = Path(tempfile.mkdtemp(prefix="histo-guards-")), import_all()
+    tables: dict[str, Any] = {}
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     begun = time.monotonic()
     try:
