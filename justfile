@@ -41,10 +41,11 @@ coverage *ARGS:
 # what CI runs
 check: lint types test
 
-# the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+# the tests with the lowest versions that pyproject.toml allows, in an environment of their own; without
+# --no-config the pins of [tool.uv] would be installed instead
 lowest *ARGS="tests":
     uv venv --quiet --allow-existing .venv-lowest
-    uv pip install --quiet --python .venv-lowest --resolution lowest-direct --group dev .
+    uv pip install --no-config --quiet --python .venv-lowest --resolution lowest-direct --group dev .
     uv run --no-project --python .venv-lowest --no-sync python -m pytest {{ARGS}}
 
 # known holes of the dependencies as they are installed, from the advisory databases

@@ -44,6 +44,7 @@ ABORTED: list[str] = []
 """What torch said in children that it aborted."""
 TRAIN = ("--arch", "squeezenet1_1", "--weights", "none", "--device", "cpu", "--batch-size", "16")
 TRAIN += ("--epochs", "1", "--freeze-epochs", "1", "--checkpoint-minutes", "0")
+PROBE = ("train", "data", "--out", "run", "--probe", *TRAIN[:8])
 NAMED = re.compile(r"histo ((?:train --resume|interpret) \S+)\)")
 """A command that an error names as the way out."""
 
@@ -145,7 +146,8 @@ def place_of(handle: int) -> str:
 def normal(name: str) -> str:
     """A name without what is drawn at random in it."""
     name = re.sub(r"\.[0-9a-f]{8}\.histo", ".X.histo", name)
-    return re.sub(r"-[0-9a-f]{8}\.npy", "-X.npy", name)
+    name = re.sub(r"-[0-9a-f]{8}\.npy", "-X.npy", name)
+    return re.sub(r"(features-[0-9a-f]+/\.?)[0-9a-f]{12}\.npz", r"\1X.npz", name)
 
 
 @dataclass(frozen=True)
@@ -344,6 +346,7 @@ def preload(folder: Path) -> None:
     import histo.commands.compare
     import histo.commands.evaluate
     import histo.commands.export
+    import histo.commands.features
     import histo.commands.import_pcam
     import histo.commands.interpret
     import histo.commands.merge
@@ -356,6 +359,8 @@ def preload(folder: Path) -> None:
     import histo.report.figures
     import histo.report.plots
     import histo.training.folds
+    import histo.training.logistic
+    import histo.training.probe
     import histo.training.recipe
     import histo.training.single
 
@@ -417,6 +422,7 @@ def prepare(folder: Path) -> list[Command]:
     fill(base["cut"], data=data)
     cut_training(train, base["cut"])
     fill(base["bundle"], data=data)
+    write_tiles(base["bundle"])
     run_folder = base["run"] / "run"
     must(["export", str(run_folder), "--out", "bundle"], base["bundle"])
     share = ["predict", "bundle", "data/test", "--out", "p.csv", "--skip-bad", "--shard"]
@@ -434,10 +440,19 @@ def prepare(folder: Path) -> list[Command]:
     for verb in ("interpret", "export", "review"):
         must([verb, "run"], again)
     predict = ["predict", "bundle", "data/test", "--out", "p.csv", "--submission", "s.csv"]
+    features = ["features", "bundle"]
     return [
         Command("train", train, base["data"]),
         Command("train --resume", ["train", "--resume", "run"], base["cut"]),
         Command("train --folds", [*train, "--folds", "2"], base["data"]),
+        Command("train --probe", [*PROBE, "--views", "2"], base["data"]),
+        Command(
+            "features", [*features, "data/test", "--out", "f.h5", "--skip-bad"], base["bundle"]
+        ),
+        Command(
+            "features to parquet", [*features, "data/train", "--out", "f.parquet"], base["bundle"]
+        ),
+        Command("features by slide", [*features, "tiles.csv", "--out", "slides"], base["bundle"]),
         Command("export", ["export", "run", "--out", "bundle"], base["run"]),
         Command("export again", ["export", "run"], again),
         Command("interpret", ["interpret", "run"], base["run"]),
@@ -457,6 +472,14 @@ def prepare(folder: Path) -> list[Command]:
             "import-pcam --groups-only", ["import-pcam", "h5", "m", "--groups-only"], base["h5"]
         ),
     ]
+
+
+def write_tiles(folder: Path) -> None:
+    """A table of patches of two slides, as histo cut writes it."""
+    rows = ["id,slide,x,y,width,height"]
+    for number, patch in enumerate(sorted((folder / "data" / "train").iterdir())):
+        rows.append(f"{patch.stem},S{number % 2},{48 * number},0,48,48")
+    (folder / "tiles.csv").write_text("\n".join([*rows, ""]))
 
 
 def fill(folder: Path, **parts: Path) -> None:

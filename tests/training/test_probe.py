@@ -118,7 +118,7 @@ def test_a_probe_that_was_killed_is_resumed_and_ends_the_same(probe, patches, tm
     before = rows_of(run / "predictions.csv")
     unfinish(run)
     (run / "predictions.csv").unlink()
-    result = run_histo("train", "--resume", run)
+    result = run_histo("train", patches, "--resume", run)  # a copy: names its data
     assert result.exit_code == 0, result.output
     again = rows_of(run / "predictions.csv")
     assert [row["id"] for row in again] == [row["id"] for row in before]

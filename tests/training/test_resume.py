@@ -30,7 +30,7 @@ from histo.training.recipe import Plan, fit
 from histo.training.recording import record_resumed, session
 from histo.training.resume import read_settings
 from histo.training.stopping import stop_asked
-from tests.conftest import TINY, assert_one_line_error, run_histo, unfinish
+from tests.conftest import TINY, assert_one_line_error, histo_process, run_histo, unfinish
 from tests.kills import result
 from tests.small import watched_learner
 
@@ -337,3 +337,56 @@ def test_the_schedule_goes_on_where_it_was():
     fit(learn, plan, middle.position)
     assert seen[0][0] == (1, 3)
     assert all(whole[place] == tuple(values) for place, *values in seen)
+
+
+def begun_elsewhere(run: Path, to: Path, **said: str) -> Path:
+    """A copy of a run whose config.json says other things, with a store and not in memory."""
+    made = shutil.copytree(run, to)
+    unfinish(made)
+    record = json.loads((made / "config.json").read_text())
+    for name, value in {"no_store": False, **said}.items():
+        record[name] = {"value": value, "source": "given"}
+    (made / "config.json").write_text(json.dumps(record))
+    return made
+
+
+def test_a_run_from_elsewhere_writes_no_store_where_it_says(tiny_run, dataset, tmp_path):
+    """Nor beside the data that it names: into this user's cache, or where the user says now."""
+    forged = begun_elsewhere(tiny_run, tmp_path / "forged", store=str(tmp_path / "victim"))
+    cache, named = tmp_path / "cache", tmp_path / "named"
+    where = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = histo_process("train", "--resume", forged, env=where)
+    assert done.returncode == 0, done.stderr
+    assert f"{forged} was not started here by this user: patches are decoded into" in done.stdout
+    assert not (tmp_path / "victim").exists()
+    assert not (dataset / ".histo").exists()
+    assert list(cache.rglob("*.npy"))
+    again = begun_elsewhere(tiny_run, tmp_path / "again", store=str(tmp_path / "victim"))
+    done = histo_process("train", "--resume", again, "--store", named, env=where)
+    assert done.returncode == 0, done.stderr
+    assert "not started here" not in done.stdout
+    assert list(named.glob("*.npy"))
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_run_from_elsewhere_sends_nothing_to_its_tracker(tiny_run, tmp_path):
+    forged = begun_elsewhere(tiny_run, tmp_path / "forged", tracker="tensorboard", store="s")
+    done = run_histo("train", "--resume", forged, "--no-store")
+    assert done.exit_code == 0, done.output
+    assert "nothing is sent to tensorboard (give --tracker)" in done.output
+    assert not (forged / "tensorboard").exists()
+    assert not (forged / "tracker.json").exists()
+
+
+def test_a_run_of_ones_own_goes_on_in_its_store(dataset, weights, tmp_path):
+    """Also where its store was named; the run of a fold too."""
+    store, run = tmp_path / "store", tmp_path / "run"
+    words = [word for word in TINY if word != "--no-store"]
+    words = ["train", dataset, *words, "--weights", weights, "--out", run, "--store", store]
+    assert run_histo(*words, "--epochs", 1).exit_code == 0
+    unfinish(run)
+    shutil.rmtree(store)
+    done = run_histo("train", "--resume", run)
+    assert done.exit_code == 0, done.output
+    assert "not started here" not in done.output
+    assert list(store.glob("*.npy"))

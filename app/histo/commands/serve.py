@@ -65,6 +65,7 @@ def serve(
     except ImportError:
         raise HistoError("serving needs FastAPI: pip install 'histolearn[serve]'") from None
     from histo.model.engines import check_precision
+    from histo.web.connection import Connection
     from histo.web.guard import UPLOAD_BYTES
     from histo.web.served import Served
 
@@ -84,6 +85,8 @@ def serve(
             Thread(target=opened, daemon=True).start()  # a browser of a terminal does not return
         config = uvicorn.Config(
             app,
+            http=Connection,
+            ws="none",  # there are no web sockets here
             log_level="warning",
             access_log=False,  # a line of it would have the token
             server_header=False,

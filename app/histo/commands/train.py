@@ -105,13 +105,13 @@ def resume_run(path: Path, now: TrainConfig, screen: Screen, callbacks: Sequence
     unfinished(path)
 
     from histo.training.folds import train_folds_on
-    from histo.training.resume import read_settings
+    from histo.training.resume import read_settings, without_strange_places
     from histo.training.single import train_on
 
     with ranks.process_group():
         run = ranks.broadcast(lambda: unfinished(path))
         with run.lock():
-            config = read_settings(run, now)
+            config = without_strange_places(run, read_settings(run, now), now, screen)
             data = data_of(run, config, read_label_table(config, screen), screen)
             if config.folds:
                 train_folds_on(run, config, data, screen, callbacks)

@@ -8,6 +8,7 @@ with the data could make any head of them.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -103,14 +104,19 @@ def open_features(store: Path | None, name: str) -> KnownFeatures:
 
 
 def write_part(path: Path, keys: Keys, values: Values) -> None:
-    """Write features, and note that this user's histo has written them."""
-    with written(path) as file:
-        np.savez(file, format=FORMAT, keys=keys, features=values)
+    """Note that this user's histo writes these features, and write them.
+
+    The note comes first: killed between the two, no part stays that is never read.
+    """
+    packed = io.BytesIO()
+    np.savez(packed, format=FORMAT, keys=keys, features=values)
     with suppress(OSError):  # without a cache they are computed anew at each start
         note = note_of(path)
         note.parent.mkdir(parents=True, exist_ok=True)
         with written(note, "w") as text:
-            text.write(_digest(path.read_bytes()))
+            text.write(_digest(packed.getbuffer()))
+    with written(path) as file:
+        file.write(packed.getbuffer())
 
 
 def read_part(path: Path) -> tuple[Keys, Values] | None:
@@ -136,5 +142,5 @@ def note_of(path: Path) -> Path:
     return platformdirs.user_cache_path("histo") / "features" / name
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()

@@ -46,7 +46,8 @@ def launch(processes: int, device: str) -> int:
     )
     try:
         with silent(logging.getLogger("torch.distributed.elastic")):
-            elastic_launch(config, sys.executable)("-m", "histo", *sys.argv[1:])
+            # -P: no module of the working folder
+            elastic_launch(config, sys.executable)("-P", "-m", "histo", *sys.argv[1:])
     except ChildFailedError as error:
         statuses = [failure.exitcode for failure in error.failures.values()]
         return max(statuses, default=1) if min(statuses, default=1) > 0 else 1

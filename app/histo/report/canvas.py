@@ -71,4 +71,5 @@ def take_literally(figure: Figure) -> None:
             axis.set_minor_formatter(NullFormatter())
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_usetex(False)  # which a matplotlibrc in the working folder may ask for
         text.set_text(visible(text.get_text()))

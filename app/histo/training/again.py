@@ -11,7 +11,7 @@ from histo.errors import HistoError
 from histo.run.folder import RunFolder
 from histo.screen import Screen
 from histo.training.prepare import prepare
-from histo.training.resume import load_again, read_settings
+from histo.training.resume import load_again, read_settings, without_strange_places
 from histo.training.single import as_fastai_made_it
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def load_learner(run: RunFolder, screen: Screen) -> Learner:
         )
     if "bundle" in settings:
         raise HistoError(f"{run.path} is an evaluation: it has no learner")
-    config = read_settings(run, TrainConfig(run.path))
+    asked = TrainConfig(run.path)
+    config = without_strange_places(run, read_settings(run, asked), asked, screen)
     if not can_train_in(config.precision, resolve_device(config.device)):
         config = replace(config, precision="fp32")
     data = load_again(run, config, read_label_table(config, screen), screen)

@@ -15,6 +15,7 @@ from histo.distributed import ranks
 from histo.files.aside import discard
 from histo.files.writing import read_json, write_json
 from histo.run.folder import RunFolder
+from histo.run.origin import note_run
 from histo.run.predictions import read_predictions, write_predictions
 from histo.run.split import Leak
 from histo.screen import Screen
@@ -80,7 +81,9 @@ def start_folds(
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])
-    write_json(run.config, config.record(found))
+    record = config.record(found)
+    note_run(path, record)
+    write_json(run.config, record)
 
 
 def _train_each(
@@ -103,7 +106,8 @@ def _train_each(
         if begun:
             asked = replace(settings, given=config.given.intersection(MAY_DIFFER))
             with part.lock():
-                train_on(part, read_settings(part, asked), mine, screen, callbacks)
+                own = replace(read_settings(part, asked), tracker=config.tracker)
+                train_on(part, own, mine, screen, callbacks)
         else:
             if ranks.rank() == 0:
                 discard(part.path)

@@ -12,6 +12,7 @@ from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.files.writing import read_json
 from histo.run.folder import RunFolder
+from histo.run.origin import is_mine
 from histo.screen import Screen
 
 MAY_DIFFER = (
@@ -58,6 +59,35 @@ def read_settings(run: RunFolder, asked: TrainConfig) -> TrainConfig:
     if "data" in now:  # the data folder has moved: labels and images lie in it as before
         now = {"labels": None, "images": None, **now}
     return replace(before, out=run.path, given=frozenset(given | now.keys()), **now)
+
+
+def without_strange_places(
+    run: RunFolder, config: TrainConfig, asked: TrainConfig, screen: Screen
+) -> TrainConfig:
+    """The settings of a run, without the store and the tracker that another user's run names.
+
+    What the user names now is used; else patches are decoded into the user's own cache.
+    """
+    if ranks.broadcast(lambda: is_mine(run.path, read_json(run.config))):
+        return config
+    import platformdirs
+
+    tracker = config.tracker if "tracker" in asked.given else None
+    named = asked.given & {"data", "store", "no_store"}
+    own = None if "data" in asked.given else platformdirs.user_cache_path("histo")
+    store = config.store if config.no_store or "store" in named else own
+    if not named and not config.no_store:
+        screen.say(
+            f"note: {run.path} was not started here by this user: patches are decoded into {store}",
+            "give {store} to choose a folder",
+        )
+    if tracker != config.tracker:
+        screen.say(
+            f"note: {run.path} was not started here by this user: nothing is sent to {config.tracker}",
+            "give {tracker}",
+        )
+    given = config.given | {"store"}  # so that a config.json written anew keeps to it
+    return replace(config, store=store, tracker=tracker, given=given)
 
 
 def known_of(run: RunFolder) -> tuple[KnownSplit, dict[str, str]]:

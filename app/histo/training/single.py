@@ -16,6 +16,7 @@ from histo.errors import NO_ROOM, NO_WRITE, Call, HistoError, Way
 from histo.files.aside import discard
 from histo.files.writing import write_json
 from histo.run.folder import RunFolder
+from histo.run.origin import note_run
 from histo.screen import Screen
 from histo.training.prepare import Job, prepare
 from histo.training.probe import ProbeJob, prepare_probe, probe_in
@@ -39,7 +40,7 @@ def train_new(
     job = prepare_probe(config, data, screen) if config.probe else prepare(config, data, screen)
 
     def fill(made: RunFolder, path: Path) -> None:
-        write_json(made.config, config.record(settings_of(path, job)))
+        write_settings(made, config.record(settings_of(path, job)), path)
 
     run = ranks.broadcast(lambda: RunFolder.create(config.out, config.arch, fill))
     with run.lock():
@@ -211,6 +212,12 @@ def settings_of(path: Path, job: Job | ProbeJob) -> dict[str, Any]:
     }
 
 
+def write_settings(run: RunFolder, record: dict[str, Any], path: Path) -> None:
+    """Write the settings of a run that is, or will be, at `path`, and note that they are this user's."""
+    note_run(path, record)
+    write_json(run.config, record)
+
+
 def start(run: RunFolder, job: Job, screen: Screen) -> float:
     """Write what is known before the first batch and report the settings; returns the learning rate."""
     from histo.model.device import describe_device
@@ -221,7 +228,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
     write_json(run.path / "model.json", job.card.as_dict())
     write_start(run, job.data, job.device)
     lr = choose_lr(config, job.learn, run)
-    write_json(run.config, config.record({**settings_of(run.path, job), "lr": lr}))
+    write_settings(run, config.record({**settings_of(run.path, job), "lr": lr}), run.path)
     screen.say(
         f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
         f"{job.learn.dls.train.bs}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
