@@ -19,6 +19,8 @@ SQUARE = 1.02
 """A slide whose px are longer than wide by more than this has no single µm per px."""
 BACKGROUND = 255
 """Of what a slide has no pixels for."""
+OPAQUE = 0xFF000000
+"""The least value of an opaque px as one little-endian number: alpha is its highest byte."""
 AT_ONCE = 1 << 24
 """Most px of a level that are read at once: larger regions are read in bands."""
 Pixels = NDArray[np.uint8]
@@ -91,14 +93,23 @@ class Slide:
             region = np.asarray(self._handle.read_region((x, y), level, shape))
         except Exception as error:  # OpenSlide's errors, and ctypes' own
             raise HistoError(f"{self.path} cannot be read at {x}, {y} ({error})") from None
-        colours, alpha = region[..., :3], region[..., 3:]
-        return np.where(alpha == 255, colours, BACKGROUND).astype(np.uint8)
+        return on_background(region)
 
     def thumbnail(self, mpp: float) -> Pixels:
         """The scanned area at `mpp` µm per px, uint8 [H, W, 3]."""
         scale = mpp / self.mpp
         width, height = (max(1, round(whole / scale)) for whole in self.scanned)
         return self.read(*self.bounds, width, height, scale=scale)
+
+
+def on_background(region: Pixels) -> Pixels:
+    """The colours of a region, uint8 [H, W, 4] RGBA, which is white where it is not opaque."""
+    import cv2
+
+    colours = np.asarray(cv2.cvtColor(region, cv2.COLOR_RGBA2RGB), np.uint8)
+    if region.view("<u4").min() < OPAQUE:  # in one pass: the alpha of nearly every region is 255
+        colours[region[..., 3] != 255] = BACKGROUND
+    return colours
 
 
 def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
