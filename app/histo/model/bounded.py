@@ -28,7 +28,7 @@ from histo.files.limits import RUN_BYTES, RUN_SECONDS
 Job = tuple[Callable[[], Any], SimpleQueue[Any]]
 SPIN_US = 50
 """How long an idle thread of ONNX Runtime waits for the next operator before it sleeps. By default it
-does so all along, and takes the cores from the threads that read and decode: a third of all CPU time."""
+does so all along, and takes cores from the threads that read: up to a third of all CPU time."""
 NO_MEMORY = ("Available memory", "bad_alloc")
 """What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""
 
