@@ -62,6 +62,7 @@ PARTS = {
         "docs/troubleshooting",
         "docs/security",
         "data_README",
+        "docs/measurements",
         "benchmarks/README",
         "docs/citing",
     ],

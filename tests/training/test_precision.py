@@ -30,6 +30,12 @@ TRAIN += ("--weights", "none", "--epochs", "1")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this processor has no bf16")
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A cache of the test's own, without trials of before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def run(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in bf16 on the CPU."""
@@ -150,6 +156,15 @@ def test_a_slow_bf16_is_not_taken(monkeypatch, capsys):
     config = TrainConfig(Path(), arch="squeezenet1_1")
     assert choose_precision(config, 48, CPU, Screen()) == "fp32"
     assert "fp32: a step in bf16 is 0.4 times as fast here" in capsys.readouterr().out
+
+
+@needs_bf16
+def test_the_next_training_chooses_the_same_though_a_trial_would_come_out_otherwise(monkeypatch):
+    speeds = iter([1.14, 1.06])
+    monkeypatch.setattr("histo.training.precision.bf16_speed", lambda *_: next(speeds))
+    config = TrainConfig(Path(), arch="squeezenet1_1")
+    assert [choose_precision(config, 48, CPU, Screen()) for _ in range(2)] == ["bf16"] * 2
+    assert choose_precision(config, 64, CPU, Screen()) == "fp32", "patches of 64 px have their own"
 
 
 @needs_bf16

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -91,6 +92,15 @@ def _cpu_has_bf16() -> bool:
         return True
     known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in known)
+
+
+def processor_name() -> str:
+    """What the processor calls itself, as "AMD EPYC 9R14"; its kind where the system does not say."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def keep_memory() -> None:

@@ -41,11 +41,14 @@ def fit_head(
     the weight of one patch together. Patches of a group are never on both sides when the penalty
     is chosen.
     """
+    from threadpoolctl import threadpool_limits
+
     mean, std = moments(features)
     features -= mean
     features /= std
-    penalty = choose_penalty(features, classes, groups, seed)
-    weight, bias = solve(features, classes, penalty)
+    with threadpool_limits(1, "blas"):  # NumPy's and SciPy's threads take each other's processors
+        penalty = choose_penalty(features, classes, groups, seed)
+        weight, bias = solve(features, classes, penalty)
     scaled = weight / std
     return LinearHead(scaled.astype(np.float32), (bias - scaled @ mean).astype(np.float32), penalty)
 

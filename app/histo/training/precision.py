@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 from histo.config import TrainConfig
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.files.writing import written
 from histo.model.body import features_of, make_body
-from histo.model.device import has_bf16, resolve_device, resolve_precision
+from histo.model.device import has_bf16, processor_name, resolve_device, resolve_precision
 from histo.screen import Screen
 
 TRIAL_PATCHES = 8
@@ -85,13 +88,14 @@ def in_fp32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def choose_precision(config: TrainConfig, side: int, device: torch.device, screen: Screen) -> str:
     """The precision of a new training on patches of `side` px; on a CPU `auto` makes a trial.
 
-    The choice is kept in config.json, so that a resumed run does not choose again. Several
+    The choice is kept in config.json, so that a resumed run does not choose again, and the trial's
+    outcome for the user, so that the same seed gives the same figures. Several
     processes choose together, and bf16 only if it is faster in each.
     """
     precision = resolve_precision(config.precision, device)
     if config.precision != "auto" or device.type != "cpu":
         return precision
-    speed = bf16_speed(config.arch, side) if precision == "bf16" else None
+    speed = known_speed(config.arch, side) if precision == "bf16" else None
     slow = ranks.any_rank(speed is None or speed < FASTER)
     if speed is not None:
         screen.say(
@@ -118,6 +122,27 @@ def check_precision(config: TrainConfig) -> None:
             f"resume it {cpu if config.precision == 'bf16' else ''}on a GPU",
             "start a new training, with {precision} fp32",
         )
+
+
+def known_speed(arch: str, side: int) -> float:
+    """The outcome of this user's last trial on such a processor, else of a new one.
+
+    Two trials of a network whose speeds are near to each other could choose differently, and the same
+    seed would give other figures.
+    """
+    import platformdirs
+
+    facts = (arch, side, torch.__version__, torch.get_num_threads(), processor_name())
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    note = platformdirs.user_cache_path("histo") / "trials" / name
+    with suppress(OSError, ValueError):
+        return float(note.read_text()[:40])
+    speed = bf16_speed(arch, side)
+    with suppress(OSError):  # without a cache the next training tries again
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with written(note, "w") as file:
+            file.write(f"{speed:.2f}\n")
+    return speed
 
 
 def bf16_speed(arch: str, side: int) -> float:
