@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -138,7 +139,7 @@ def parts(bundle: Path, slide: Path, tiles: int) -> dict[str, Any]:
             for start in range(0, len(places), len(batch)):
                 predictor.predict(batch[: len(places) - start])
 
-        works = {
+        works: dict[str, Callable[[], None]] = {
             "alone": alone,
             "map": lambda: over(lambda tiles: predictor.predict(tiles).probabilities),
             "reading": lambda: over(lambda tiles: np.zeros((len(tiles), 2))),
