@@ -1,7 +1,7 @@
 """Tiles a second of `histo map` over a slide, in turns with TIAToolbox and LazySlide.
 
-    python benchmarks/slides.py PATCHES FOLDER [--tiles 9312] [--rounds 3] [--tiatoolbox PYTHON]
-        [--lazyslide PYTHON] [--out JSON]
+    python benchmarks/slides.py PATCHES FOLDER [--tiles 9312] [--rounds 3] [--turn TILES]
+        [--tiatoolbox PYTHON] [--lazyslide PYTHON] [--out JSON]
 
 PATCHES is a folder in Kaggle's layout (train/*.tif of 96 px), from which a slide of twice the
 resolution is laid, each patch as often as needed. Each tool runs in processes of its own; --tiatoolbox
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -106,7 +107,10 @@ def histo(bundle: Path, slide: Path) -> dict[str, Any]:
 
 
 def parts(bundle: Path, slide: Path, tiles: int) -> dict[str, Any]:
-    """Of one process: tiles a second read and computed, computed alone, and read alone, in turns."""
+    """Of one process: tiles read and computed, computed alone, and read alone, in turns of `tiles`.
+
+    Each by the second and by the CPU second, which a machine with other work leaves comparable.
+    """
     import numpy as np
 
     from histo.model.predictor import open_bundle
@@ -126,30 +130,34 @@ def parts(bundle: Path, slide: Path, tiles: int) -> dict[str, Any]:
         tissue = find_tissue(opened)
         places = in_blocks(grid, tissue_tiles(grid, tissue.mask, tissue.pixel))[:tiles]
 
-        def over(predict: Any) -> float:
+        def over(predict: Any) -> None:
             with tempfile.TemporaryDirectory() as folder, Screen(quiet=True).bar("", 0) as advance:
-                began = time.perf_counter()
                 journal = Journal(Path(folder), "k", 2)
                 predict_tiles(opened, grid, places, predict, journal, 64, advance)
-                return len(places) / (time.perf_counter() - began)
 
-        def alone() -> float:
-            began, count = time.perf_counter(), 0
-            while count < len(places):
-                predictor.predict(batch)
-                count += len(batch)
-            return count / (time.perf_counter() - began)
+        def alone() -> None:
+            for start in range(0, len(places), len(batch)):
+                predictor.predict(batch[: len(places) - start])
 
-        rounds = [
-            {
-                "alone": alone(),
-                "map": over(lambda tiles: predictor.predict(tiles).probabilities),
-                "reading": over(lambda tiles: np.zeros((len(tiles), 2))),
-            }
-            for _ in range(5)
-        ]
-    ratio = median(one["map"] / one["alone"] for one in rounds)
-    return {"rounds": rounds, "share_of_the_model_alone": ratio}
+        works: dict[str, Callable[[], None]] = {
+            "alone": alone,
+            "map": lambda: over(lambda tiles: predictor.predict(tiles).probabilities),
+            "reading": lambda: over(lambda tiles: np.zeros((len(tiles), 2))),
+        }
+        rounds = []
+        for _ in range(5):
+            rates = {}
+            for name, work in works.items():
+                began, used = time.perf_counter(), time.process_time()
+                work()
+                seconds, cpu = time.perf_counter() - began, time.process_time() - used
+                rates[name] = {"seconds": len(places) / seconds, "cpu_seconds": len(places) / cpu}
+            rounds.append(rates)
+    shares = {
+        clock: median(one["map"][clock] / one["alone"][clock] for one in rounds)
+        for clock in ("seconds", "cpu_seconds")
+    }
+    return {"rounds": rounds, "share_of_the_model_alone": shares}
 
 
 def first_tile(bundle: Path, slide: Path) -> float:
@@ -185,6 +193,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tiles", type=int, default=9312)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turn", type=int, help="tiles of a turn of the parts")
     parser.add_argument("--tiatoolbox", type=Path)
     parser.add_argument("--lazyslide", type=Path)
     parser.add_argument("--what", default="")
@@ -196,7 +205,7 @@ def main() -> None:
         print(json.dumps(histo(bundle, slide)))
         return
     if asked.what == "parts":
-        print(json.dumps(parts(bundle, slide, asked.tiles)))
+        print(json.dumps(parts(bundle, slide, asked.turn or asked.tiles)))
         return
     asked.folder.mkdir(parents=True, exist_ok=True)
     if not slide.is_file():
@@ -209,6 +218,7 @@ def main() -> None:
 def measure(asked: argparse.Namespace, slide: Path, bundle: Path) -> None:
     """All tools in turns, then the parts of histo; say it and write it."""
     again = [sys.executable, __file__, asked.patches, asked.folder, "--tiles", asked.tiles]
+    again += ["--turn", asked.turn] if asked.turn else []
     rivals = Path(__file__).with_name("slide_rivals.py")
     found: dict[str, list[dict[str, Any]]] = {"histo": []}
     for _ in range(asked.rounds):

@@ -213,7 +213,7 @@ def write_masks(folder, values: dict[str, int]) -> None:
 def test_masks_give_the_figures_of_geojson(slides, judged, tmp_path):
     """One value is the positive class; of several --class says which."""
     words = ["--labels", slides / "labels.csv", "--groups", slides / "patients.csv", *HOW]
-    write_masks(tmp_path / "plain", {"s0": 1, "s1_mask": 255})
+    write_masks(tmp_path / "plain", {"s0": 255, "s1_mask": 255})
     write_masks(tmp_path / "named", {"s0": 3, "s1": 3, "s2": 2})
     for folder, more in (("plain", []), ("named", ["--class", "3=tumour", "--class", "2=other"])):
         out = tmp_path / f"{folder}-out"
@@ -233,6 +233,17 @@ def test_a_mask_of_several_values_does_not_pass_for_one_without_lesions(slides, 
     words = ["--annotations", tmp_path / "drawn", "--labels", slides / "labels.csv", *HOW]
     done = run_histo("evaluate", BUNDLE, slides / "slides", *words, "--out", tmp_path / "out")
     assert_one_line_error(done, "s1.png", "values 2, 3", "--class 2=tumour")
+
+
+def test_masks_of_one_value_each_must_have_the_same(slides, tmp_path):
+    """Where one has only 1 and another only 3, nothing says that both are the positive class."""
+    write_masks(tmp_path / "drawn", {"s0": 1, "s1": 3})
+    words = ["--annotations", tmp_path / "drawn", "--labels", slides / "labels.csv", *HOW]
+    words += ["--out", tmp_path / "out"]
+    done = run_histo("evaluate", BUNDLE, slides / "slides", *words)
+    assert_one_line_error(done, "s0.png has only the value 1, s1.png only 3", "--class 1=tumour")
+    named = ["--class", "1=tumour", "--class", "3=tumour"]
+    assert run_histo("evaluate", BUNDLE, slides / "slides", *words, *named).exit_code == 0
 
 
 def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):

@@ -29,7 +29,14 @@ from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.slide_score import ScoreRule, check_rule, choose_rule, read_rule
 from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
-from histo.slides.truth import Truth, is_lesion, read_truth, tile_scores, tile_truth
+from histo.slides.truth import (
+    Truth,
+    check_same_value,
+    is_lesion,
+    read_truth,
+    tile_scores,
+    tile_truth,
+)
 
 SLIDE_NAMES = ("slide", "id", "image", "name", "filename", "file", "wsi", "case")
 """Columns that may hold a slide's name."""
@@ -142,13 +149,16 @@ class Judge:
     def slides(self, found: Mapping[str, Path]) -> list[JudgedSlide]:
         """Every slide that has a map; HistoError where none has, or no annotation is of the class."""
         names: set[str] = set()
-        judged = []
+        judged, truths = [], dict[Path, Truth]()
         for slide, path in found.items():
             if not (self.maps.of(slide) / SLIDE_JSON).is_file():
                 continue
             row = read_row(self.maps.of(slide) / SLIDE_JSON)[1]
             truth = self._truth(slide, path)
             names |= truth.names if truth else set()
+            if truth and slide in self.drawn:
+                truths[self.drawn[slide]] = Truth([], truth.names, truth.only)
+                check_same_value(truths, self.positive)
             lesions = truth.lesions if truth else None
             positive = self.known.get(slide, bool(lesions))
             folder = self.maps.of(slide)

@@ -26,6 +26,9 @@ from histo.errors import HistoError, Stopped
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 
 Job = tuple[Callable[[], Any], SimpleQueue[Any]]
+SPIN_US = 50
+"""How long an idle thread of ONNX Runtime waits for the next operator before it sleeps. By default it
+does so all along, and takes cores from the threads that read: up to a third of all CPU time."""
 NO_MEMORY = ("Available memory", "bad_alloc")
 """What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""
 
@@ -135,6 +138,7 @@ def _options() -> Any:
     options.log_severity_level = 4  # its warnings concern the conversion of models
     if ranks.local_world_size() > 1:  # otherwise each process would use every core
         options.intra_op_num_threads = ranks.cores()
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.use_env_allocators", "1")  # the one with the bound
     # weights are as large as the file says, and the file has a bound of its own
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")

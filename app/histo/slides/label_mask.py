@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from histo.errors import HistoError
 from histo.files.limits import IMAGE_PIXELS
 from histo.slides.slide_files import quiet_open
 
+EXACT = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
+"""Compressions of a TIFF that keep values, and unpack to no more than its tiles hold."""
 ASPECT = 0.02
 """The most by which a mask's sides may disagree about how many level-0 px its pixels are."""
 
@@ -32,12 +35,15 @@ class LabelMask:
     def cover(self, value: int, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         """The share of each box that has this value; boxes float64 [N, 4] x0, y0, x1, y1 in level-0 px."""
         height, width = self.values.shape
-        sums = np.zeros((height + 1, width + 1), np.int64)
-        sums[1:, 1:] = (self.values == value).cumsum(0, dtype=np.int64).cumsum(1)
         px, py = self.pixel
         x0, x1 = _edges(boxes[:, 0], boxes[:, 2], px, width)
         y0, y1 = _edges(boxes[:, 1], boxes[:, 3], py, height)
-        inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+        top, low = (int(y0.min()), int(y1.max())) if len(boxes) else (0, 0)
+        found = self.values[top:low] == value  # of the rows that the boxes cover
+        sums = np.zeros((low - top + 1, width + 1), np.int32 if found.size < 2**31 else np.int64)
+        np.cumsum(found, 0, sums.dtype, sums[1:, 1:])
+        np.cumsum(sums[1:, 1:], 1, sums.dtype, sums[1:, 1:])
+        inside = sums[y1 - top, x1] - sums[y0 - top, x1] - sums[y1 - top, x0] + sums[y0 - top, x0]
         return np.asarray(inside / np.maximum(1, (x1 - x0) * (y1 - y0)), np.float64)
 
 
@@ -70,15 +76,26 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     import tifffile
 
     try:
-        with tifffile.TiffFile(path) as file:
-            levels = [s for s in file.series[0].levels if np.prod(s.shape) <= IMAGE_PIXELS.value]
+        with tifffile.TiffFile(path, _multifile=False) as file:  # OME-TIFF may name other files
+            levels = [s for s in file.series[0].levels if math.prod(s.shape) <= IMAGE_PIXELS.value]
             if not levels:
-                IMAGE_PIXELS.check(int(np.prod(file.series[0].shape)), str(path))
+                IMAGE_PIXELS.check(math.prod(file.series[0].shape), str(path))
+            _check_page(levels[0].keyframe, path)
             return np.asarray(levels[0].asarray())
     except HistoError:
         raise
     except Exception as error:  # tifffile and its codecs raise anything
         raise HistoError(f"{path} cannot be read as a TIFF ({type(error).__name__})") from None
+
+
+def _check_page(page: Any, path: Path) -> None:
+    """HistoError for a TIFF whose tiles unpack to more than its size says, or to other values."""
+    IMAGE_PIXELS.check(math.prod(page.chunks), f"{path}: each tile")
+    if int(page.compression) not in EXACT:
+        raise HistoError(
+            f"{path} is a mask compressed by {page.compression.name}, which may change its values: "
+            "save it with LZW or Deflate"
+        )
 
 
 def _read_png(path: Path) -> NDArray[Any]:

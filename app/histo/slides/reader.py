@@ -12,15 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.errors import HistoError
+from histo.files.limits import IMAGE_PIXELS, Limit
 from histo.slides.dicom import files_of
 
 LEAST_MPP, MOST_MPP = 0.05, 50.0
+LEVEL_PIXELS = Limit("HISTO_MAX_LEVEL_PIXELS", 20_000_000_000, "pixels")
+"""Of a slide's smallest level, all of which is read to find the tissue: in minutes, up to this."""
 SQUARE = 1.02
 """A slide whose px are longer than wide by more than this has no single µm per px."""
 BACKGROUND = 255
 """Of what a slide has no pixels for."""
+OPAQUE = 0xFF000000
+"""The least value of an opaque px as one little-endian number: alpha is its highest byte."""
 AT_ONCE = 1 << 24
-"""Most px of a level that are read at once: larger regions are read in bands."""
+"""Most px of a level that are read at once: larger regions are read in parts."""
 Pixels = NDArray[np.uint8]
 
 
@@ -61,21 +66,30 @@ class Slide:
     def read(self, x: int, y: int, width: int, height: int, *, scale: float) -> Pixels:
         """`width` x `height` px of `scale` level-0 px each, from the level-0 corner x, y: uint8 [H, W, 3].
 
-        From the next finer level, area-averaged down; in bands, so that memory is bounded.
+        From the next finer level, area-averaged down; in parts, so that memory is bounded.
         """
         steps = self._handle.level_downsamples
         level = max((n for n, step in enumerate(steps) if step <= scale * 1.01), default=0)
         ratio = scale / steps[level]
-        rows = max(1, int(AT_ONCE / (width * ratio * ratio)))
-        if height <= rows:
-            return self._band(x, y, (width, height), level, ratio)
+        most = AT_ONCE / (ratio * ratio)
+        if most < 1:
+            raise HistoError(
+                f"{self.path} has no level within {AT_ONCE**0.5:.0f} times {scale:.0f}"
+            )
+        columns = min(width, int(most))
+        rows = min(height, int(most / columns))
+        if (columns, rows) == (width, height):
+            return self._part(x, y, (width, height), level, ratio)
         pixels = np.empty((height, width, 3), np.uint8)
         for top in range(0, height, rows):
-            shape = (width, min(rows, height - top))
-            pixels[top : top + rows] = self._band(x, y + round(top * scale), shape, level, ratio)
+            for left in range(0, width, columns):
+                shape = (min(columns, width - left), min(rows, height - top))
+                at = (x + round(left * scale), y + round(top * scale))
+                part = self._part(*at, shape, level, ratio)
+                pixels[top : top + rows, left : left + columns] = part
         return pixels
 
-    def _band(self, x: int, y: int, shape: tuple[int, int], level: int, ratio: float) -> Pixels:
+    def _part(self, x: int, y: int, shape: tuple[int, int], level: int, ratio: float) -> Pixels:
         """A region of `shape` (width, height), each of its px `ratio` px of the level wide."""
         import cv2
 
@@ -91,14 +105,23 @@ class Slide:
             region = np.asarray(self._handle.read_region((x, y), level, shape))
         except Exception as error:  # OpenSlide's errors, and ctypes' own
             raise HistoError(f"{self.path} cannot be read at {x}, {y} ({error})") from None
-        colours, alpha = region[..., :3], region[..., 3:]
-        return np.where(alpha == 255, colours, BACKGROUND).astype(np.uint8)
+        return on_background(region)
 
     def thumbnail(self, mpp: float) -> Pixels:
         """The scanned area at `mpp` µm per px, uint8 [H, W, 3]."""
         scale = mpp / self.mpp
         width, height = (max(1, round(whole / scale)) for whole in self.scanned)
         return self.read(*self.bounds, width, height, scale=scale)
+
+
+def on_background(region: Pixels) -> Pixels:
+    """The colours of a region, uint8 [H, W, 4] RGBA, which is white where it is not opaque."""
+    import cv2
+
+    colours = np.asarray(cv2.cvtColor(region, cv2.COLOR_RGBA2RGB), np.uint8)
+    if region.view("<u4").min() < OPAQUE:  # in one pass: the alpha of nearly every region is 255
+        colours[region[..., 3] != 255] = BACKGROUND
+    return colours
 
 
 def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
@@ -111,10 +134,26 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         raise HistoError(f"no slide {path}")
     handle = open_handle(first, path)
     try:
+        check_size(handle, path)
         return Slide(path, handle, mpp or mpp_of(handle.properties, path))
     except HistoError:
         handle.close()
         raise
+
+
+def check_size(handle: Any, path: Path) -> None:
+    """HistoError for a slide that would take hours or gigabytes: no level is small, or a tile is large.
+
+    Also where its scanned area is said to begin outside of it.
+    """
+    known = handle.properties
+    for level in range(handle.level_count):
+        names = (f"openslide.level[{level}].tile-{side}" for side in ("width", "height"))
+        IMAGE_PIXELS.check(math.prod(_whole(known.get(n)) for n in names), f"{path}: each tile")
+    LEVEL_PIXELS.check(math.prod(handle.level_dimensions[-1]), f"{path}: its smallest level")
+    for start, side in zip(bounds_of(known), handle.dimensions, strict=True):
+        if start >= side:
+            raise HistoError(f"{path} says that its scanned area begins outside of it")
 
 
 def open_handle(file: Path, called: Path | str) -> Any:

@@ -29,6 +29,8 @@ class Truth:
     lesions: list[Any]
     names: set[str]
     """of all annotations that are there"""
+    only: int | None = None
+    """the value of a mask that has one, where nothing says which class that is"""
 
 
 def read_truth(
@@ -69,6 +71,7 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     import cv2
 
     names = [str(value) for value in mask.present]
+    only = mask.present[0] if len(names) == 1 and not classes else None
     if not classes and names and not any(is_lesion(name, positive) for name in names):
         if (
             len(names) > 1 or positive.isdecimal()
@@ -88,7 +91,20 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     rows, columns = inside.shape
     height, width = mask.values.shape
     pixel = mask.pixel[0] * width / columns, mask.pixel[1] * height / rows
-    return Truth(parts_of(area_of_mask(inside, pixel)), {positive} if wanted else set(names))
+    lesions = parts_of(area_of_mask(inside, pixel))
+    return Truth(lesions, {positive} if wanted else set(names), only)
+
+
+def check_same_value(truths: Mapping[Path, Truth], positive: str) -> None:
+    """HistoError where masks of one value each have different ones: not all can be the positive class."""
+    values = {truth.only: path for path, truth in truths.items() if truth.only is not None}
+    if len(values) > 1:
+        (first, one), (second, other) = sorted(values.items())[:2]
+        raise HistoError(
+            f"{one.name} has only the value {first}, {other.name} only {second}: which of them is "
+            f"{positive!r} is not said",
+            f"give {{classes}} {first}={positive} and so on, for each value that has a class",
+        )
 
 
 def is_lesion(name: str | None, positive: str) -> bool:
