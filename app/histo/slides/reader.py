@@ -74,7 +74,7 @@ class Slide:
         most = AT_ONCE / (ratio * ratio)
         if most < 1:
             raise HistoError(
-                f"{self.path} has no level within {AT_ONCE**0.5:.0f} times {scale:.0f}"
+                f"{self.path} has no small level: its smallest is {ratio:,.0f} times finer than needed"
             )
         columns = min(width, int(most))
         rows = min(height, int(most / columns))
