@@ -312,7 +312,13 @@ def train(
     weights: Annotated[
         str, typer.Option(help="imagenet (downloaded), none, or a .safetensors or .pth file.")
     ] = TrainConfig.weights,
-    epochs: Annotated[int, number("epochs", "Epochs of the whole model.")] = TrainConfig.epochs,
+    epochs: Annotated[
+        Optional[int],
+        number(
+            "epochs",
+            "Epochs of the whole model.  [default: 8; 14 for fewer than 10,000 training patches]",
+        ),
+    ] = None,
     freeze_epochs: Annotated[
         Optional[int],
         number(

@@ -29,6 +29,10 @@ TRANSFORMER_LR = 1e-4
 """Peak learning rate of transformers and ConvNeXt, which diverge at that of a convolutional net."""
 BODY_LR_DIVISOR = 3.0
 """Discriminative rates: the first half of a pretrained body learns at the peak rate over this."""
+EPOCHS, EPOCHS_OF_FEW = 8, 14
+"""Epochs of the whole model, and those for few training patches."""
+FEW_PATCHES = 10_000
+"""Fewer training patches than that are few."""
 HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5
@@ -235,7 +239,8 @@ class TrainConfig(DataConfig):
     arch: str = "resnet50"
     weights: str = "imagenet"
     """imagenet, none, or a file"""
-    epochs: int = 8
+    epochs: int | None = None
+    """epochs of the whole model; found from the number of training patches"""
     freeze_epochs: int | None = None
     """epochs of the head alone, before `epochs` of the whole model; found from `weights`"""
     lr: float | Literal["find"] | None = None

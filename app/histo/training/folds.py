@@ -19,7 +19,7 @@ from histo.run.origin import note_run
 from histo.run.predictions import read_predictions, write_predictions
 from histo.run.split import Leak
 from histo.screen import Screen
-from histo.training.prepare import positive_name
+from histo.training.prepare import default_epochs, positive_name
 from histo.training.recording import environment, write_sides
 from histo.training.resume import MAY_DIFFER, read_settings
 from histo.training.single import Callbacks, train_new, train_on
@@ -30,7 +30,7 @@ def train_folds(
 ) -> RunFolder:
     """Train all folds: a new folder with one run per fold, and the out-of-fold predictions of all."""
     folds = choose_folds(data, config)
-    config = with_precision(config, data, screen)
+    config = choose_once(config, data, screen)
 
     def fill(made: RunFolder, path: Path) -> None:
         start_folds(made, path, config, data, folds)
@@ -41,8 +41,8 @@ def train_folds(
     return run
 
 
-def with_precision(config: TrainConfig, data: Dataset, screen: Screen) -> TrainConfig:
-    """The settings with the precision chosen, once for all folds; a probe computes in fp32."""
+def choose_once(config: TrainConfig, data: Dataset, screen: Screen) -> TrainConfig:
+    """The settings with precision and epochs chosen for all folds; a probe has fp32 and no epochs."""
     if config.probe:
         return replace(config, precision="fp32")
     from histo.model.device import resolve_device
@@ -50,7 +50,12 @@ def with_precision(config: TrainConfig, data: Dataset, screen: Screen) -> TrainC
 
     device = resolve_device(config.device)
     chosen = choose_precision(config, data.store.side, device, screen)
-    return replace(config, precision=cast(Precision, chosen))
+    train = len(data.valid) - len(data.valid) // (config.folds or 1)
+    return replace(
+        config,
+        precision=cast(Precision, chosen),
+        epochs=config.epochs or default_epochs(train),
+    )
 
 
 def train_folds_on(
@@ -78,6 +83,7 @@ def start_folds(
         "positive": positive_name(config, data),
         "mpp": config.mpp,
         "precision": config.precision,
+        "epochs": config.epochs,
     }
     write_json(run.environment, environment(data, resolve_device(config.device)))
     write_sides(run, data, [f"fold-{number + 1}" for number in folds.tolist()])

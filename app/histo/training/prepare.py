@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.config import ModelCard, TrainConfig
+from histo.config import EPOCHS, EPOCHS_OF_FEW, FEW_PATCHES, ModelCard, TrainConfig
 from histo.data.dataset import Dataset
 from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
@@ -45,7 +45,12 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """What is found of the settings of epochs."""
-        return {"freeze_epochs": self.freeze_epochs}
+        return {"epochs": self.epochs, "freeze_epochs": self.freeze_epochs}
+
+    @property
+    def epochs(self) -> int:
+        """As given; by default more of them for few training patches."""
+        return self.config.epochs or default_epochs(int((~self.data.valid).sum()))
 
     @property
     def freeze_epochs(self) -> int:
@@ -57,7 +62,12 @@ class Job:
         """The plan of both phases, at this peak learning rate."""
         from histo.training.recipe import Plan
 
-        return Plan(self.freeze_epochs, self.config.epochs, lr, self.config.pretrained)
+        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained)
+
+
+def default_epochs(train: int) -> int:
+    """How many epochs of the whole model so many training patches get (docs/measurements.md)."""
+    return EPOCHS_OF_FEW if train < FEW_PATCHES else EPOCHS
 
 
 def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = False) -> Job:

@@ -126,7 +126,7 @@ def fit(
 
     config, learn, minutes = job.config, job.learn, job.config.checkpoint_minutes
     steps = len(learn.dls.train) + len(learn.dls.valid)
-    epochs = job.freeze_epochs + config.epochs
+    epochs = job.freeze_epochs + job.epochs
     done = begin.position.epoch * steps + begin.position.batch if begin else 0
     bar = screen.bar("training", epochs * steps, done, "patches", learn.dls.train.bs)
     with stop_asked() as stop, bar as advance:
@@ -152,7 +152,7 @@ def follow(job: Job, recording: Recording, begin: Checkpoint | None, advance: An
     from histo.training.callbacks import Watch
     from histo.training.data_parallel import DataParallel
 
-    epochs, batches = job.freeze_epochs + job.config.epochs, len(job.learn.dls.train)
+    epochs, batches = job.freeze_epochs + job.epochs, len(job.learn.dls.train)
 
     def on_batch() -> None:
         place = f"{watch.at.batch:,}/{batches:,}" if watch.training else "validating"
@@ -231,7 +231,7 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
     write_settings(run, config.record({**settings_of(run.path, job), "lr": lr}), run.path)
     screen.say(
         f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
-        f"{job.learn.dls.train.bs}, learning rate {lr:.2g}, {job.freeze_epochs} + {config.epochs} epochs"
+        f"{job.learn.dls.train.bs}, learning rate {lr:.2g}, {job.freeze_epochs} + {job.epochs} epochs"
     )
     return lr
 
