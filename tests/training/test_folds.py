@@ -78,14 +78,14 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
-def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, tmp_path):
+def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, dataset, tmp_path):
     run = shutil.copytree(folds, tmp_path / "run")
     unfinish(run)
     (run / "predictions.csv").unlink()
     shutil.rmtree(run / "fold-2")
     unfinish(run / "fold-3")
     shutil.rmtree(run / "fold-3" / "checkpoint")  # as if killed before its first checkpoint
-    result = run_histo("train", "--resume", run)
+    result = run_histo("train", dataset, "--resume", run)  # a copy: names its data
     assert result.exit_code == 0, result.output
     assert result.stdout.count("already finished") == 1
     again, before = (read_predictions(place / "predictions.csv") for place in (run, folds))

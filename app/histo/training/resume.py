@@ -86,7 +86,7 @@ def without_strange_places(
             f"note: {run.path} was not started here by this user: nothing is sent to {config.tracker}",
             "give {tracker}",
         )
-    given = config.given | {"store"}  # so that a config.json written anew keeps to it
+    given = config.given | ({"store"} if store else set())  # a config.json written anew keeps to it
     return replace(config, store=store, tracker=tracker, given=given)
 
 
