@@ -88,7 +88,8 @@ def main() -> None:
     if asked.minutes:
         found["long"] = serve_long(asked, served, patches)
     print(json.dumps({key: found[key] for key in ("ratio", "sigterm")}))
-    settings = {key: str(value) for key, value in vars(asked).items() if key != "folder"}
+    places = {"bundle", "patches", "folder", "out"}  # of the machine
+    settings = {key: str(value) for key, value in vars(asked).items() if key not in places}
     units = "patches and requests a second, seconds, resident MB"
     write_results(Path(asked.out), CPU, settings, units, **found)
 

@@ -33,6 +33,8 @@ EPOCHS, EPOCHS_OF_FEW = 8, 14
 """Epochs of the whole model, and those for few training patches."""
 FEW_PATCHES = 10_000
 """Fewer training patches than that are few."""
+FIXED_NORM = ("tf_efficientnet_lite",)
+"""Architectures, by their beginning, whose batch norm is fixed for few patches (docs/measurements.md)."""
 HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5

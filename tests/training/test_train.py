@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from histo.config import TrainConfig
 from histo.files.writing import write_json
+from histo.model.body import make_body
 from histo.run.folder import RunFolder
 from histo.run.predictions import read_predictions
 from histo.training.callbacks import Watch
@@ -307,3 +309,33 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     result = run_histo("train", dataset, *TINY, "--weights", "none", "--out", out)
     assert_one_line_error(result, "out of memory at batch size 16 (try --batch-size 8)")
     assert not out.exists()
+
+
+def test_of_few_patches_an_efficientnet_lite_keeps_its_batch_norm_statistics(dataset, tmp_path):
+    """Its loss jumps where they follow a small set; the weights of batch norm learn."""
+    body = make_body("tf_efficientnet_lite0")
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    save_file(before, tmp_path / "lite0.safetensors")
+    words = (
+        "--arch",
+        "tf_efficientnet_lite0",
+        "--epochs",
+        "1",
+        "--freeze-epochs",
+        "0",
+        "--no-store",
+    )
+    words += ("--device", "cpu", "--precision", "fp32", "--out", tmp_path / "run")
+    done = run_histo("train", dataset, *words, "--weights", tmp_path / "lite0.safetensors")
+    assert done.exit_code == 0, done.output
+    assert "0 + 1 epochs, batch norm fixed" in done.stdout
+    after = load_file(tmp_path / "run" / "checkpoint" / "best.safetensors")
+    moved = {
+        name: not torch.equal(value, after[found])
+        for name, value in before.items()
+        for found in after
+        if found.endswith(f".{name}")
+    }
+    assert not any(changed for name, changed in moved.items() if "running_" in name)
+    assert all(changed for name, changed in moved.items() if name.endswith("bn1.weight"))
+    assert sum(name.endswith("running_mean") for name in moved) > 40

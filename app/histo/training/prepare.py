@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.config import EPOCHS, EPOCHS_OF_FEW, FEW_PATCHES, ModelCard, TrainConfig
+from histo.config import EPOCHS, EPOCHS_OF_FEW, FEW_PATCHES, FIXED_NORM, ModelCard, TrainConfig
 from histo.data.dataset import Dataset
 from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
@@ -62,7 +62,13 @@ class Job:
         """The plan of both phases, at this peak learning rate."""
         from histo.training.recipe import Plan
 
-        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained)
+        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained, self.fixed_norm)
+
+    @property
+    def fixed_norm(self) -> bool:
+        """Whether batch norm keeps its statistics: for few patches and bodies that gain by it."""
+        few = int((~self.data.valid).sum()) < FEW_PATCHES
+        return self.config.pretrained and few and self.config.arch.startswith(FIXED_NORM)
 
 
 def default_epochs(train: int) -> int:

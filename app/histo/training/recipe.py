@@ -23,7 +23,7 @@ from histo.data.loaders import FromStore, PatchDL, takes_files
 from histo.data.transforms import Augmented, ToInput
 from histo.model.checkpoint import Position
 from histo.model.head import make_head, parameter_groups
-from histo.training.callbacks import FrozenBody
+from histo.training.callbacks import FixedNorm, FrozenBody
 from histo.training.loss import CrossEntropy
 from histo.training.optimizer import FusedAdamW
 from histo.training.precision import MixedPrecision
@@ -102,12 +102,16 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Plan:
-    """Epochs of the head alone, epochs of the whole model, and the peak learning rate."""
+    """Epochs of the head alone, epochs of the whole model, and the peak learning rate.
+
+    With `fixed_norm` the body's batch norm keeps the statistics that it came with.
+    """
 
     freeze_epochs: int
     epochs: int
     lr: float
     pretrained: bool
+    fixed_norm: bool = False
 
 
 def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
@@ -122,4 +126,7 @@ def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa:
         learn.fit_one_cycle(plan.freeze_epochs, plan.lr, cbs=FrozenBody(), start_epoch=at.epoch)
     if at.epoch < plan.epochs + plan.freeze_epochs:
         learn.unfreeze()
-        learn.fit_one_cycle(plan.epochs, lr, start_epoch=max(0, at.epoch - plan.freeze_epochs))
+        begun = max(0, at.epoch - plan.freeze_epochs)
+        learn.fit_one_cycle(
+            plan.epochs, lr, cbs=FixedNorm() if plan.fixed_norm else None, start_epoch=begun
+        )
