@@ -461,3 +461,15 @@ def test_a_million_points_are_read_in_bounded_time(tmp_path):
         (outline,) = found
         assert outline.polygon.area == pytest.approx(np.pi * 20_000**2, rel=1e-3)
     assert time.monotonic() - began < 120
+
+
+def test_the_next_cut_removes_what_a_killed_one_was_removing(slide, tmp_path):
+    path, _ = slide
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    assert cut(path, tmp_path / "d").exit_code == 0
+    left = [tmp_path / "d" / name / ".s1.0a1b2c3d.histo" for name in ("train", "slides")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "96_96.png").write_bytes(b"half removed")
+    assert cut(path, tmp_path / "d").exit_code == 0
+    assert not any(folder.exists() for folder in left)

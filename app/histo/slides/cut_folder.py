@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
-from histo.files.aside import discard, is_aside
+from histo.files.aside import discard, is_aside, sweep
 from histo.files.locks import locked
 from histo.files.writing import read_json, write_json, written
 
@@ -61,6 +61,8 @@ class CutFolder:
         with locked(path / "lock", f"another process cuts into {path}"):
             if not record.is_file():
                 write_json(record, settings)
+            for kept in ("slides", "train", "unlabelled"):
+                sweep(path / kept)
             yield cls(path)
 
     def tiles_of(self, slide: str) -> Path:
