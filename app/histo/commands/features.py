@@ -93,9 +93,10 @@ def features(
     )
     if place.suffix and place.suffix.lower() != PARQUET:
         say_coords(places, place, screen)
-    write(place, table, layout, files, screen)
+    (place.parent if place.suffix else place).mkdir(parents=True, exist_ok=True)
     listed_bad = skipped_path(place if place.suffix else place / "features.csv")
-    write_skipped(listed_bad.with_suffix(".csv"), bad)
+    write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
+    write(place, table, layout, files, screen)
     return place
 
 
