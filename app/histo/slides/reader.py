@@ -134,14 +134,13 @@ def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
         raise HistoError(f"no slide {path}")
     handle = open_handle(first, path)
     try:
-        check_size(handle, path)
         return Slide(path, handle, mpp or mpp_of(handle.properties, path))
     except HistoError:
         handle.close()
         raise
 
 
-def check_size(handle: Any, path: Path) -> None:
+def check_size(handle: Any, path: Path | str) -> None:
     """HistoError for a slide that would take hours or gigabytes: no level is small, or a tile is large.
 
     Also where its scanned area is said to begin outside of it.
@@ -163,10 +162,16 @@ def open_handle(file: Path, called: Path | str) -> Any:
     except ImportError:
         raise HistoError("slides need OpenSlide: pip install 'histolearn[slides]'") from None
     try:
-        return openslide.OpenSlide(str(file))
+        handle = openslide.OpenSlide(str(file))
     except (openslide.OpenSlideError, OSError) as error:
         said = "" if isinstance(called, str) else f" ({error})"
         raise HistoError(f"{called} is not a slide that OpenSlide reads{said}") from None
+    try:
+        check_size(handle, called)
+    except HistoError:
+        handle.close()
+        raise
+    return handle
 
 
 def bounds_of(properties: Mapping[str, str]) -> tuple[int, int]:
