@@ -15,21 +15,20 @@ PARTS = ["training", "precision", "batch sizes", "loading", "recorder", "compile
 """The quick ones; `just bench-gpu --small --device cpu` tries all."""
 
 
+def run(*words: str, env: dict[str, str] | None = None) -> None:
+    """A benchmark, to its end, from the top folder."""
+    command = [sys.executable, "-W", "ignore", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.long
 def test_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
     """At its smallest; torch.compile itself is switched off, as it takes minutes."""
     where = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
     words = ["benchmarks/gpu.py", "--small", "--device", "cpu", "--out", str(tmp_path)]
     words += [word for part in PARTS for word in ("--part", part)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=where,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(*words, env=where)
     found = json.loads((tmp_path / "gpu-cpu.json").read_text())
     assert set(found["settings"]["seconds"]) == {*PARTS}
     assert found["settings"]["errors"] == {}
@@ -46,14 +45,7 @@ def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
     words = ["benchmarks/serving.py", str(golden), str(golden / "patches"), str(tmp_path / "load")]
     words += ["--clients", "12", "--predictions", "96", "--files", "3", "--rounds", "1"]
     words += ["--minutes", "0.02", "--out", str(tmp_path / "serving.json")]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run(*words)
     found = json.loads((tmp_path / "serving.json").read_text())
     for part in (found["serve"][0], found["more_clients_than_places"]):
         assert (part["patches"], part["failed"]) == (96, {})
