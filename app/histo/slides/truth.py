@@ -73,9 +73,8 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     names = [str(value) for value in mask.present]
     only = mask.present[0] if len(names) == 1 and not classes else None
     if not classes and names and not any(is_lesion(name, positive) for name in names):
-        if (
-            len(names) > 1 or positive.isdecimal()
-        ):  # of a class `1`, values are the names of classes
+        # Where the positive class is called `1`, values are the names of classes.
+        if len(names) > 1 or positive.isdecimal():
             raise HistoError(
                 f"{path} has the values {', '.join(names[:8])}, none of which is called {positive!r}",
                 f"give {{classes}} {names[0]}={positive} and so on, for each value that has a class",
