@@ -19,9 +19,12 @@ from numpy.typing import NDArray
 from histo.errors import HistoError
 from histo.files.arrays import parse_arrays
 from histo.files.limits import MB, Limit, check_regular, read_bytes
+from histo.files.notes import key_of, read_note, write_note
 from histo.files.writing import written
 
 FORMAT = 1
+FEATURES = "features"
+"""The kind of the notes of parts; without them features are computed anew at each start."""
 PART_BYTES = 128 * MB
 """Features that wait to be written together, at most."""
 MOST = Limit("HISTO_MAX_FEATURE_BYTES", 1024 * MB, "bytes")
@@ -110,11 +113,7 @@ def write_part(path: Path, keys: Keys, values: Values) -> None:
     """
     packed = io.BytesIO()
     np.savez(packed, format=FORMAT, keys=keys, features=values)
-    with suppress(OSError):  # without a cache they are computed anew at each start
-        note = note_of(path)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with written(note, "w") as text:
-            text.write(_digest(packed.getbuffer()))
+    write_note(FEATURES, key_of(path), _digest(packed.getbuffer()), most=None)
     with written(path) as file:
         file.write(packed.getbuffer())
 
@@ -124,7 +123,7 @@ def read_part(path: Path) -> tuple[Keys, Values] | None:
     with suppress(OSError, ValueError, KeyError, TypeError, HistoError):
         check_regular(path.lstat(), path)
         data = read_bytes(path, MOST)
-        if note_of(path).read_text() != _digest(data):
+        if read_note(FEATURES, key_of(path)) != _digest(data):
             return None
         found = parse_arrays(data, len(data))
         keys, values = found["keys"], found["features"]
@@ -132,14 +131,6 @@ def read_part(path: Path) -> tuple[Keys, Values] | None:
         if good and keys.dtype == "S41" and int(found["format"]) == FORMAT:
             return keys, values
     return None
-
-
-def note_of(path: Path) -> Path:
-    """Where this user's note of a part is: its digest, by the name of the part."""
-    import platformdirs
-
-    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
-    return platformdirs.user_cache_path("histo") / "features" / name
 
 
 def _digest(data: bytes | memoryview) -> str:

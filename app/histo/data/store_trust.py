@@ -8,9 +8,6 @@ a sample of them.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,22 +20,14 @@ from histo.data.patch_files import PatchFiles
 from histo.data.store_index import StoreIndex, release
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.writing import written
+from histo.files.notes import key_of, read_note, write_note
 from histo.pixels.fit import Fit
 from histo.screen import Screen, counted
 
+STORES = "stores"
+"""The kind of the notes."""
 SAMPLE, ONE_IN = 64, 1000
 """Patches of a store that are decoded and compared at each start; or one in a thousand, if more."""
-NOTES = 1000
-"""Stores that are remembered."""
-
-
-def note_path(index_path: Path) -> Path:
-    """Where this user's note of the store with this index is."""
-    import platformdirs
-
-    name = hashlib.sha256(os.fsencode(index_path.resolve())).hexdigest()[:32]
-    return platformdirs.user_cache_path("histo") / "stores" / name
 
 
 def state_of(index_path: Path, index: StoreIndex) -> str:
@@ -55,23 +44,14 @@ def state_of(index_path: Path, index: StoreIndex) -> str:
 def is_noted(index_path: Path, index: StoreIndex) -> bool:
     """Whether this user has made this very store, or compared all of it with the files."""
     with suppress(OSError):
-        path = note_path(index_path)
-        mine = not hasattr(os, "geteuid") or path.lstat().st_uid == os.geteuid()
-        if mine and stat.S_ISREG(path.lstat().st_mode):
-            return path.read_text() == state_of(index_path, index)
+        return read_note(STORES, key_of(index_path)) == state_of(index_path, index)
     return False
 
 
 def note(index_path: Path, index: StoreIndex) -> None:
     """Remember a store; where no cache can be written it is proven anew at each start."""
     with suppress(OSError):
-        path = note_path(index_path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written(path, "w") as file:
-            file.write(state_of(index_path, index))
-        notes = sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime_ns)
-        for old in notes[:-NOTES]:
-            old.unlink(missing_ok=True)
+        write_note(STORES, key_of(index_path), state_of(index_path, index))
 
 
 def proven_rows(

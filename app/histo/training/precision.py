@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,11 +14,13 @@ from torch import Tensor, nn
 from histo.config import TrainConfig
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.writing import written
+from histo.files.notes import read_note, write_note
 from histo.model.body import features_of, make_body
 from histo.model.device import has_bf16, processor_name, resolve_device, resolve_precision
 from histo.screen import Screen
 
+TRIALS = "trials"
+"""The kind of the notes of their outcomes."""
 TRIAL_PATCHES = 8
 TRIAL_SECONDS = 0.25
 TRIAL_STEPS = 8
@@ -130,18 +131,12 @@ def known_speed(arch: str, side: int) -> float:
     Two trials of a network whose speeds are near to each other could choose differently, and the same
     seed would give other figures.
     """
-    import platformdirs
-
     facts = (arch, side, torch.__version__, torch.get_num_threads(), processor_name())
-    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    note = platformdirs.user_cache_path("histo") / "trials" / name
-    with suppress(OSError, ValueError):
-        return float(note.read_text()[:40])
+    key = repr(facts).encode()
+    with suppress(ValueError):
+        return float(read_note(TRIALS, key) or "")
     speed = bf16_speed(arch, side)
-    with suppress(OSError):  # without a cache the next training tries again
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with written(note, "w") as file:
-            file.write(f"{speed:.2f}\n")
+    write_note(TRIALS, key, f"{speed:.2f}\n")  # without a cache the next training tries again
     return speed
 
 

@@ -48,9 +48,14 @@ class Job:
         return {"epochs": self.epochs, "freeze_epochs": self.freeze_epochs}
 
     @property
+    def train(self) -> int:
+        """Training patches."""
+        return int((~self.data.valid).sum())
+
+    @property
     def epochs(self) -> int:
         """As given; by default more of them for few training patches."""
-        return self.config.epochs or default_epochs(int((~self.data.valid).sum()))
+        return self.config.epochs or default_epochs(self.train)
 
     @property
     def freeze_epochs(self) -> int:
@@ -67,7 +72,7 @@ class Job:
     @property
     def fixed_norm(self) -> bool:
         """Whether batch norm keeps its statistics: for few patches and bodies that gain by it."""
-        few = int((~self.data.valid).sum()) < FEW_PATCHES
+        few = self.train < FEW_PATCHES
         return self.config.pretrained and few and self.config.arch.startswith(FIXED_NORM)
 
 
