@@ -1,19 +1,20 @@
 """A stranger's ONNX model at work: within bounds of memory and of time for one batch.
 
-The graph of a model can ask for any memory, and can have no end. Its memory comes from an arena of
-ONNX Runtime that gives no more than the bound. It runs in a thread of its own, which is told to stop
-after the bound: a loop then ends. Within one operator nothing can stop it: then the thread is left
-behind, and ends with the process. Neither costs time that can be measured, as a process of its own
-would.
+The graph of a model can ask for any memory, and can have no end. On Linux the kernel gives the process
+no more than the bound while a model loads or runs (RLIMIT_DATA). On every system the tensors of ONNX
+Runtime come from an arena that gives no more. The model runs in a thread of its own, which is told to
+stop after the bound of time: a loop then ends. Within one operator nothing can stop it: then the thread
+is left behind, and ends with the process. None of it costs time that can be measured, as a process of
+its own would.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -29,6 +30,9 @@ Job = tuple[Callable[[], Any], SimpleQueue[Any]]
 SPIN_US = 50
 """How long an idle thread of ONNX Runtime waits for the next operator before it sleeps. By default it
 does so all along, and takes cores from the threads that read: up to a third of all CPU time."""
+STATM = Path("/proc/self/statm")
+"""Its sixth number counts the pages that RLIMIT_DATA bounds (proc(5))."""
+FOR_ONE = "for one batch"
 NO_MEMORY = ("Available memory", "bad_alloc")
 """What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""
 
@@ -46,14 +50,27 @@ class Bounded:
         self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
         self._thread.start()
 
-    def do(self, call: Callable[[], Any], failing: str) -> Any:
+    def load(self, call: Callable[[], Any], weights: int) -> Any:
+        """A model, whose weights of so many bytes are beside the bound."""
+        return self._do(call, "to load", "does not load", weights)
+
+    def run(self, call: Callable[[], Any]) -> Any:
+        """What the model gives for a batch."""
+        return self._do(call, FOR_ONE, "fails in prediction", 0)
+
+    def _do(self, call: Callable[[], Any], what: str, failing: str, weights: int) -> Any:
         """The result of a call in the thread. Ctrl-C ends the wait, which no C code holds."""
         done: SimpleQueue[Any] = SimpleQueue()
-        seconds = RUN_SECONDS.value
+        most, seconds = RUN_BYTES.value + weights, RUN_SECONDS.value
+
+        def bounded() -> Any:
+            with memory_bounded(most):
+                return call()
+
         found = None
         try:
             if not self._stuck:
-                self._jobs.put((call, done))
+                self._jobs.put((bounded, done))
                 found = _within(done, seconds)
         finally:
             if found is None:  # too slow, or Ctrl-C
@@ -63,13 +80,13 @@ class Bounded:
             raise Stopped("stopped")
         if found is None:
             raise HistoError(
-                f"{self._place} takes more than {seconds:,} s for one batch (the variable "
+                f"{self._place} takes more than {seconds:,} s {what} (the variable "
                 f"{RUN_SECONDS.name} raises that)",
-                "give a smaller {batch_size}",
+                "give a smaller {batch_size}" if what == FOR_ONE else "",
             )
         if isinstance(found[0], Exception):  # the engines' exceptions have no base of their own
             if isinstance(found[0], MemoryError) or any(w in str(found[0]) for w in NO_MEMORY):
-                RUN_BYTES.check(RUN_BYTES.value + 1, f"{self._place} needs for one batch")
+                RUN_BYTES.check(RUN_BYTES.value + 1, f"what {self._place} needs {what}")
             name = type(found[0]).__name__
             raise HistoError(f"{self._place} {failing} ({name})")
         return found[0]
@@ -85,14 +102,15 @@ class BoundedSession:
         import onnxruntime
 
         self._bounded = Bounded(place)
-        _limit_memory(RUN_BYTES.value)
+        weights = weights_of(data)
 
         def load() -> Any:
+            _limit_arena(RUN_BYTES.value + weights)
             return onnxruntime.InferenceSession(data, _options(), ["CPUExecutionProvider"])
 
         self._options = onnxruntime.RunOptions()
         self._bounded.stop = self._stop
-        self._session = self._bounded.do(load, "does not load")
+        self._session = self._bounded.load(load, weights)
 
     def _stop(self) -> None:
         self._options.terminate = True
@@ -108,7 +126,7 @@ class BoundedSession:
         def run() -> Any:
             return self._session.run([output], feed, self._options)[0]
 
-        return np.asarray(self._bounded.do(run, "fails in prediction"))
+        return np.asarray(self._bounded.run(run))
 
 
 def _within(done: SimpleQueue[Any], seconds: int) -> tuple[Any] | None:
@@ -145,11 +163,47 @@ def _options() -> Any:
     return options
 
 
-@cache
-def _limit_memory(most: int) -> None:
-    """Bound what all the sessions of this process take together while they run."""
+def _limit_arena(most: int) -> None:
+    """Bound what the tensors of the next session take together.
+
+    Each session has an arena of its own: weights are added to one unasked, and above its bound it
+    gives all that is asked for (BFCArena::Extend subtracts without a look at the sign).
+    """
     import onnxruntime
 
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     info = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
     onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg({"max_mem": most}))
+
+
+def weights_of(data: bytes) -> int:
+    """How many bytes the weights of a file take in memory, at most: unpacked, and laid out anew."""
+    return 8 * len(data)
+
+
+_lock = threading.Lock()
+_inside: list[tuple[int, int]] = []
+"""The limits to come back to, once for each thread that is within `memory_bounded`."""
+
+
+@contextmanager
+def memory_bounded(more: int) -> Iterator[None]:
+    """Let this process take so many bytes more: above that an allocation fails. On Linux alone."""
+    if not STATM.exists():
+        yield
+        return
+    import resource
+
+    with _lock:
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+        _inside.append(_inside[0] if _inside else before)
+        taken = int(STATM.read_bytes().split()[5]) * resource.getpagesize()
+        limits = [taken + more, *(limit for limit in _inside[0] if limit >= 0)]
+        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        with _lock:
+            back = _inside.pop()
+            if not _inside:
+                resource.setrlimit(resource.RLIMIT_DATA, back)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +10,7 @@ from numpy.typing import NDArray
 from histo.config import ModelCard
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.limits import RUN_BYTES
-from histo.model.bounded import Bounded
+from histo.model.bounded import Bounded, weights_of
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX, Onnx, onnx_file
 from histo.model.onnx import OnnxEngine, engine_name, onnx_of
@@ -37,7 +32,7 @@ class OpenVinoEngine:
         self.name = engine_name("OpenVINO", precision)
         self._classes, self._place = len(card.vocab), place
         self._bounded = Bounded(place)
-        self._request = self._bounded.do(lambda: _load(data, precision), "does not load")
+        self._request = self._bounded.load(lambda: _load(data, precision), weights_of(data))
         self._bounded.stop = self._request.cancel
 
     @classmethod
@@ -56,10 +51,9 @@ class OpenVinoEngine:
         patches = np.ascontiguousarray(batch)
 
         def run() -> Any:
-            with memory_bounded(RUN_BYTES.value):
-                return self._request.infer([patches], share_inputs=True)[0]
+            return self._request.infer([patches], share_inputs=True)[0]
 
-        found = np.array(self._bounded.do(run, "fails in prediction"), np.float32)
+        found = np.array(self._bounded.run(run), np.float32)
         if found.shape != (len(batch), self._classes):
             raise HistoError(f"{self._place} does not fit its card")
         return found
@@ -76,36 +70,5 @@ def _load(data: bytes, precision: str) -> Any:
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
     if ranks.local_world_size() > 1:  # otherwise each process would use every core
         settings["INFERENCE_NUM_THREADS"] = str(ranks.cores())
-    with memory_bounded(RUN_BYTES.value + 8 * len(data)):  # weights are as large as the file says
-        core = openvino.Core()
-        return core.compile_model(
-            core.read_model(data, b""), "CPU", settings
-        ).create_infer_request()
-
-
-_lock = threading.Lock()
-_inside: list[tuple[int, int]] = []
-"""The limits to come back to, once for each thread that is within `memory_bounded`."""
-
-
-@contextmanager
-def memory_bounded(more: int) -> Iterator[None]:
-    """Let this process take so many bytes more: above that an allocation fails, which ends it.
-
-    OpenVINO has no arena with a bound, as ONNX Runtime has; the bound is the kernel's (RLIMIT_DATA).
-    """
-    import resource
-
-    with _lock:
-        before = resource.getrlimit(resource.RLIMIT_DATA)
-        _inside.append(_inside[0] if _inside else before)
-        taken = 1024 * int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0])
-        limits = [taken + more, *(limit for limit in _inside[0] if limit >= 0)]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
-    try:
-        yield
-    finally:
-        with _lock:
-            back = _inside.pop()
-            if not _inside:
-                resource.setrlimit(resource.RLIMIT_DATA, back)
+    core = openvino.Core()
+    return core.compile_model(core.read_model(data, b""), "CPU", settings).create_infer_request()
