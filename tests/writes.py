@@ -1,12 +1,12 @@
 """Fail every write of every command, one at a time, and judge what is left.
 
-    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken] [--every 1] [--short] [--most N]
+    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken,readonly] [--every 1] [--short] [--most N]
 
 A process that has imported all forks a child for each command line. A shim in the child (audit hook,
 `os.fsync`, the raw writes of files) counts what changes files under FOLDER, and at the n-th such
-operation, n = 1, 2, …, either dies by SIGKILL, or finds the disk full from then on (ENOSPC), or finds
-it broken once (EIO). Then the same words are given again. In the end there must be what an unbroken
-run leaves, byte for byte where two of those agree, and nothing beside it.
+operation, n = 1, 2, …, either dies by SIGKILL, or finds the disk full from then on (ENOSPC), broken
+once (EIO), or mounted read-only from then on (EROFS). Then the same words are given again. In the end
+there must be what an unbroken run leaves, byte for byte where two of those agree, and nothing beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from tests.kills import ended
 
 WRITES_OF_A_FILE = 2
 """Of each open file so many raw writes are counted: the first leaves it empty, the second torn."""
-FAULTS = {"kill": 0, "full": errno.ENOSPC, "broken": errno.EIO}
+FAULTS = {"kill": 0, "full": errno.ENOSPC, "broken": errno.EIO, "readonly": errno.EROFS}
+LASTING = ("full", "readonly")
+"""Faults of every operation from the n-th on."""
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 GROWS = {"open", "os.mkdir", "os.link", "os.symlink", "write", "fsync"}
 """What needs room."""
@@ -71,10 +73,11 @@ class Shim:
         if now and self.fault == "kill":
             torn()
             os.kill(os.getpid(), signal.SIGKILL)
-        full = self.fault == "full" and (now or self.failing) and what in GROWS
-        self.failing = self.failing or (now and self.fault == "full")
-        if full or (now and self.fault == "broken"):
-            torn()
+        self.failing = self.failing or (now and self.fault in LASTING)
+        lasting = self.failing and (self.fault == "readonly" or what in GROWS)
+        if lasting or (now and self.fault == "broken"):
+            if self.fault != "readonly":
+                torn()
             number = FAULTS[self.fault]
             raise OSError(number, os.strerror(number), None if what in ("write", "fsync") else path)
 

@@ -1,6 +1,6 @@
 """The write-walk (tests/writes.py) of the commands that read whole slides, and of shares.
 
-python -m tests.writes_slides FOLDER [--commands cut,map] [--faults kill,full,broken] [--every 1]
+python -m tests.writes_slides FOLDER [--commands cut,map] [--faults kill,full,broken,readonly] [--every 1]
 """
 
 from __future__ import annotations
