@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.check.duplicates import near_pairs, thumbnail
+from histo.data.check.duplicates import near_pairs, thumbnails
 from histo.data.check.quality import BLANK
 from histo.data.store import Store
 
 VALID, TRAIN = 500, 2000
 """Patches of each side that are compared. Where every patch of validation has a near-duplicate among
 160,000 training patches, some six are found."""
+BATCH = 256
+"""Patches that are read at once."""
 
 
 def near_across(
@@ -28,7 +30,8 @@ def near_across(
         for side, most in ((True, VALID), (False, TRAIN))
     ]
     places = np.concatenate(sides)
-    thumbs = np.stack([thumbnail(store.take(np.array([place]))[0]) for place in places])
+    parts = [places[i : i + BATCH] for i in range(0, len(places), BATCH)]
+    thumbs = np.concatenate([thumbnails(store.take(part)) for part in parts])
     shown = np.flatnonzero(thumbs.std((1, 2)) >= BLANK)  # blank patches are all alike
     pairs = places[shown[near_pairs(thumbs[shown])]]
     found = [

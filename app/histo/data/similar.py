@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from histo.data.check.duplicates import magnitudes, thumbnail
+from histo.data.check.duplicates import magnitudes, thumbnails
 from histo.data.check.quality import BLANK
 from histo.data.store import Store
 from histo.pixels.fit import Pixels
@@ -32,11 +32,10 @@ def similarity_hashes(patches: Pixels) -> NDArray[np.uint8]:
     """The hashes uint8 [N, 63] of patches uint8 [N, S, S, 3]; zeros for blank ones."""
     if not len(patches):
         return np.empty((0, LENGTH), np.uint8)
-    thumbs = np.stack([thumbnail(patch) for patch in patches])
-    grey = thumbs.astype(np.float32)
+    grey = thumbnails(patches).astype(np.float32)
     found = magnitudes(grey, FREQUENCIES, weighted=True)
     hashes: NDArray[np.uint8] = np.rint(255 * found.clip(0, 1)).astype(np.uint8, order="C")
-    hashes[thumbs.std((1, 2)) < BLANK] = NONE
+    hashes[grey.std((1, 2)) < BLANK] = NONE
     return hashes
 
 

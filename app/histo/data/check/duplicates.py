@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +32,22 @@ def thumbnail(pixels: Pixels) -> NDArray[np.uint8]:
     """The grey thumbnail uint8 [SIDE, SIDE] of a patch, averaged over areas."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def thumbnails(patches: Pixels) -> NDArray[np.uint8]:
+    """The grey thumbnails uint8 [N, SIDE, SIDE] of patches uint8 [N, S, S, 3].
+
+    Where SIDE divides S, the patches are reduced as one picture, one below the other: no area spans
+    two of them, and each comes out as by itself, in a third of the time.
+    """
+    n, side = patches.shape[:2]
+    if side % SIDE or not n:
+        return np.array([thumbnail(patch) for patch in patches], np.uint8).reshape(n, SIDE, SIDE)
+    grey = cv2.cvtColor(
+        np.ascontiguousarray(patches).reshape(n * side, side, 3), cv2.COLOR_RGB2GRAY
+    )
+    small = cv2.resize(grey, (SIDE, n * SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8).reshape(n, SIDE, SIDE)
 
 
 def equal_sets(sha1: NDArray[np.bytes_]) -> list[NDArray[np.int64]]:
@@ -110,9 +127,13 @@ def magnitudes(
 
     `weighted` by frequency: a picture has less of the high ones, which tell pictures apart.
     """
-    from scipy.fft import dctn
-
-    found = dctn(grey, axes=(1, 2), norm="ortho")[:, :lowest, :lowest]
+    n, side = grey.shape[:2]
+    waves = _cosines(
+        side, lowest
+    )  # as matrices: the few lowest of scipy's dctn, several times as fast
+    rows = (grey.reshape(n * side, side) @ waves).reshape(n, side, lowest)
+    columns = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(n * lowest, side)
+    found = (columns @ waves).reshape(n, lowest, lowest)
     found[:, 0, 0] = 0
     if weighted:
         found = found * np.add.outer(np.arange(lowest), np.arange(lowest))
@@ -122,6 +143,15 @@ def magnitudes(
     pairs = np.concatenate([one + other, np.abs(one - other)], 1) / np.sqrt(2)
     diagonal = np.arange(1, lowest)
     return np.concatenate([pairs, size[:, diagonal, diagonal]], 1)
+
+
+@cache
+def _cosines(side: int, lowest: int) -> NDArray[np.float32]:
+    """The lowest cosines of a type II transform, each of length 1: [side, lowest]."""
+    from scipy.fft import dct
+
+    waves: NDArray[np.float64] = dct(np.eye(side), axis=0, norm="ortho")
+    return waves[:lowest].T.astype(np.float32)
 
 
 def likeness(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
