@@ -1,12 +1,14 @@
 """Fail every write of every command, one at a time, and judge what is left.
 
-    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken,readonly] [--every 1] [--short] [--most N]
+    python -m tests.writes FOLDER [--commands train,export] [--faults kill,full,broken,readonly]
+        [--every 1] [--short] [--most N]
 
 A process that has imported all forks a child for each command line. A shim in the child (audit hook,
 `os.fsync`, the raw writes of files) counts what changes files under FOLDER, and at the n-th such
 operation, n = 1, 2, …, either dies by SIGKILL, or finds the disk full from then on (ENOSPC), broken
 once (EIO), or mounted read-only from then on (EROFS). Then the same words are given again. In the end
 there must be what an unbroken run leaves, byte for byte where two of those agree, and nothing beside it.
+As root, `--faults remounted` works on a disk of its own, which the kernel itself makes read-only.
 """
 
 from __future__ import annotations
@@ -32,11 +34,17 @@ from typing import Any
 from histo.cli import app
 from histo.data.synth import write_dataset
 from histo.screen import Screen
+from tests import disks
 from tests.kills import ended
 
+HERE = "here"
+"""The folder of a trial."""
 WRITES_OF_A_FILE = 2
 """Of each open file so many raw writes are counted: the first leaves it empty, the second torn."""
+REMOUNTED = "remounted"
+"""The fault that needs root, which is not among those of the default."""
 FAULTS = {"kill": 0, "full": errno.ENOSPC, "broken": errno.EIO, "readonly": errno.EROFS}
+FAULTS[REMOUNTED] = 0
 LASTING = ("full", "readonly")
 """Faults of every operation from the n-th on."""
 CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
@@ -73,6 +81,8 @@ class Shim:
         if now and self.fault == "kill":
             torn()
             os.kill(os.getpid(), signal.SIGKILL)
+        if now and self.fault == REMOUNTED:
+            disks.make_read_only(self.root)
         self.failing = self.failing or (now and self.fault in LASTING)
         lasting = self.failing and (self.fault == "readonly" or what in GROWS)
         if lasting or (now and self.fault == "broken"):
@@ -272,15 +282,19 @@ class Walk:
     @contextlib.contextmanager
     def copied(self) -> Iterator[Path]:
         """A copy of the base, with the same path each time."""
-        folder = self.place / "here"
+        folder = self.place / HERE
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(self.command.base, folder, symlinks=True)
+        shutil.copytree(self.command.base, folder, symlinks=True, dirs_exist_ok=True)
         yield folder
 
     def trial(self, at: int, fault: str) -> str:
         """What is wrong after a fault at the n-th operation; nothing if all is well."""
         with self.copied() as folder:
+            if fault == REMOUNTED:
+                disks.flush(folder)
             end = run(self.command.words, folder, at, fault)
+            if fault == REMOUNTED:
+                disks.mend(folder)
             if fault == "kill":
                 if end.status != -signal.SIGKILL:
                     return ""  # an operation less than in the unbroken run
@@ -531,7 +545,8 @@ def asked_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--commands", default="", help="their names, with commas; all by default")
-    parser.add_argument("--faults", default=",".join(FAULTS))
+    unasked = [name for name in FAULTS if name != REMOUNTED]
+    parser.add_argument("--faults", default=",".join(unasked))
     parser.add_argument("--every", type=int, default=1, help="try every k-th operation")
     parser.add_argument("--short", action="store_true", help="the first operation of each kind")
     parser.add_argument("--most", type=int, default=0, help="try so many, evenly drawn")
@@ -544,18 +559,29 @@ def asked_of(arguments: list[str] | None = None) -> argparse.Namespace:
     return asked
 
 
+@contextlib.contextmanager
+def disk_at(place: Path) -> Iterator[None]:
+    """A disk of its own for the trials."""
+    if why := disks.why_not() or disks.mount(place):
+        raise SystemExit(why)
+    try:
+        yield
+    finally:
+        disks.unmount(place)
+
+
 def walk_all(
     asked: argparse.Namespace, commands: list[Command], before: Callable[[Command], None]
 ) -> None:
     """Walk the commands that were asked for, and exit: with 1 where something fell."""
     names = asked.commands.split(",") if asked.commands else [each.name for each in commands]
     faults = {name: FAULTS[name] for name in asked.faults.split(",")}
-    fell = 0
-    for command in commands:
-        if command.name in names:
-            before(command)
-            place = asked.folder / "walk"
-            fell += walked(command, place, faults, asked.every, asked.short, asked.most)
+    fell, place = 0, asked.folder / "walk"
+    with disk_at(place / HERE) if REMOUNTED in faults else contextlib.nullcontext():
+        for command in commands:
+            if command.name in names:
+                before(command)
+                fell += walked(command, place, faults, asked.every, asked.short, asked.most)
     if ABORTED:
         print(f"{len(ABORTED)} children begun again that torch had aborted")
     sys.exit(fell > 0)
