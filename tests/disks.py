@@ -73,6 +73,7 @@ def mend(place: Path) -> None:
     unmount(place)
     subprocess.run(["e2fsck", "-p", str(image_of(place))], check=False, capture_output=True)
     assert _attach(place) == 0
+    shutil.rmtree(place / "lost+found", ignore_errors=True)
 
 
 def unmount(place: Path) -> None:

@@ -8,7 +8,6 @@ whose file decodes to its id are kept.
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from histo.data.store import store_folder, write_store
 from histo.data.store_index import StoreRow, stamp_of
 from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
-from histo.files.writing import read_json, write_json, written
+from histo.files.writing import flush_disks, read_json, write_json, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen, counted
 
@@ -265,12 +264,6 @@ def check_room(paths: PatchFiles, stored: bool) -> None:
             f"no room in {paths.folder.parent.parent}: {need / 1e6:,.0f} MB are needed and "
             f"{free / 1e6:,.0f} MB free (make room and run the same again: it continues)"
         )
-
-
-def flush_disks() -> None:
-    """Flush all disks at once: file by file, a quarter of a million flushes take an hour."""
-    if hasattr(os, "sync"):
-        os.sync()
 
 
 def write_labels(patches: PcamPatches, kept: NDArray[np.bool_], data: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from histo.errors import HistoError
 from histo.files.aside import discard, is_aside, sweep
 from histo.files.locks import locked
-from histo.files.writing import read_json, write_json, written
+from histo.files.writing import flush_disks, read_json, write_json, written
 
 RECORD, LABELS, GROUPS, TILES, FAILED = (
     "cut.json", "train_labels.csv", "groups.csv", "tiles.csv", "failed.csv",
@@ -98,6 +98,7 @@ class CutFolder:
         work.mkdir(parents=True)
         try:
             yield work
+            flush_disks()  # the patches, before anything says that they are there
             write_json(work / "slide.json", {"key": key})
             work.replace(self.path / "slides" / slide)
         except HistoError:

@@ -12,7 +12,7 @@ from typing import Any
 from histo.errors import HistoError
 from histo.files.limits import is_name
 from histo.files.locks import locked, locked_when_free
-from histo.files.writing import read_json, write_json
+from histo.files.writing import flush_files, read_json, write_json
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, read_row, write_row, write_slides
 
 MAPS_JSON = "maps.json"
@@ -111,6 +111,7 @@ class MapsFolder:
         work = self.unfinished(slide)
         work.mkdir(exist_ok=True)
         yield work
+        flush_files(work)
         shutil.rmtree(self.of(slide), ignore_errors=True)  # of other work, or damaged
         work.replace(self.of(slide))
         self.failure(slide).unlink(missing_ok=True)
