@@ -27,7 +27,7 @@ from histo.data.hdf5_parts import Hdf5DamageError
 from histo.data.split import with_first
 from histo.errors import HistoError
 from histo.files.limits import MB, TABLE_BYTES
-from histo.files.writing import written
+from histo.files.writing import naming, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen
 
@@ -161,7 +161,11 @@ def read_pcam_patches(path: Path, rows: NDArray[np.int64]) -> Iterator[Pixels]:
 def hash_patches(path: Path, kept: Path, screen: Screen) -> NDArray[np.bytes_]:
     """The SHA-1 of each patch of an `…_x.h5`, S40 [N]; those already in the file `kept` are reused."""
     total = count_patches(path)
-    with kept.open("ab") as file, screen.bar(f"hashing {path.name}", total) as advance:
+    with (
+        naming(kept),
+        kept.open("ab") as file,
+        screen.bar(f"hashing {path.name}", total) as advance,
+    ):
         done = file.tell() // SHA1_LENGTH
         file.truncate(done * SHA1_LENGTH)
         advance(done)

@@ -34,7 +34,7 @@ from histo.data.store import store_folder, write_store
 from histo.data.store_index import StoreRow, stamp_of
 from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
-from histo.files.writing import flush_disks, read_json, write_json, written
+from histo.files.writing import flush_disks, read_json, write_bytes, write_json, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen, counted
 
@@ -239,7 +239,7 @@ def write_tifs(
             for pixels in read_pcam_patches(unpack(source.x, work, screen, most), mine):
                 if pixel_sha1(pixels).encode() != sha1[done]:
                     raise HistoError(f"{source.x} has changed since it was read (remove {work})")
-                paths[done].write_bytes(encode_tif(pixels))
+                write_bytes(paths[done], encode_tif(pixels))
                 yield StoreRow(pixels, sha1[done], stamp_of(paths[done]))
                 advance()
                 done += 1

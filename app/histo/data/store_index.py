@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from histo.data.patch_files import PatchFiles
 from histo.distributed import ranks
-from histo.errors import HistoError
+from histo.errors import NO_ROOM, HistoError
 from histo.files.arrays import parse_arrays
 from histo.files.digests import sha256
 from histo.files.limits import Limit, check_regular, read_bytes
 from histo.files.packed import PACK, find_member
-from histo.files.writing import written
+from histo.files.writing import naming, written
 from histo.pixels.fit import Fit, Pixels
 from histo.screen import Screen
 
@@ -216,7 +216,7 @@ def write_rows(
     shape = (count, side, side, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
-        with pixels_path.open("wb") as file:
+        with naming(pixels_path), pixels_path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             reserve_space(file.fileno(), pixels_path.parent, int(np.prod(shape)))
             for i, (_, row) in enumerate(zip(names, rows, strict=True)):
@@ -251,8 +251,10 @@ def reserve_space(handle: int, folder: Path, size: int) -> None:
     except AttributeError:  # no posix_fallocate on macOS and Windows
         pass
     except OSError as error:
+        full = error.errno in NO_ROOM
+        what = f"no room for the store in {folder}" if full else f"no store can be made in {folder}"
         raise HistoError(
-            f"no room for the store in {folder}: {size / 1e9:.1f} GB needed, {error.strerror}",
+            f"{what}: {size / 1e9:.1f} GB needed, {error.strerror}",
             "give another {store} folder",
             "{no_store} keeps the patches in memory",
         ) from None

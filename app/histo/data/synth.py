@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.decode import cv2, pixel_sha1
-from histo.files.writing import written
+from histo.files.writing import write_bytes, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen
 
@@ -135,7 +135,7 @@ def write_dataset(
         patch_id = pixel_sha1(pixels)
         good, data = cv2.imencode(".tif", np.ascontiguousarray(pixels[..., ::-1]))
         assert good
-        (folder / name / f"{patch_id}.tif").write_bytes(data.tobytes())
+        write_bytes(folder / name / f"{patch_id}.tif", data.tobytes())
         rows.append((patch_id, label))
     rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
     with written(folder / f"{name}_labels.csv", "w") as file:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.limits import IMAGE_BYTES, ROWS, check_regular
+from histo.files.writing import naming
 
 PACK = "patches.zip"
 HEADER = 30
@@ -121,5 +122,6 @@ class Packer:
 @contextmanager
 def packing(folder: Path) -> Iterator[Packer]:
     """Write the ZIP file of a folder, which counts only where the caller says so."""
-    with zipfile.ZipFile(folder / PACK, "w", zipfile.ZIP_STORED) as file:
+    path = folder / PACK
+    with naming(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         yield Packer(file)

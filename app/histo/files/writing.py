@@ -45,6 +45,23 @@ def written(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name this file, which is being written: the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one of many files, which count only where the caller says so. An OSError names `path`."""
+    with naming(path):
+        path.write_bytes(data)
+
+
+@contextmanager
 def built(
     folder: Path, *, last: str, first: str = "", earlier: Collection[str] = ()
 ) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from typing import IO
 from histo.errors import HistoError
 from histo.files.locks import locked
 from histo.files.packed import digest_of
+from histo.files.writing import naming
 from histo.screen import Screen
 from histo.shards.parts import Part, blocks, csv_bytes
 
@@ -100,7 +101,8 @@ def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[Pa
             yield table
             return
         try:
-            with part.unfinished.open("r+b" if table.rows else "wb") as file:
+            how, place = "r+b" if table.rows else "wb", part.unfinished
+            with naming(part.path), place.open(how) as file:
                 table.open(file)
                 try:
                     yield table

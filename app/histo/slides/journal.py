@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.errors import HistoError
-from histo.files.writing import read_json, write_json
+from histo.files.writing import naming, read_json, write_json
 
 SAVE_SECONDS = 5.0
 """How often rows are flushed: at most this much work is lost to a kill."""
@@ -47,7 +47,7 @@ class Journal:
     @contextmanager
     def open(self) -> Iterator[Journal]:
         """Continue after the rows that were flushed; later bytes are cut off."""
-        with self._data.open("r+b" if self.rows else "wb") as file:
+        with naming(self._data), self._data.open("r+b" if self.rows else "wb") as file:
             file.truncate(self.rows * self._width)
             file.seek(self.rows * self._width)
             self._file = file

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from histo.distributed.prefetch import prefetch
 from histo.errors import HistoError
 from histo.files.packed import packing
+from histo.files.writing import write_bytes
 from histo.slides.grid import Block, Grid, Places, blocks_of, in_blocks
 from histo.slides.reader import Slide
 
@@ -26,7 +27,7 @@ def write_tiles(slide: Slide, grid: Grid, places: Places, folder: Path, files: b
     """
     if files:
         for name, data in encoded_tiles(slide, grid, places):
-            (folder / name).write_bytes(data)
+            write_bytes(folder / name, data)
         return
     with packing(folder) as pack:
         for name, data in encoded_tiles(slide, grid, places):
