@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 SIZE = "400M"
+NONE = "no disk of its own"
+"""How the reason begins why there is none."""
 
 
 def why_not() -> str:
@@ -32,11 +34,11 @@ def mount(place: Path) -> str:
     subprocess.run(["truncate", "-s", SIZE, str(image)], check=True)
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
     if _attach(place):
-        return "mounting a file system is not permitted here"
+        return f"{NONE}: mounting a file system is not permitted here"
     if _switch(place).exists():
         return ""
     unmount(place)
-    return "this kernel does not let a disk be declared damaged"
+    return f"{NONE}: this kernel does not let a disk be declared damaged"
 
 
 def image_of(place: Path) -> Path:

@@ -1,33 +1,81 @@
-"""Writes that are cut off: by a kill, by a full disk."""
+"""Writes that are cut off: by a kill, by a disk that is full or becomes read-only."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from histo.files.aside import ENDING, sweep
-from histo.files.writing import built, write_text, written
+from histo.files.writing import built, write_bytes, write_text, written
+from tests import disks
+from tests.conftest import assert_one_line_error, run_histo
 
 COMMANDS = "export,merge,check"
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
 
 
 @pytest.mark.long
-def test_commands_killed_at_a_write_or_on_a_full_disk_end_as_unbroken_ones(tmp_path):
-    """Two writes of three commands; `just writes` tries all of all."""
-    words = [str(tmp_path / "walk"), "--commands", COMMANDS, "--faults", "kill,full", "--most", "2"]
+@pytest.mark.parametrize("faults", ["kill,full", "readonly", "remounted"])
+def test_commands_cut_off_at_a_write_end_as_unbroken_ones(tmp_path, faults):
+    """By a kill, a full disk, one that becomes read-only: two writes of three commands.
+
+    `just writes` tries all of all. A real disk, which the kernel makes read-only, needs root.
+    """
+    if faults == "remounted" and (why := disks.why_not()):
+        pytest.skip(why)
+    words = [str(tmp_path / "walk"), "--commands", COMMANDS, "--faults", faults, "--most", "2"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.writes", *words],
         capture_output=True,
         text=True,
         check=False,
     )
+    if disks.NONE in done.stderr:
+        pytest.skip(done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 fell") == len(COMMANDS.split(","))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which a test may mount read-only."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
+    if not hasattr(os, "geteuid") or os.geteuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", GOLDEN, "disk", "--out"), ("check", "disk", "--out")]
+)
+def test_a_read_only_file_system_is_one_line_and_the_same_words_later_go_on(
+    words, dataset, disk, tmp_path
+):
+    """What was to be written lies beside the patches."""
+    shutil.copytree(dataset, disk, dirs_exist_ok=True)
+    given = [disk if word == "disk" else word for word in words]
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    assert_one_line_error(run_histo(*given, disk / "out"), "Read-only file system", str(disk))
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert run_histo(*given, disk / "out").exit_code == 0
+    assert run_histo(*given, tmp_path / "out").exit_code == 0
+    assert [path.name for path in disk.iterdir() if path.name.endswith(ENDING)] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_write_that_fails_names_its_file():
+    with pytest.raises(OSError, match="/dev/full"):
+        write_bytes(Path("/dev/full"), b"more than nothing")
 
 
 def die_while_writing(path: Path) -> None:

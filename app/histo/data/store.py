@@ -96,8 +96,7 @@ class Store:
         if self.file is None:
             np.take(self.pixels, rows, 0, out)
             return
-        for row, patch in zip(rows.tolist(), out, strict=True):
-            self.file.read(row, patch)
+        self.file.read_rows(rows.tolist(), out)
 
 
 def store_folder(data: Path, given: Path | None) -> Path:

@@ -48,6 +48,18 @@ class MappedFile:
     file: BinaryIO
     start: int
 
+    def read_rows(self, rows: Iterable[int], out: NDArray[np.uint8]) -> None:
+        """Read the rows [B] into `out` [B, …], contiguous; HistoError as `read` raises it."""
+        flat, handle, size, end = out.reshape(-1).data, self.file.fileno(), out[:1].nbytes, 0
+        for number, row in enumerate(rows):
+            begin, end = end, end + size
+            try:
+                whole = os.preadv(handle, [flat[begin:end]], self.start + row * size) == size
+            except OSError:
+                whole = False
+            if not whole:  # `read` goes on, or says why not
+                self.read(row, out[number])
+
     def read(self, row: int, out: NDArray[np.uint8]) -> None:
         """Read one row; HistoError where the file does not have all of it."""
         place, left = self.start + row * out.nbytes, out.data.cast("B")
