@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,9 +51,9 @@ def unchecked(path: Path, name: str, facts: object) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def at_once(bounded: Any, call: Callable[[], Any], failing: str) -> Any:
-    """A call in this thread, and not in one that can be left behind."""
-    return call()
+def at_once(bounded: Any, calls: Sequence[Callable[[], Any]], *_: Any) -> list[Any]:
+    """Calls in this thread, and not in some that can be left behind."""
+    return [call() for call in calls]
 
 
 def blank_hashes(store: Any) -> Any:
@@ -78,7 +78,7 @@ GUARDS: dict[str, dict[str, Patches]] = {
     "predict": {
         "outputs are no inputs": {"histo.commands.predict:check_outputs": nothing},
         "seals of the bundle": {"histo.model.bundle_files:_checked": unchecked},
-        "bounds of the model": {"histo.model.bounded:Bounded.do": at_once},
+        "bounds of the model": {"histo.model.bounded:Bounded._do": at_once},
         "files are files, within bounds": READING,
     },
     "check": {
