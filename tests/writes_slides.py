@@ -60,6 +60,9 @@ def prepare(folder: Path) -> list[Command]:
     write_slides(slides)
     patches.mkdir()
     write_dataset(patches / "data", 24, 5, Screen(quiet=True), side=SIDE)
+    labels = patches / "data" / "train_labels.csv"
+    named = labels.read_text().replace(",0\n", ",normal\n").replace(",1\n", ",tumour\n")
+    labels.write_text(named)  # as the bundle names them
     for base in (slides, patches):
         shutil.copytree(GOLDEN, base / "bundle")
     cut = ["cut", "slides", "--annotations", "notes", "--out", "data", "--background", "normal"]
