@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,14 +113,15 @@ def check_folder(folder: Path, what: str) -> None:
     pending = [(folder, 0)]
     while pending:
         place, depth = pending.pop()
-        with os.scandir(place) as entries:
-            for entry in entries:
+        with suppress(FileNotFoundError):  # what another process writes, or moves, meanwhile
+            for entry in list(os.scandir(place)):
                 if entry.is_symlink():
                     path_inside(folder, os.path.relpath(entry.path, folder), what)
                 elif entry.is_dir() and depth < FOLDERS:
                     pending.append((Path(entry.path), depth + 1))
                 elif not entry.is_dir():
-                    check_regular(entry.stat(), Path(entry.path))
+                    with suppress(FileNotFoundError):
+                        check_regular(entry.stat(), Path(entry.path))
 
 
 def is_name(text: object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from histo.data.corrections import CORRECTED, DECISION, REVIEWER
 from histo.errors import HistoError
 from histo.files.limits import NAME
 from histo.files.locks import locked
-from histo.files.tables import read_table
+from histo.files.tables import csv_writer, read_table
 from histo.files.writing import written
 from histo.run.predictions import PROBABILITY
 from histo.web.served import SUSPECTS, Served
@@ -132,7 +131,7 @@ class Table:
     def save(self) -> None:
         """Write the table whole or not at all, on the disk before this returns."""
         with written(self.path, "w") as file:
-            rows = csv.writer(file, lineterminator="\n")
+            rows = csv_writer(file)
             rows.writerow(self.header)
             rows.writerows(self.rows)
 
