@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from histo.data.corrections import CORRECTED, DECISION, REVIEWER
-from histo.errors import HistoError
+from histo.errors import HistoError, plain
 from histo.files.limits import NAME
 from histo.files.locks import locked
 from histo.files.tables import csv_writer, read_table
@@ -123,7 +123,7 @@ class Table:
             raise HistoError(f"{right} is no class of the review")
         if given.decision == "change" and right == label:
             raise HistoError(f"the label of {given.id} is {right} already: keep it")
-        by = given.by[:NAME] if given.decision else ""
+        by = plain(given.by)[:NAME] if given.decision else ""
         for name, value in ((CORRECTED, right), (DECISION, given.decision), (REVIEWER, by)):
             row[self._place[name]] = value
         return self._suspect(row)
