@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from PIL import Image
 from histo.data.decode import decode_patch, pixel_sha1, read_patch
 from histo.data.remarks import DEEP, EXIF_TURN, TIFF_TURN, remarks
 from histo.errors import HistoError
+from histo.model.bounded import data_taken, memory_bounded
 from histo.pixels.fit import Fit
 
 RNG = np.random.default_rng(0)
@@ -367,3 +369,17 @@ def test_the_rules_that_a_file_needed_are_named(tmp_path):
     assert (
         remarks(tiff(RGB), tmp_path) == remarks(jpeg(RGB), tmp_path) == remarks(b"", tmp_path) == []
     )
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
+def test_an_image_for_which_there_is_no_memory_is_not_called_damaged(tmp_path, suffix):
+    """As where a stranger's model, which runs meanwhile, has taken all that it may."""
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)).save(path)
+    for room in (0, 10 << 20, 30 << 20):
+        with suppress(MemoryError), memory_bounded(data_taken() + room):
+            try:
+                assert read_patch(path).shape == (2000, 2000, 3)
+            except HistoError as error:
+                assert error.message == f"{path}: there is not enough memory to decode it"
+    assert read_patch(path).shape == (2000, 2000, 3)
