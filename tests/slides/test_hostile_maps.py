@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from histo.slides.maps_folder import MapsFolder
 from tests.conftest import assert_one_line_error, run_histo, write_image
 from tests.slides.made import tissue_slide, write_slide
 
@@ -102,3 +106,21 @@ def test_any_value_in_the_json_of_a_map_is_a_result_or_one_line(maps, name):
         result = run_histo("merge", maps)
         if result.exit_code:
             assert_one_line_error(result, "slide.json is damaged")
+
+
+def test_processes_that_open_one_folder_together_lose_no_slide(tmp_path):
+    """Each removes the lock that it held, while others wait for it."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from histo.slides.maps_folder import MapsFolder\n"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "for n in range(40):\n"
+        "    MapsFolder.open(Path(sys.argv[1]) / str(n), {}, ['1'], [sys.argv[3]])"
+    )
+    start, count = str(time.time() + 3), 4
+    words = [sys.executable, "-c", code, str(tmp_path), start]
+    every = [subprocess.Popen([*words, f"s{n}"]) for n in range(count)]
+    assert [each.wait() for each in every] == [0] * count
+    for n in range(40):
+        assert len(MapsFolder.read(tmp_path / str(n)).slides) == count
+        assert not (tmp_path / str(n) / ".maps.lock").exists()

@@ -50,8 +50,8 @@ class MapsFolder:
             found = cls(path, dict(settings), list(classes), names)
             if names != known:
                 write_json(path / MAPS_JSON, {"format": FORMAT, **_plain(found)})
-        with suppress(OSError):
-            (path / ".maps.lock").unlink()
+            with suppress(OSError):  # while it is held: later it may be another process's
+                (path / ".maps.lock").unlink()
         return found
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
