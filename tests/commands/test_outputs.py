@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from histo.errors import HistoError
+from histo.files.outputs import Output, check_outputs, starts_with
 from tests.conftest import assert_one_line_error, run_histo, write_image
 
 
@@ -111,3 +113,13 @@ def test_a_link_in_place_of_the_rows_so_far_is_not_followed(tmp_path):
     assert (tmp_path / "mine.csv").read_text() == "mine"
     assert not (tmp_path / "p.csv").is_symlink()
     assert (tmp_path / "p.csv").read_text().startswith("id,predicted,")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux has it")
+@pytest.mark.parametrize("name", ["/proc/self/fd/{}", "/dev/fd/{}", "/dev/stdout", "/dev/new.csv"])
+def test_no_name_beside_devices_is_written(tmp_path, name):
+    """Not even where it leads to a regular file: that of the device would be replaced."""
+    with (tmp_path / "p.csv").open("w") as file:
+        output = Output(Path(name.format(file.fileno())), "out", starts_with("id", "predicted"))
+        with pytest.raises(HistoError, match=r"a folder of devices|is a pipe or a device"):
+            check_outputs([output], force=True)
