@@ -87,7 +87,7 @@ def _count(file: IO[bytes], size: int) -> int:
     tail = file.read(TAIL)
     plain = tail[-22:-18] == END and tail[-2:] == b"\0\0"
     at = len(tail) - 22 if plain else tail.rfind(END)
-    (listed,) = struct.unpack_from("<I", tail, at + 12) if 0 <= at <= len(tail) - 22 else (-1,)
+    listed = int.from_bytes(tail[at + 12 : at + 16], "little") if 0 <= at <= len(tail) - 22 else -1
     end = start + at
     if at >= 76 and tail[at - 20 : at - 16] == LOCATOR64:
         listed = int.from_bytes(tail[at - 36 : at - 28], "little")
