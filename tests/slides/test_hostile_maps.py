@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from histo.errors import HistoError
 from histo.slides.maps_folder import MapsFolder
+from histo.slides.truth import tile_scores
 from tests.conftest import assert_one_line_error, run_histo, write_image
 from tests.slides.made import tissue_slide, write_slide
 
@@ -124,3 +126,10 @@ def test_processes_that_open_one_folder_together_lose_no_slide(tmp_path):
     for n in range(40):
         assert len(MapsFolder.read(tmp_path / str(n)).slides) == count
         assert not (tmp_path / str(n) / ".maps.lock").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"x,y\n1,2\n", b"x,y,width,p_1\n1,2\n", b"\xff\n", b'"\0'])
+def test_a_damaged_table_of_tiles_is_one_line(tmp_path, data):
+    (tmp_path / "tiles.csv").write_bytes(data)
+    with pytest.raises(HistoError, match=r"tiles\.csv is damaged"):
+        tile_scores(tmp_path / "tiles.csv", "1")
