@@ -24,15 +24,15 @@ def test_a_number_that_no_column_holds_is_none(tmp_path, number):
     assert (found["b"], found["c"]) == (2**63 - 1, 0.5)
 
 
-@pytest.mark.parametrize("text", ["\\ud800", "\\udfff x", "\\ud83d\\u0041"])
-def test_half_a_pair_of_surrogates_is_refused(tmp_path, text):
-    """It could be written to no table and no page."""
+@pytest.mark.parametrize("text", ["\\ud800", "\\udfff x", "\\ud83d\\u0041", "a\\u0000b"])
+def test_half_a_pair_of_surrogates_or_a_nul_is_refused(tmp_path, text):
+    """It could be written to no table and no page, or be no path."""
     for data in (f'["{text}"]', f'{{"{text}": 1}}'):
         (tmp_path / "a.json").write_text(data)
         with pytest.raises(HistoError, match="not readable JSON"):
             read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text('["\\ud83d\\ude00"]')
-    assert read_json(tmp_path / "a.json") == ["\U0001f600"]
+    (tmp_path / "a.json").write_text('["\\ud83d\\ude00", "C:\\\\u0000"]')
+    assert read_json(tmp_path / "a.json") == ["\U0001f600", "C:\\u0000"]
 
 
 def npy(header: str) -> bytes:

@@ -120,12 +120,29 @@ def read_json(path: Path, limit: Limit = JSON_BYTES) -> Any:
 def parse_json(text: str) -> Any:
     """JSON whose numbers are whole ones of 64 bits or finite; of others NaN, which is no number anywhere.
 
-    ValueError where a text has half a pair of surrogates: it could be neither written nor shown.
+    ValueError where a text has half a pair of surrogates, or a NUL: it could not be written or shown,
+    or be a path.
     """
     found = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         json.dumps(found, ensure_ascii=False).encode()
+    if "\\u0000" in text and _has_nul(found):
+        raise ValueError("a text has a NUL")
     return found
+
+
+def _has_nul(found: Any) -> bool:
+    """Whether any text in JSON has a NUL."""
+    pending = [found]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += [*value, *value.values()]
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str) and "\0" in value:
+            return True
+    return False
 
 
 def _whole(text: str) -> float:
