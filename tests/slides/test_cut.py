@@ -220,6 +220,16 @@ def test_hostile_geojson_is_refused(tmp_path, name):
         list(read_geojson(tmp_path / "a.geojson"))
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\r\nb", "x" * 201, "a\0"])
+def test_a_name_that_can_be_no_class_is_refused(tmp_path, name):
+    """It could be written to no table, or would be refused by `train` in hours."""
+    one = feature([[0, 0], [9, 0], [9, 9], [0, 0]])
+    one["properties"]["classification"] = {"name": name}
+    (tmp_path / "a.geojson").write_text(json.dumps([one]))
+    with pytest.raises(HistoError, match=r"a\.geojson: .* can be no class"):
+        list(read_geojson(tmp_path / "a.geojson"))
+
+
 def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
     points = np.random.default_rng(0).integers(0, 50_000, (1_000_000, 2)).tolist()
     points.append(points[0])
@@ -237,8 +247,10 @@ def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
         "<a>" * 100_000,
         asap([(0, 0), (1e300, 0), (1e300, 1e300)]),
         asap([(0, 0), ("x", 0), (1, 1)]),
+        '<?xml version="1.0" encoding="foo"?><a/>',
+        '<?xml version="1.0" encoding="zlib"?><a/>',
     ],
-    ids=["entities", "nested", "far", "text"],
+    ids=["entities", "nested", "far", "text", "encoding", "codec"],
 )
 def test_hostile_xml_is_refused(tmp_path, text):
     (tmp_path / "a.xml").write_text(text)

@@ -7,7 +7,6 @@ whose file decodes to its id are kept.
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from histo.data.store import store_folder, write_store
 from histo.data.store_index import StoreRow, stamp_of
 from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
+from histo.files.tables import csv_writer
 from histo.files.writing import read_json, write_json, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen, counted
@@ -293,7 +293,7 @@ def write_table(
     }
     made = path.parent / WORK / path.name
     with written(made, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(columns)
         table.writerows(
             [values[name][row] for name in columns] for row in np.flatnonzero(wanted).tolist()

@@ -64,8 +64,16 @@ class MappedFile:
 
 
 def map_pixels(path: Path) -> tuple[NDArray[np.uint8], MappedFile | None]:
-    """The array of a store, memory-mapped, and its file; None on Windows, which has no `preadv`."""
-    pixels = np.load(path, mmap_mode="r")
+    """The array of a store, memory-mapped, and its file; None on Windows, which has no `preadv`.
+
+    ValueError where it is damaged.
+    """
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception:  # numpy evaluates the header as Python: it can raise anything
+        raise ValueError(f"{path} is damaged") from None
     if not hasattr(os, "preadv"):
         return pixels.view(np.ndarray), None
     return pixels.view(np.ndarray), MappedFile(path.open("rb", buffering=0), pixels.offset)

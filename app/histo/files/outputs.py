@@ -102,7 +102,13 @@ def _read_from(path: Path, folders: Mapping[Path, Sequence[str]]) -> Path | None
 
 
 def check_target(path: Path) -> None:
-    """Refuse a name that is a folder, a pipe, a socket or a device, or a link to one."""
+    """Refuse a name that is a folder, a pipe, a socket or a device, or a link to one.
+
+    What stands beside devices is refused too: a new file would take the place of `/dev/stdout`.
+    """
+    place = os.path.realpath(path.parent)
+    if place == "/dev" or f"{place}/".startswith(("/proc/", "/sys/")):
+        raise HistoError(f"{path} is in a folder of devices, not a file to write")
     try:
         kind = path.stat()
     except OSError:

@@ -6,7 +6,6 @@ belongs to. `histo.shards.table` writes both.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import IO, Any
 
 from histo import __version__
 from histo.errors import HistoError
+from histo.files.tables import csv_writer
 from histo.files.writing import read_json, write_json, written
 from histo.screen import counted
 from histo.shards.shard import Shard, whole_path
@@ -165,7 +165,7 @@ def fingerprint(names: Iterable[str]) -> str:
 def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
     """Rows as CSV, encoded."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv_writer(text).writerows(rows)
     return text.getvalue().encode()
 
 

@@ -39,6 +39,8 @@ class PartWriter:
         """Continue from the rows of an earlier process, if they are of the same work and unchanged."""
         with suppress(HistoError, OSError):
             left = Part.read(self.part.path)
+            if left.unfinished.is_symlink():  # what it leads to is not histo's to write to
+                return
             if (left.facts, left.shard) != (self.part.facts, self.part.shard) or not left.rows:
                 return
             if left.last != digest_of(self._files[left.rows - 1]):
@@ -100,7 +102,9 @@ def open_table(part: Part, files: Sequence[Path], screen: Screen) -> Iterator[Pa
             yield table
             return
         try:
-            with part.unfinished.open("r+b" if table.rows else "wb") as file:
+            if not table.rows:
+                part.unfinished.unlink(missing_ok=True)  # a link would lead to another file
+            with part.unfinished.open("r+b" if table.rows else "xb") as file:
                 table.open(file)
                 try:
                     yield table

@@ -69,7 +69,7 @@ def _read_xml(path: Path) -> list[_Drawn]:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except ExpatError:
+    except (ExpatError, LookupError):  # not XML, or of an encoding that there is not
         raise _no_xml(path) from None
     return found
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from histo.errors import HistoError
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.slides.annotations import Annotations, read_annotations
 from histo.slides.cut_folder import COLUMNS, TILES, CutFolder
@@ -96,7 +96,7 @@ def write_table(
 ) -> None:
     """tiles.csv: where each patch came from."""
     with written(path, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         source = annotation.name if annotation else ""
         corners = grid.corners(labels.places).tolist()
