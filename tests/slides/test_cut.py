@@ -178,6 +178,29 @@ def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):
     assert "mended" in done.output
 
 
+def test_annotations_that_label_nothing_are_told(slide, tmp_path):
+    """A line, a point and an area far outside would else be cut as background without a word."""
+    line = feature([])
+    line["geometry"] = {"type": "LineString", "coordinates": [[96, 96], [288, 288]]}
+    point = feature([])
+    point["geometry"] = {"type": "Point", "coordinates": [96, 96]}
+    far = feature(ring(10**6, 10**6, 10**6 + 96, 10**6 + 96))
+    path = tmp_path / "notes" / "s1.geojson"
+    path.write_text(json.dumps([line, point, far, feature(ring(*TUMOUR))]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 0, done.output
+    assert "note: s1: 1 outline of a class outside the slide" in done.output
+    assert "note: s1: 2 annotations of a class without an area" in done.output
+
+
+def test_a_class_that_training_would_refuse_is_not_cut(slide, tmp_path):
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR), "Tu\nmor")]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 1
+    assert "cannot be a class's name" in done.output
+    assert not (tmp_path / "d" / "train").exists()
+
+
 def test_a_sample_is_drawn_by_the_seed(slide, tmp_path):
     """At most N of each class, the same for the same seed; patients are named."""
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
