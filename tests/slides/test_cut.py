@@ -455,6 +455,10 @@ def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
     assert "µm per px" not in done.output
     done = run_histo(*predict, other / "train" / "s1", "--out", tmp_path / "b.csv")
     assert "these patches at 1 µm per px and was trained at 0.5" in done.output
+    (tmp_path / "d" / "cut.json").unlink()  # the pixel size is not recorded, and given
+    words = (tmp_path / "run" / "export", tmp_path / "d", "--out", tmp_path / "judged")
+    done = run_histo("evaluate", *words, "--mpp", 1)
+    assert "these patches at 1 µm per px and was trained at 0.5" in done.output
 
 
 def test_a_slide_whose_name_would_lead_out_of_the_results_is_refused(slide, tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ class Part:
             facts = TableFacts(**{f.name: known[f.name] for f in fields(TableFacts)})
             shard = Shard.parse(f"{known['shard']}/{known['of']}")
             progress = {name: known[name] for name in PROGRESS_FIELDS}
-            progress |= {name: known.get(name, "") for name in STAMP_FIELDS}  # new in 0.2
+            progress |= {name: known.get(name, "") for name in STAMP_FIELDS}  # added later
             part = cls(path, facts, shard, dict(known["settings"]), **progress)
             numbers = (facts.patches, facts.batch_size - 1, part.rows, part.expected - part.rows)
             good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
@@ -133,8 +133,8 @@ class Part:
 def _is_sound(part: Part) -> bool:
     """Whether what a part says of itself has the types that joining needs."""
     facts = part.facts
-    texts = (facts.bundle, facts.names, facts.engine, facts.histo, part.sha256, part.last)
-    texts += (part.stamp, part.stamps)
+    texts = [facts.bundle, facts.names, facts.engine, facts.histo, part.sha256, part.last]
+    texts += [part.stamp, part.stamps]
     return (
         facts.command in ("predict", "evaluate")
         and all(isinstance(text, str) for text in texts)
