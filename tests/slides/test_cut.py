@@ -193,6 +193,18 @@ def test_annotations_that_label_nothing_are_told(slide, tmp_path):
     assert "note: s1: 2 annotations of a class without an area" in done.output
 
 
+def test_areas_of_two_classes_that_overlap_are_told_and_the_way_out_works(slide, tmp_path):
+    """QuPath's outline of all tissue round a tumour, say."""
+    whole = feature(ring(0, 0, 12 * SIDE, 12 * SIDE), "Tissue")
+    notes = json.dumps([whole, feature(ring(*TUMOUR))])
+    (tmp_path / "notes" / "s1.geojson").write_text(notes)
+    done = cut(slide[0], tmp_path / "d")
+    assert "note: s1: areas of 'Tissue' and 'Tumor' overlap" in " ".join(done.output.split())
+    done = cut(slide[0], tmp_path / "e", "--class", "Tumor=Tumor", "--background", "normal")
+    assert "overlap" not in done.output
+    assert set(labels(tmp_path / "e").values()) == {"Tumor", "normal"}
+
+
 def test_a_class_that_training_would_refuse_is_not_cut(slide, tmp_path):
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR), "Tu\nmor")]))
     done = cut(slide[0], tmp_path / "d", "--background", "normal")

@@ -196,6 +196,13 @@ class Cutter:
                 f"note: {name}: {counted(found.flat, 'annotation')} of a class without an area (a point "
                 "or a line), left out"
             )
+        if found.shared:
+            one, other = found.shared
+            self.screen.say(
+                f"note: {name}: areas of {one!r} and {other!r} overlap: a patch is of the class that "
+                f"covers more of it, and of {one!r} where both cover as much",
+                "{classes} names those to read",
+            )
 
 
 def classes_line(counts: Mapping[str, int]) -> str:

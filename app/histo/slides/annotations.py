@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ READERS: Mapping[str, Reader] = {
 MASKS = (".png", ".tif", ".tiff")
 MASK_NAMES = ("", "_mask", "_labels")
 """How a mask's name may go on after the slide's."""
+SHARED = 0.05
+"""Classes overlap where they share more than this of the smaller one's area."""
+CLASSES = 20
+"""So many classes are compared with each other."""
 Boxes = NDArray[np.float64]
 """Squares in level-0 px, float64 [N, 4]: x0, y0, x1, y1."""
 Cover = Callable[[Boxes], NDArray[np.float64]]
@@ -50,6 +55,8 @@ class Annotations:
     """how many outlines of a class lie outside the slide"""
     flat: int = 0
     """how many annotations of a class have no area: points and lines"""
+    shared: tuple[str, str] | None = None
+    """two classes whose areas overlap: a patch in both can have one label only"""
 
 
 def find_annotation(folder: Path, slide: Path) -> Path | None:
@@ -130,7 +137,23 @@ def _of_outlines(outlines: Iterable[Outline], classes: Mapping[str, str]) -> Ann
         }
     for area in areas.values():
         prepare(area)
-    return Annotations({n: _area_cover(a) for n, a in areas.items()}, frozenset(names), mended)
+    return Annotations(
+        {n: _area_cover(a) for n, a in areas.items()},
+        frozenset(names),
+        mended,
+        shared=_overlapping({name: area for name, area in areas.items() if name}),
+    )
+
+
+def _overlapping(areas: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first two classes that share more of their areas than borders drawn by hand do."""
+    for one, other in combinations(sorted(areas)[:CLASSES], 2):
+        first, second = areas[one], areas[other]
+        if first.intersects(second):
+            least = min(first.area, second.area)
+            if first.intersection(second).area > SHARED * least:
+                return one, other
+    return None
 
 
 def _area_cover(area: Any) -> Cover:
