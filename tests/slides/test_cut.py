@@ -178,6 +178,41 @@ def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):
     assert "mended" in done.output
 
 
+def test_annotations_that_label_nothing_are_told(slide, tmp_path):
+    """A line, a point and an area far outside would else be cut as background without a word."""
+    line = feature([])
+    line["geometry"] = {"type": "LineString", "coordinates": [[96, 96], [288, 288]]}
+    point = feature([])
+    point["geometry"] = {"type": "Point", "coordinates": [96, 96]}
+    far = feature(ring(10**6, 10**6, 10**6 + 96, 10**6 + 96))
+    path = tmp_path / "notes" / "s1.geojson"
+    path.write_text(json.dumps([line, point, far, feature(ring(*TUMOUR))]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 0, done.output
+    assert "note: s1: 1 outline of a class outside the slide" in done.output
+    assert "note: s1: 2 annotations of a class without an area" in done.output
+
+
+def test_areas_of_two_classes_that_overlap_are_told_and_the_way_out_works(slide, tmp_path):
+    """QuPath's outline of all tissue round a tumour, say."""
+    whole = feature(ring(0, 0, 12 * SIDE, 12 * SIDE), "Tissue")
+    notes = json.dumps([whole, feature(ring(*TUMOUR))])
+    (tmp_path / "notes" / "s1.geojson").write_text(notes)
+    done = cut(slide[0], tmp_path / "d")
+    assert "note: s1: areas of 'Tissue' and 'Tumor' overlap" in " ".join(done.output.split())
+    done = cut(slide[0], tmp_path / "e", "--class", "Tumor=Tumor", "--background", "normal")
+    assert "overlap" not in done.output
+    assert set(labels(tmp_path / "e").values()) == {"Tumor", "normal"}
+
+
+def test_a_class_that_training_would_refuse_is_not_cut(slide, tmp_path):
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR), "Tu\nmor")]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 1
+    assert "cannot be a class's name" in done.output
+    assert not (tmp_path / "d" / "train").exists()
+
+
 def test_a_sample_is_drawn_by_the_seed(slide, tmp_path):
     """At most N of each class, the same for the same seed; patients are named."""
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
@@ -443,6 +478,10 @@ def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
     done = run_histo(*predict, tmp_path / "d" / "train", "--out", tmp_path / "a.csv")
     assert "µm per px" not in done.output
     done = run_histo(*predict, other / "train" / "s1", "--out", tmp_path / "b.csv")
+    assert "these patches at 1 µm per px and was trained at 0.5" in done.output
+    (tmp_path / "d" / "cut.json").unlink()  # the pixel size is not recorded, and given
+    words = (tmp_path / "run" / "export", tmp_path / "d", "--out", tmp_path / "judged")
+    done = run_histo("evaluate", *words, "--mpp", 1)
     assert "these patches at 1 µm per px and was trained at 0.5" in done.output
 
 

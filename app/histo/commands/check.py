@@ -98,6 +98,7 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
         ),
         config.force,
         {config.data: SUFFIXES, **({config.images: SUFFIXES} if config.images else {})},
+        made=[config.out],
     )
     listed = match_labels(index, rows, read.files, read.groups, read.unit)
     files = CheckedFiles(inspect_files(index.paths, screen), listed, config)

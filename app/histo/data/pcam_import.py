@@ -31,9 +31,10 @@ from histo.data.pcam import (
     unpacked_bytes,
 )
 from histo.data.store import store_folder, write_store
-from histo.data.store_index import StoreRow, stamp_of
+from histo.data.store_index import StoreRow
 from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
+from histo.files.packed import stamp_of
 from histo.files.tables import csv_writer
 from histo.files.writing import read_json, write_json, written
 from histo.pixels.fit import Pixels

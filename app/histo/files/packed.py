@@ -34,6 +34,9 @@ TAIL = 1 << 17
 OPEN = 64
 """Tables of contents that are kept: that of 100,000 patches takes some 20 MB."""
 
+Stamp = tuple[int, int, int, int]
+"""Size in bytes, mtime and ctime in ns, and inode of a file."""
+
 
 class Member(NamedTuple):
     """Where a patch lies in its ZIP file."""
@@ -135,6 +138,27 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a patch, in a file of its own or in its folder's ZIP file."""
     data = None if path.is_file() else read_member(path)
     return sha256(path) if data is None else hashlib.sha256(data).hexdigest()
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Size, mtime, ctime and inode of a file, or of the ZIP file that it is in; HistoError for neither.
+
+    `mv`, `cp -p`, `rsync -t` and `unzip` keep or set the mtime, and nobody can set a ctime: two files
+    renamed to each other's names differ in ctime and inode alone.
+    """
+    try:
+        info = path.stat()
+    except OSError as error:
+        if (member := find_member(path)) is not None:
+            info = (path.parent / PACK).stat()
+            return member.size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
+        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
+
+
+def _signed(number: int) -> int:
+    """A number of 64 bits as int64 holds it: some file systems use all of an inode's bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 class Packer:

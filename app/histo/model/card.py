@@ -83,6 +83,7 @@ def read_card(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
         or not all(_is_plain(name) and _is_sha256(x) for name, x in facts["files"].items())
         or not isinstance(sizes, dict)
         or not all(type(x) is int for x in sizes.values())
+        or facts.get("channel_order", "RGB") != "RGB"
     ):
         raise HistoError(f"{path} is damaged: a value is missing or out of bounds")
     return parse_card(facts, path), facts
