@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -56,6 +57,25 @@ finally:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     assert len(rows_of(tmp_path / "predictions.csv")) == 24
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+@pytest.mark.parametrize("module", ["typer", "histo.commands.check"])
+def test_ctrl_c_while_the_program_is_imported_prints_no_traceback(tmp_path, module):
+    code = f"""
+import os, signal, sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, CtrlC())
+from histo.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", code, "check", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wrong_option_is_status_2_and_help_needs_no_torch():

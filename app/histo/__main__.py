@@ -5,11 +5,23 @@ imported. What Python itself imports before it comes here, `python -P -m histo` 
 """
 
 import os
+import signal
 import sys
 
-if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
-    del sys.path[0]
 
-from histo.cli import main
+def main() -> None:
+    """The `histo` program: Ctrl-C while it is still being imported ends it without a traceback."""
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from histo import cli
 
-main()
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    cli.main()
+
+
+if __name__ == "__main__":
+    if not sys.flags.safe_path and sys.path[0] in ("", os.getcwd()):  # noqa: PTH109
+        del sys.path[0]
+    main()

@@ -506,6 +506,35 @@ def test_what_is_nearly_called_so_is_named(tmp_path):
     assert "1 label without a patch\n  p3 (there is p003.png)" in result.stdout
 
 
+def test_labels_that_fit_no_file_say_nothing_of_the_files_sizes(tmp_path):
+    """Ids that Excel wrote as numbers: every label is without a patch, and no patch is odd."""
+    data = random_set(tmp_path / "d", ["0", "1"] * 10)
+    rows = "".join(f"{n}.0,{n % 2}\n" for n in range(20))
+    (data / "train_labels.csv").write_text(f"id,label\n{rows}")
+    result = run_histo("check", data, "--out", tmp_path / "c")
+    assert "error: 20 labels without a patch" in result.stdout
+    assert "not of" not in result.stdout
+
+
+def test_exclusions_in_the_place_of_the_report_are_refused_before_the_work(dataset, tmp_path):
+    words = ("--out", tmp_path / "c", "--write-exclusions", tmp_path / "c")
+    assert_one_line_error(run_histo("check", dataset, *words), "is given for two outputs")
+    assert not (tmp_path / "c").exists()
+
+
+def test_one_slide_written_in_two_ways_is_noted(tmp_path):
+    """`S1` and `s1`, `2` and `2.0`: each would be a group of its own, on both sides of the split."""
+    data = random_set(tmp_path / "d", ["0", "1"] * 12)
+    slides = ["S1", "S1", "s1", "s1", "2", "2", "2.0", "2.0", "x", "x", "y", "y"]
+    rows = "".join(f"p{n:03d},{slides[n % 12]}\n" for n in range(24))
+    (data / "g.csv").write_text(f"id,slide\n{rows}")
+    words = ("--groups", data / "g.csv")
+    result = run_histo("check", data, *words, "--out", tmp_path / "c")
+    assert result.exit_code == 0, result.output
+    assert "note: 2 sets of names of groups (slide) that look alike" in result.stdout
+    assert (tmp_path / "c" / "similar_groups.csv").is_file()
+
+
 def test_pixels_that_a_rule_of_reading_changed_are_noted_with_their_files(dataset, tmp_path):
     """Alpha and samples of 16 bits; the set trains all the same."""
     data = tmp_path / "data"

@@ -7,9 +7,12 @@ import shutil
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.conftest import assert_one_line_error, run_histo
+from histo.errors import HistoError
+from histo.files.outputs import Output, check_outputs, starts_with
+from tests.conftest import assert_one_line_error, run_histo, write_image
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,40 @@ def test_a_file_of_somebody_elses_is_written_over_on_force_alone(bundle, data, t
     table = tmp_path / "c.json"
     table.write_text("{}")
     assert_one_line_error(run_histo("compare", mine, mine, "--out", mine), "is an input")
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "bundle-2"
+NAMES = ("p.csv.part", "p.csv.json", "p.csv.lock", "p.skipped.csv", "p.1-of-2.csv")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_that_a_prediction_works_with_are_no_inputs(tmp_path, name):
+    """Such as the list of patches that an earlier prediction left out."""
+    write_image(tmp_path / "a.png", np.zeros((48, 48, 3), np.uint8))
+    (tmp_path / name).write_text("id,reason\na,truncated\n")
+    words = ("predict", GOLDEN, tmp_path / name, "--images", tmp_path, "--out", tmp_path / "p.csv")
+    share = ("--shard", "1/2") if "-of-" in name else ()
+    assert_one_line_error(run_histo(*words, *share, "--device", "cpu"), "is an input", "--out")
+    assert (tmp_path / name).read_text() == "id,reason\na,truncated\n"
+
+
+def test_a_link_in_place_of_the_rows_so_far_is_not_followed(tmp_path):
+    """It may have come with a stranger's folder."""
+    write_image(tmp_path / "a.png", np.zeros((48, 48, 3), np.uint8))
+    (tmp_path / "mine.csv").write_text("mine")
+    (tmp_path / "p.csv.part").symlink_to(tmp_path / "mine.csv")
+    words = ("predict", GOLDEN, tmp_path / "a.png", "--out", tmp_path / "p.csv", "--device", "cpu")
+    assert run_histo(*words).exit_code == 0
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    assert not (tmp_path / "p.csv").is_symlink()
+    assert (tmp_path / "p.csv").read_text().startswith("id,predicted,")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux has it")
+@pytest.mark.parametrize("name", ["/proc/self/fd/{}", "/dev/fd/{}", "/dev/stdout", "/dev/new.csv"])
+def test_no_name_beside_devices_is_written(tmp_path, name):
+    """Not even where it leads to a regular file: that of the device would be replaced."""
+    with (tmp_path / "p.csv").open("w") as file:
+        output = Output(Path(name.format(file.fileno())), "out", starts_with("id", "predicted"))
+        with pytest.raises(HistoError, match=r"a folder of devices|is a pipe or a device"):
+            check_outputs([output], force=True)

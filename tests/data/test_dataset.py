@@ -64,6 +64,17 @@ def test_groups_stay_on_one_side_and_are_named(data):
     assert len({(g, v) for g, v in zip(patches.groups, patches.valid, strict=True)}) == 8
 
 
+def test_groups_that_look_alike_are_noted_before_training(data, capsys):
+    write(
+        data / "slides.csv", "id,slide", [["S1 ", "s1", "2", "2.0", "x"][n // 8] for n in range(40)]
+    )
+    config = TrainConfig(data, no_store=True, groups=str(data / "slides.csv"))
+    load_dataset(config, read_label_table(config, Screen()), Screen())
+    said = capsys.readouterr().out
+    assert "note: names of groups (slide) that look alike: 'S1', 's1'\n" in said
+    assert "note: names of groups (slide) that look alike: '2', '2.0'\n" in said
+
+
 def test_the_column_of_the_groups_can_be_named(data):
     table = data / "slides.csv"
     table.write_text(table.read_text().replace("id,slide", "id,hall"))

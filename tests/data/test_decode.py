@@ -15,6 +15,7 @@ from PIL import Image
 from histo.data.decode import decode_patch, pixel_sha1, read_patch
 from histo.data.remarks import DEEP, EXIF_TURN, TIFF_TURN, remarks
 from histo.errors import HistoError
+from histo.model.bounded import data_taken, memory_bounded
 from histo.pixels.fit import Fit
 
 RNG = np.random.default_rng(0)
@@ -367,3 +368,23 @@ def test_the_rules_that_a_file_needed_are_named(tmp_path):
     assert (
         remarks(tiff(RGB), tmp_path) == remarks(jpeg(RGB), tmp_path) == remarks(b"", tmp_path) == []
     )
+
+
+def error_of(path: Path) -> str:
+    """What is said of an image; nothing where it is read."""
+    try:
+        return "" if len(read_patch(path)) else "?"
+    except HistoError as error:
+        return error.message
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "webp"])
+def test_an_image_for_which_there_is_no_memory_is_not_called_damaged(tmp_path, suffix):
+    """As where a stranger's model, which runs meanwhile, has taken all that it may."""
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)).save(path)
+    for room in (0, 10 << 20, 30 << 20):
+        with memory_bounded(data_taken() + room):
+            found = error_of(path)
+        assert found in ("", f"{path}: there is not enough memory to decode it")
+    assert read_patch(path).shape == (2000, 2000, 3)

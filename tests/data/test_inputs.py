@@ -53,6 +53,13 @@ def test_a_patch_that_is_named_twice_is_taken_once_and_that_is_said(tmp_path, ca
     assert capsys.readouterr().out.count("1 patch named twice, taken once") == 2
 
 
+def test_one_file_by_two_spellings_of_its_path_is_one_patch(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path, "s/a.png", "s/b.png"))
+    (tmp_path / "link").symlink_to("s")
+    found = find(tmp_path / "s", Path("s/a.png"), Path("s/../s/b.png"), Path("link"))
+    assert found.ids == ["a", "b"]
+
+
 def test_the_names_of_a_csv_may_be_paths(tmp_path):
     touch(tmp_path, "8863/1/x.png", "y.png")
     (tmp_path / "names.csv").write_text("Id\n8863\\1\\x.png\n./y.png\n")

@@ -63,6 +63,8 @@ def test_classes_are_ordered_by_value_or_by_name():
         ("id,label\nc:\\a,1\n", "not a path below the images folder"),
         ("id,label\na/../../b,1\n", "not a path below the images folder"),
         ("id,label\na,1,2\n", "line 2: 3 values where the header has 2"),
+        ('id,label\na,1\n"b,1\nc,0\n', "line 3: 1 values where the header has 2 (a quote is open"),
+        ("id,label,label\na,1,0\n", "has 2 columns 'label' (rename all but one)"),
         (b"id,label\n\xff,1\n", "not UTF-8"),
         ("\x00", "no column"),
     ],
@@ -149,13 +151,13 @@ def test_labels_are_compared_in_one_unicode_form(tmp_path):
 
 
 def test_classes_that_look_alike_are_found():
-    """In case, blanks, invisible characters, full width and leading zeros."""
+    """In case, blanks, invisible characters, full width, leading zeros and `.0`."""
     names = ["False", "FALSE", "True", "high grade", "high\u200bgrade", "low", "\uff4cow"]
-    assert similar_classes([*names, "1", "01", "10"]) == [
+    assert similar_classes([*names, "1", "01", "10", "1.0", "1.5", "1.50"]) == [
         ["False", "FALSE"],
         ["high grade", "high\u200bgrade"],
         ["low", "\uff4cow"],
-        ["1", "01"],
+        ["1", "01", "1.0"],
     ]
     assert missing_classes(["0", "nan", "N/A", "nano"]) == ["nan", "N/A"]
 

@@ -96,6 +96,17 @@ def test_what_a_dead_process_left_is_removed_by_the_next(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other.csv"]
 
 
+def test_a_store_and_hidden_files_of_that_ending_are_not_taken_for_left_over(tmp_path):
+    """`.histo` in a folder of data holds decoded patches, and features that took hours."""
+    kept = [".histo", ".mine.histo", ".my.notes.histo", ".x.0123ABCD.histo", "x.01234567.histo"]
+    for name in kept:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    write_text(tmp_path / "table.csv", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "table.csv"])
+    assert all((tmp_path / name / "file").is_file() for name in kept)
+
+
 def test_what_a_living_process_writes_is_left_alone(tmp_path):
     with written(tmp_path / "table.csv", "w") as file, built(tmp_path / "b", last="x") as made:
         code = "import sys, pathlib; from histo.files.aside import sweep; sweep(pathlib.Path(sys.argv[1]))"

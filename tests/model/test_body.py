@@ -134,6 +134,23 @@ def test_code_in_a_pth_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda t: torch.empty(t.shape, device="meta"),
+        lambda t: t.to_sparse(),
+        lambda t: t.to(torch.complex64),
+    ],
+    ids=["no numbers", "sparse", "complex"],
+)
+def test_tensors_that_are_no_weights_are_one_line(tmp_path, of):
+    """Each has the right shape."""
+    state = make_body("squeezenet1_1").state_dict()
+    torch.save({name: of(value) for name, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(HistoError, match=r"w\.pth is refused: .* does not hold plain numbers"):
+        load_weights(make_body("squeezenet1_1"), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100, b"\xff" * 8 + b"{}"])
 def test_a_damaged_weights_file_is_one_line(tmp_path, name, content):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 from histo.files.writing import write_json
+from histo.model.bounded import STATM, Bounded
 from histo.model.card import CARD, FORMAT, ONNX, SEAL, seal_of
 from histo.model.predictor import open_bundle
 from tests.conftest import Memory, write_image
@@ -223,6 +226,32 @@ def test_a_graph_that_fills_its_bound_leaves_the_next_one_bounded(tmp_path, bund
     with pytest.raises(HistoError, match=RUN_BYTES.name):
         predictor.predict(PATCHES)
     assert memory.taken < 50 << 20
+
+
+def test_what_one_part_of_a_batch_holds_the_next_cannot_take_once_more(monkeypatch):
+    """A part may hold all of its bound until parts that begin later have theirs."""
+    if not STATM.exists():
+        pytest.skip("only Linux bounds the whole process")
+    gc.collect()  # the models of other tests: what they give back meanwhile is free to take
+    most, held, seen = 256 << 20, threading.Event(), threading.Event()
+
+    def hold() -> int:
+        kept = bytearray(most * 3 // 4)
+        held.set()
+        seen.wait(20)
+        return len(kept)
+
+    def take() -> int:
+        held.wait(20)
+        try:
+            return len(bytearray(most * 3 // 4))
+        finally:
+            seen.set()
+
+    monkeypatch.setenv(RUN_BYTES.name, str(most))
+    with pytest.raises(HistoError, match=RUN_BYTES.name):
+        Bounded("a model", 2).run(hold, lambda: held.wait(20), take)
+    assert len(bytearray(2 * most)) == 2 * most, "the bound ends with the batch"
 
 
 @pytest.mark.parametrize("made", [endless, slow])

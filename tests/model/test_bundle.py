@@ -161,6 +161,14 @@ def test_a_card_that_resizes_to_another_size_than_its_patches_is_refused(sound, 
     assert_one_line_error(result, "is damaged: a value is missing or out of bounds")
 
 
+def test_a_card_that_asks_for_another_order_of_colours_is_refused(sound, tmp_path):
+    """histo reads RGB: to predict such a model on it would be wrong without a word."""
+    shutil.copytree(sound, tmp_path / "b")
+    edit_card(tmp_path / "b", channel_order="BGR")
+    result = run_histo("predict", tmp_path / "b", GOLDEN[0] / "patches", "--out", tmp_path / "p")
+    assert_one_line_error(result, "is damaged: a value is missing or out of bounds")
+
+
 def test_a_refusal_is_one_line_to_the_user(sound, tmp_path):
     shutil.copytree(sound, tmp_path / "b")
     edit_card(tmp_path / "b", format=7)

@@ -54,6 +54,13 @@ def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(t
     assert facts["scaler"]["scale"] == 8
 
 
+@pytest.mark.parametrize("facts", ['"text"', "5", "[1]", "[" * 100_000, "{}", "NaN"])
+def test_a_checkpoint_whose_facts_are_none_is_damaged(tmp_path, facts):
+    save_file({"a": torch.zeros(1)}, tmp_path / LAST, {"histo": facts})
+    with pytest.raises(HistoError, match=r"is damaged: the run cannot be resumed"):
+        Checkpoint.read(tmp_path)
+
+
 def test_from_the_end_of_the_heads_epochs_training_goes_on_as_if_unbroken():
     """The optimizer begins anew there, and so it does after a break."""
     plan, ends = Plan(1, 1, 1e-3, pretrained=True), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -59,6 +60,13 @@ def test_a_damaged_run_names_the_file(tmp_path):
     run.split.write_bytes(b"id,label\n\xff")
     with pytest.raises(HistoError, match=r"config.json is not a histo config"):
         run.settings()
+    paths = {"arch": "a", "data": "d", "weights": "none", "images": "a\0b"}
+    run.config.write_text(json.dumps({name: {"value": path} for name, path in paths.items()}))
+    with pytest.raises(HistoError, match=r"config.json is not a histo config"):
+        run.settings()  # no path holds a NUL: every use of it would be a ValueError
+    paths["images"] = "a b"
+    run.config.write_text(json.dumps({name: {"value": path} for name, path in paths.items()}))
+    assert run.settings() == paths
     with pytest.raises(HistoError, match=r"split.csv is not UTF-8 text"):
         run.read_split()
     assert run.read_history() == []

@@ -178,6 +178,41 @@ def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):
     assert "mended" in done.output
 
 
+def test_annotations_that_label_nothing_are_told(slide, tmp_path):
+    """A line, a point and an area far outside would else be cut as background without a word."""
+    line = feature([])
+    line["geometry"] = {"type": "LineString", "coordinates": [[96, 96], [288, 288]]}
+    point = feature([])
+    point["geometry"] = {"type": "Point", "coordinates": [96, 96]}
+    far = feature(ring(10**6, 10**6, 10**6 + 96, 10**6 + 96))
+    path = tmp_path / "notes" / "s1.geojson"
+    path.write_text(json.dumps([line, point, far, feature(ring(*TUMOUR))]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 0, done.output
+    assert "note: s1: 1 outline of a class outside the slide" in done.output
+    assert "note: s1: 2 annotations of a class without an area" in done.output
+
+
+def test_areas_of_two_classes_that_overlap_are_told_and_the_way_out_works(slide, tmp_path):
+    """QuPath's outline of all tissue round a tumour, say."""
+    whole = feature(ring(0, 0, 12 * SIDE, 12 * SIDE), "Tissue")
+    notes = json.dumps([whole, feature(ring(*TUMOUR))])
+    (tmp_path / "notes" / "s1.geojson").write_text(notes)
+    done = cut(slide[0], tmp_path / "d")
+    assert "note: s1: areas of 'Tissue' and 'Tumor' overlap" in " ".join(done.output.split())
+    done = cut(slide[0], tmp_path / "e", "--class", "Tumor=Tumor", "--background", "normal")
+    assert "overlap" not in done.output
+    assert set(labels(tmp_path / "e").values()) == {"Tumor", "normal"}
+
+
+def test_a_class_that_training_would_refuse_is_not_cut(slide, tmp_path):
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR), "Tu\nmor")]))
+    done = cut(slide[0], tmp_path / "d", "--background", "normal")
+    assert done.exit_code == 1
+    assert "cannot be a class's name" in done.output
+    assert not (tmp_path / "d" / "train").exists()
+
+
 def test_a_sample_is_drawn_by_the_seed(slide, tmp_path):
     """At most N of each class, the same for the same seed; patients are named."""
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
@@ -220,6 +255,16 @@ def test_hostile_geojson_is_refused(tmp_path, name):
         list(read_geojson(tmp_path / "a.geojson"))
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\r\nb", "x" * 201, "a\0"])
+def test_a_name_that_can_be_no_class_is_refused(tmp_path, name):
+    """It could be written to no table, or would be refused by `train` in hours."""
+    one = feature([[0, 0], [9, 0], [9, 9], [0, 0]])
+    one["properties"]["classification"] = {"name": name}
+    (tmp_path / "a.geojson").write_text(json.dumps([one]))
+    with pytest.raises(HistoError, match=r"a\.geojson: .* can be no class"):
+        list(read_geojson(tmp_path / "a.geojson"))
+
+
 def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
     points = np.random.default_rng(0).integers(0, 50_000, (1_000_000, 2)).tolist()
     points.append(points[0])
@@ -237,8 +282,10 @@ def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
         "<a>" * 100_000,
         asap([(0, 0), (1e300, 0), (1e300, 1e300)]),
         asap([(0, 0), ("x", 0), (1, 1)]),
+        '<?xml version="1.0" encoding="foo"?><a/>',
+        '<?xml version="1.0" encoding="zlib"?><a/>',
     ],
-    ids=["entities", "nested", "far", "text"],
+    ids=["entities", "nested", "far", "text", "encoding", "codec"],
 )
 def test_hostile_xml_is_refused(tmp_path, text):
     (tmp_path / "a.xml").write_text(text)
@@ -431,6 +478,10 @@ def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
     done = run_histo(*predict, tmp_path / "d" / "train", "--out", tmp_path / "a.csv")
     assert "µm per px" not in done.output
     done = run_histo(*predict, other / "train" / "s1", "--out", tmp_path / "b.csv")
+    assert "these patches at 1 µm per px and was trained at 0.5" in done.output
+    (tmp_path / "d" / "cut.json").unlink()  # the pixel size is not recorded, and given
+    words = (tmp_path / "run" / "export", tmp_path / "d", "--out", tmp_path / "judged")
+    done = run_histo("evaluate", *words, "--mpp", 1)
     assert "these patches at 1 µm per px and was trained at 0.5" in done.output
 
 

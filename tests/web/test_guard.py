@@ -66,7 +66,7 @@ def test_names_that_the_user_allows_are_answered(client):
 
 def test_a_request_from_another_site_is_refused(client):
     """By its Origin, or by what the browser says of it."""
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:8001"):
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:8001", "http://[", "//[::1"):
         assert client.post("/api/predict", headers={"origin": origin}).status_code == 403
     said = {"sec-fetch-site": "cross-site"}
     assert client.post("/api/predict", headers=said).status_code == 403

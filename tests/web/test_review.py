@@ -120,6 +120,29 @@ def test_decisions_that_cannot_be_are_refused(reviewed):
     assert table.read_bytes() == before
 
 
+@pytest.mark.parametrize("body", ['{"id": NaN}', '{"id": ["\\ud800"]}', "NaN", "[Infinity]"])
+def test_what_fits_into_no_answer_is_refused(reviewed, body):
+    """An answer that repeated it would be no JSON."""
+    with client_of(reviewed) as client:
+        sent = {"content": body, "headers": {"content-type": "application/json"}}
+        for place in ("/api/reviews/decision", "/api/slides/making"):
+            answer = client.post(place, **sent)
+            assert answer.status_code == 422
+            assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("by", ["a\rb", "a\ud800b", "a\u0000b"])
+def test_any_reviewer_can_be_written_and_read(reviewed, by):
+    with client_of(reviewed) as client:
+        rows = client.get("/api/reviews/table", params={"name": NAME}).json()["suspects"]
+        body = {"name": NAME, "id": rows[0]["id"], "decision": "keep", "by": by}
+        sent = {"content": json.dumps(body), "headers": {"content-type": "application/json"}}
+        assert client.post("/api/reviews/decision", **sent).status_code == 200
+        found = client.get("/api/reviews/table", params={"name": NAME}).json()["suspects"]
+        assert [row["id"] for row in found] == [row["id"] for row in rows]
+        assert found[0]["by"] == by.encode("unicode_escape").decode()
+
+
 def test_decisions_from_another_site_are_refused(reviewed):
     """Even with the cookie: a form elsewhere cannot decide."""
     with client_of(reviewed) as client:

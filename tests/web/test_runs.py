@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
+import threading
+import time
 from base64 import b64encode
+from contextlib import suppress
 from hashlib import sha256
 
 import pytest
 
+from histo.errors import HistoError
+from histo.web.runs import read_report
+from histo.web.served import Served
 from tests.conftest import replace_file, unfinish
 
 
@@ -112,3 +119,30 @@ def test_the_curve_grows_while_a_run_trains(client, folder):
     path.unlink()
     found = client.get("/api/runs/history", params={"name": "runs/tiny"}).json()
     assert found["epochs"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is open")
+def test_a_link_that_takes_a_reports_place_meanwhile_is_not_followed(tmp_path):
+    """By somebody who may write to the folder, and not read what the server can."""
+    report = tmp_path / "served" / "run" / "report" / "report.html"
+    report.parent.mkdir(parents=True)
+    report.write_text("public")
+    (report.parents[1] / "config.json").write_text("{}")
+    (tmp_path / "secret").write_text("secret")
+    end = time.monotonic() + 2
+
+    def swap() -> None:
+        made = report.with_name("made")
+        while time.monotonic() < end:
+            made.symlink_to(tmp_path / "secret")
+            made.replace(report)
+            made.write_text("public")
+            made.replace(report)
+
+    thread, read = threading.Thread(target=swap), set()
+    thread.start()
+    while time.monotonic() < end:
+        with suppress(HistoError, OSError):
+            read.add(read_report(Served.open(tmp_path / "served"), "run"))
+    thread.join()
+    assert read <= {b"public", b""}

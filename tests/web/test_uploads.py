@@ -88,6 +88,31 @@ def test_what_a_zip_says_of_its_sizes_is_not_believed(client, monkeypatch):
         refused(answer)
 
 
+def of_lzma(data: bytearray) -> None:
+    """Damage what is packed."""
+    at = data.index(b"a.png") + 17
+    data[at : at + 20] = b"\xff" * 20
+
+
+def of_name(data: bytearray) -> None:
+    """A name that is said to be UTF-8 and is not."""
+    for start, flags in ((data.index(b"PK\3\4"), 6), (data.index(b"PK\1\2"), 8)):
+        data[start + flags + 1] |= 8
+    data[:] = data.replace(b"a.png", b"\xff.png")
+
+
+@pytest.mark.parametrize("damage", [of_lzma, of_name])
+def test_a_zip_that_is_damaged_within_is_said(client, damage):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("a.png", bytes(1000))
+    data = bytearray(file.getvalue())
+    damage(data)
+    answer = client.post("/api/predict", files={"files": ("x.zip", bytes(data))})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "x.zip is not a ZIP that can be read"
+
+
 def test_zips_in_zips_are_not_unpacked(client, patch):
     """Nor is one without patches an answer."""
     inner = zip_of({"a.tif": patch})

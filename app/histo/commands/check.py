@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from histo.data.patch_files import PatchIndex
 from histo.data.store import store_bytes, store_folder
 from histo.errors import plain
 from histo.files.outputs import Output, check_outputs, starts_with
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.pixels.fit import Fit
 from histo.report.check_page import Checked, open_folder, write_findings
@@ -98,6 +98,7 @@ def check(data: str | Path, *, progress: Progress = False, **settings: Any) -> C
         ),
         config.force,
         {config.data: SUFFIXES, **({config.images: SUFFIXES} if config.images else {})},
+        made=[config.out],
     )
     listed = match_labels(index, rows, read.files, read.groups, read.unit)
     files = CheckedFiles(inspect_files(index.paths, screen), listed, config)
@@ -301,7 +302,7 @@ def write_exclusions(path: Path, column: str, found: Sequence[Finding], screen: 
     for finding in found:
         reasons = finding.excluded | reasons
     with written(path, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow([column, "reason"])
         table.writerows(reasons.items())
     screen.say(f"exclusions: {path} ({counted(len(reasons), 'id')}, to be left out by histo train)")

@@ -16,7 +16,7 @@ from histo.data.folders import Rule
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.screen import Progress, Screen, counted, screen_of
-from histo.slides.annotations import find_annotation, reader_of
+from histo.slides.annotations import Annotations, find_annotation, reader_of
 from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
 from histo.slides.cut_slide import CutPlan, cut_slide
 from histo.slides.grid import check_stride
@@ -180,8 +180,29 @@ class Cutter:
                 done = cut_slide(slide, name, annotation, self.plan, self.folder, work)
         counts = Counter(str(one) for one in done.tiles.names)
         self.screen.say(f"{name}: {classes_line(counts)}")
-        if done.mended:
-            self.screen.say(f"{name}: {counted(done.mended, 'outline')} crossed itself: mended")
+        self._say_annotations(name, done.found)
+
+    def _say_annotations(self, name: str, found: Annotations) -> None:
+        """What was done to the annotations of a slide, and which of them label nothing."""
+        if found.mended:
+            self.screen.say(f"{name}: {counted(found.mended, 'outline')} crossed itself: mended")
+        if found.outside:
+            self.screen.say(
+                f"note: {name}: {counted(found.outside, 'outline')} of a class outside the slide: is "
+                "the file of this slide, and in its px?"
+            )
+        if found.flat:
+            self.screen.say(
+                f"note: {name}: {counted(found.flat, 'annotation')} of a class without an area (a point "
+                "or a line), left out"
+            )
+        if found.shared:
+            one, other = found.shared
+            self.screen.say(
+                f"note: {name}: areas of {one!r} and {other!r} overlap: a patch is of the class that "
+                f"covers more of it, and of {one!r} where both cover as much",
+                "{classes} names those to read",
+            )
 
 
 def classes_line(counts: Mapping[str, int]) -> str:

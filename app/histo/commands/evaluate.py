@@ -184,9 +184,10 @@ def evaluate_to(
             slide_mpp=slide_mpp,
             **how,
         )
-    if classes or choose_score or score:
+    if classes or choose_score or score or slide_mpp:
         raise HistoError(
-            f"{data} holds no whole slides", "leave {classes}, {choose_score} and {score} out"
+            f"{data} holds no whole slides",
+            "leave {classes}, {choose_score}, {score} and {slide_mpp} out",
         )
     config = DataConfig(
         data,
@@ -197,7 +198,7 @@ def evaluate_to(
         label_from=label_from,
         group_from=group_from,
     )
-    done = evaluate_share(bundle, config, out, screen, shard=shard, **how)
+    done = evaluate_share(bundle, config, out, screen, shard=shard, mpp=mpp, **how)
     if isinstance(done, Part):
         screen.say(part_line(done.shard, whole_path(done.path), done.expected))
         return None
@@ -218,6 +219,7 @@ def evaluate_share(
     positive: str | None = None,
     skip_bad: bool = False,
     shard: Shard | None = None,
+    mpp: float | None = None,
     then: Callable[[RunFolder], object] = lambda _: None,
 ) -> RunFolder | Part | None:
     """Predict every labelled patch and write a run folder for `histo interpret`.
@@ -235,7 +237,7 @@ def evaluate_share(
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)
-    say_mpp(config, predictor.card, patches.paths[0], screen)
+    say_mpp(config, predictor.card, patches.paths[0], mpp, screen)
     trained = Trained.of(predictor)
     if trained.digests is None:
         screen.say("note: this bundle does not say what it was trained on: no check for overlap")
@@ -318,13 +320,18 @@ def read_patches(
     return Labelled(table.rows, names, table.paths, unit)
 
 
-def say_mpp(config: DataConfig, card: ModelCard, first: Path, screen: Screen) -> None:
-    """Say where the patches, one of which is `first`, have another µm per px than the model's."""
+def say_mpp(
+    config: DataConfig, card: ModelCard, first: Path, given: float | None, screen: Screen
+) -> None:
+    """Say where the patches, one of which is `first`, have another µm per px than the model's.
+
+    It is the one that was `given`, else the one that the patches were cut or imported at.
+    """
     if card.mpp is None:
         return
     with suppress(HistoError):  # a damaged patch is named when it is predicted
         side = card.crop or int(read_patch(first).shape[0])
-        if note := mpp_apart(config, side, card.size, card.mpp):
+        if note := mpp_apart(config, side, card.size, card.mpp, given):
             screen.say(note)
 
 

@@ -233,9 +233,15 @@ def judge_slide(
     if lesions is None:
         return JudgedSlide(row, is_positive, threshold, values)
     tiles = tile_truth(table, lesions)
-    with (folder / "lesions.csv").open(encoding="utf-8", newline="") as file:
-        candidates = [
-            Lesion(float(r["confidence"]), int(r["x"]), int(r["y"])) for r in csv.DictReader(file)
-        ]
+    try:
+        with (folder / "lesions.csv").open(encoding="utf-8", newline="") as file:
+            candidates = [
+                Lesion(float(r["confidence"]), int(r["x"]), int(r["y"]))
+                for r in csv.DictReader(file)
+            ]
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise HistoError(
+            f"{folder / 'lesions.csv'} is damaged", "remove its folder and map the slide again"
+        ) from None
     found = judge(candidates, grown_lesions(lesions, row.mpp))
     return JudgedSlide(row, is_positive, threshold, values, tiles=tiles, lesions=found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.files.tables import csv_writer
 from histo.files.writing import write_json, written
 from histo.report import page
 from histo.report.metrics import areas_of
@@ -89,7 +89,7 @@ def write_judged(
     )
     rows = by_slide(judged, groups, unit, rule.threshold)
     with written(place / "by_slide.csv", "w") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        csv_writer(file).writerows(rows)
     said = score_words(rule, chosen_here)
     write_report(
         place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 
 from histo.data.appearance import FIGURES
+from histo.errors import HistoError
+from histo.files.limits import IMAGE_BYTES, IMAGE_PIXELS, check_folder, read_bytes
 from histo.report.map_page import (
     INDEX_PAGE,
     SLIDE_PAGE,
@@ -23,6 +25,7 @@ from histo.report.map_page import (
 from histo.screen import Screen, counted
 from histo.slides.map_slide import Mapped
 from histo.slides.maps_folder import MapsFolder
+from histo.slides.slide_files import quiet_open
 from histo.slides.summary import SlideRow, digits
 
 if TYPE_CHECKING:
@@ -88,6 +91,7 @@ def encoded(pixels: Tiles, kind: str) -> bytes:
 def finish(out: Path, screen: Screen) -> int:
     """Write slides.csv and index.html, once all slides are done; returns how many have no map."""
     folder = MapsFolder.read(out)
+    check_folder(out, "the maps")
     rows = folder.write_table()
     failed = [row for row in rows if row.error]
     good = [row for row in rows if not row.error]
@@ -111,9 +115,21 @@ def finish(out: Path, screen: Screen) -> int:
 
 def small_picture(path: Path) -> bytes:
     """A picture of 200 px at most as a JPEG."""
-    with Image.open(path) as picture:
-        picture.thumbnail((200, 200))
-        return encoded(np.asarray(picture.convert("RGB")), "JPEG")
+    try:
+        return _small(read_bytes(path, IMAGE_BYTES), path)
+    except FileNotFoundError:
+        raise HistoError(f"no file {path}", "remove that folder and map the slide again") from None
+
+
+def _small(data: bytes, path: Path) -> bytes:
+    """The same of the bytes of a PNG, which may be a stranger's."""
+    try:
+        with quiet_open(io.BytesIO(data)) as picture:
+            IMAGE_PIXELS.check(picture.width * picture.height, str(path))
+            picture.thumbnail((200, 200))
+            return encoded(np.asarray(picture.convert("RGB")), "JPEG")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise HistoError(f"{path} cannot be read as an image") from None
 
 
 def index_rows(rows: Sequence[SlideRow], classes: Sequence[str]) -> list[list[str]]:

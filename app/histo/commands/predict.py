@@ -29,6 +29,7 @@ from histo.run.predictions import (
     skipped_path,
     skipped_row,
     table_outputs,
+    working_files,
     write_submission,
 )
 from histo.screen import Progress, Screen, counted, screen_of
@@ -118,7 +119,12 @@ def predict_to(
     `shard` makes a part of the table for `histo merge`.
     """
     folders = {one: SUFFIXES for one in (*patches, images) if one is not None}
-    check_outputs(table_outputs(out, submission), patches, force, {**folders, bundle: ()})
+    mine = shard or (
+        Shard(ranks.rank() + 1, ranks.world_size()) if ranks.world_size() > 1 else None
+    )
+    beside = working_files(mine.path(out) if mine else out, out)
+    outputs = (*table_outputs(out, submission), *beside)
+    check_outputs(outputs, patches, force, {**folders, bundle: ()})
     refuse_slides(patches, bundle)
     inputs = find_inputs(patches, images, id_column, screen)
     count = write_predictions_table(

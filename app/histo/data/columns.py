@@ -75,8 +75,12 @@ def read_rows(
             row_numbers = len(cells) == len(header) + 1 and cells[0] in ("0", "1")
             row_numbers = row_numbers and bool(cells[-1])
         if len(cells) != len(header) + row_numbers:
+            open_to_the_end = values[-1].endswith("\n")
+            begun = line - sum(value.count("\n") for value in values) + open_to_the_end
+            quote = f" (a quote is open from line {begun} on)" if begun < line else ""
             raise HistoError(
-                f"{path.name}, line {line}: {len(cells)} values where the header has {len(header)}"
+                f"{path.name}, line {begun}: {len(cells)} values where the header has "
+                f"{len(header)}{quote}"
             )
         yield line, [cells[place + row_numbers] for place in places]
         count += 1
@@ -87,7 +91,7 @@ def read_rows(
 def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None = None) -> int:
     """Where a column stands; HistoError where none, or more than one, can be meant."""
     if column.name in header:
-        return header.index(column.name)
+        return only_place(column.name, header, path)
     way = [f"give {{{column.setting}}} NAME"] if column.setting else []
     names = {plain_name(name): name for name in header}
     same = plain_name(column.name)
@@ -111,7 +115,14 @@ def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None 
         )
     if say:
         say(f"{column.what} of {path.name}: column {found[0]!r}")
-    return header.index(found[0])
+    return only_place(found[0], header, path)
+
+
+def only_place(name: str, header: Sequence[str], path: Path) -> int:
+    """Where the column of that name stands; HistoError where several have it."""
+    if header.count(name) > 1:
+        raise HistoError(f"{path} has {header.count(name)} columns {name!r} (rename all but one)")
+    return header.index(name)
 
 
 def plain_name(name: str) -> str:
@@ -122,6 +133,8 @@ def plain_name(name: str) -> str:
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a table, and the ways out where there is none."""
     try:
+        if path.parent.is_file():  # a file was given for the folder of the data
+            raise FileNotFoundError(path)
         yield from read_table(path)
     except FileNotFoundError:
         raise HistoError(f"no label CSV {path}", "give {labels} if it is elsewhere") from None

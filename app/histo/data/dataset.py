@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from histo.config import TrainConfig
 from histo.data.decode import SHA1, read_patch
 from histo.data.ids import stem_of
-from histo.data.label_table import LabelTable, find_groups
+from histo.data.label_table import LabelTable, find_groups, say_similar_groups
 from histo.data.near import near_across
 from histo.data.patch_files import PatchFiles
 from histo.data.split import (
@@ -88,6 +88,7 @@ def load_dataset(
     sides = read_split(known, config, table) if known else choose_split(config, table)
     if not known:
         check_split(table.labels, sides.valid)
+        say_similar_groups(sides.groups or [], sides.unit, screen)
     folder = None if config.no_store else store_folder(config.data, config.store)
     store = open_store(table.paths, folder, Fit(config.crop, config.size), screen, config.skip_bad)
     skipped = {table.rows[place].id: why for place, why in store.unusable.items()}

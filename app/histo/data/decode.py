@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ from histo.data.opencv import cv2 as cv2  # noqa: PLC0414  (others take it from 
 from histo.data.png import sound_png
 from histo.data.tiff import read_tiff
 from histo.errors import HistoError
-from histo.files.limits import IMAGE_BYTES, read_bytes
+from histo.files.limits import IMAGE_BYTES, IMAGE_PIXELS, read_bytes
 from histo.files.packed import read_member
 from histo.pixels.fit import Pixels
 
+DECODING = 20
+"""Bytes that decoding takes for a pixel, at most."""
 SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
@@ -38,7 +42,10 @@ def read_patch(path: Path) -> Pixels:
     Raises HistoError, naming the file, for anything else, for damage, and for what is beyond
     histo.limits.
     """
-    return decode_patch(read_image(path), path)
+    try:
+        return decode_patch(read_image(path), path)
+    except MemoryError:
+        raise _no_memory(path) from None
 
 
 def read_image(path: Path) -> bytes:
@@ -58,6 +65,36 @@ def read_image(path: Path) -> bytes:
 
 def decode_patch(data: bytes, path: Path) -> Pixels:
     """The patch in the bytes of a file, as `read_patch` has it; `path` is for its errors."""
+    try:
+        return _decoded(data, path)
+    except (HistoError, MemoryError) as error:
+        if isinstance(error, HistoError) and not _lacks_memory(data):
+            raise
+    raise _no_memory(path)
+
+
+def _no_memory(path: Path) -> HistoError:
+    return HistoError(f"{path}: there is not enough memory to decode it")
+
+
+def _lacks_memory(data: bytes) -> bool:
+    """Whether an image has no room here: decoders take it for damaged then.
+
+    Such as where a model that runs meanwhile has taken all that it may.
+    """
+    try:
+        kind = kind_of(data)
+        if kind == "png" or data[:2] == b"BM" or data[8:12] == b"WEBP":
+            size = struct.unpack_from(">II", data, 16) if kind == "png" else size_of(data)
+            np.empty(DECODING * min(math.prod(size), IMAGE_PIXELS.value), np.uint8)
+    except MemoryError:
+        return True
+    except struct.error:
+        return False
+    return False
+
+
+def _decoded(data: bytes, path: Path) -> Pixels:
     if not data:
         raise HistoError(f"{path} is empty")
     kind = kind_of(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,8 +55,9 @@ def find_inputs(given: Sequence[Path], images: Path | None, ids: str, screen: Sc
     if not given:
         raise HistoError("no patches were given")
     parts = [_find(path, images, ids, screen) for path in given]
-    found = parts[0] if len(parts) == 1 else _join(given, parts)
-    places = list({name: n for n, name in reversed(list(enumerate(found.paths.names)))}.values())
+    keys = _keys(parts)
+    found = parts[0] if len(parts) == 1 else _join(given, parts, keys)
+    places = list({key: n for n, key in reversed(list(enumerate(keys)))}.values())
     if len(places) < len(found):
         screen.say(f"{counted(len(found) - len(places), 'patch')} named twice, taken once")
         found = found.pick(sorted(places))
@@ -86,7 +88,17 @@ def _find(path: Path, images: Path | None, ids: str, screen: Screen) -> Inputs:
     return Inputs(paths, [plain[row.id] for row in rows])
 
 
-def _join(given: Sequence[Path], parts: Sequence[Inputs]) -> Inputs:
+def _keys(parts: Sequence[Inputs]) -> list[str]:
+    """What tells the files apart, however the way to their folders was written."""
+    places = [os.path.realpath(part.paths.folder) for part in parts]
+    return [
+        f"{place}/{name}"
+        for place, part in zip(places, parts, strict=True)
+        for name in part.paths.names
+    ]
+
+
+def _join(given: Sequence[Path], parts: Sequence[Inputs], keys: Sequence[str]) -> Inputs:
     """All parts as one; ids begin with the folder as it was given where they would clash."""
     files, short, long = [], [], []
     for path, part in zip(given, parts, strict=True):
@@ -94,7 +106,7 @@ def _join(given: Sequence[Path], parts: Sequence[Inputs]) -> Inputs:
         files += [(part.paths.folder / name).as_posix() for name in part.paths.names]
         short += part.ids
         long += [(folder / name).as_posix() for name in part.ids]
-    count = len(set(files))
-    distinct = [ids for ids in (short, long) if len(set(zip(ids, files, strict=True))) == count]
+    count = len(set(keys))
+    distinct = [ids for ids in (short, long) if len(set(zip(ids, keys, strict=True))) == count]
     distinct = [ids for ids in distinct if len(set(ids)) == count]
     return Inputs(PatchFiles(Path(), files), distinct[0] if distinct else files)

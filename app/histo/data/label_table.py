@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,9 @@ from histo.data.labels import (
 from histo.data.patch_files import PatchFiles, PatchIndex, list_patches
 from histo.errors import HistoError
 from histo.screen import Screen, counted
+
+FEW = 5
+"""Names that a note lists."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,16 @@ def find_groups(config: DataConfig, table: LabelTable) -> tuple[str, list[str] |
     if table.unit:
         return table.unit, [row.group for row in table.rows]
     return groups_from_paths(config.group_from, table.paths)
+
+
+def say_similar_groups(groups: Iterable[str], unit: str, screen: Screen) -> None:
+    """Note groups that look alike: one slide written in two ways would be on both sides of a split."""
+    alike = similar_classes(sorted(set(groups)))
+    for names in alike[:FEW]:
+        listed = ", ".join(map(repr, names[:FEW]))
+        screen.say(f"note: names of groups ({unit}) that look alike: {listed}")
+    if len(alike) > FEW:
+        screen.say(f"  … and {len(alike) - FEW:,} more")
 
 
 def say_formulas(names: Sequence[str], screen: Screen) -> None:

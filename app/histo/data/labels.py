@@ -87,7 +87,7 @@ def make_vocab(labels: Iterable[str]) -> list[str]:
 
 
 def similar_classes(vocab: Iterable[str]) -> list[list[str]]:
-    """Sets of classes that look alike: most often one class, written in several ways."""
+    """Sets of classes, or groups, that look alike: most often one, written in several ways."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in vocab:
         found[_seen(name)].append(name)
@@ -95,10 +95,11 @@ def similar_classes(vocab: Iterable[str]) -> list[list[str]]:
 
 
 def _seen(name: str) -> str:
-    """A class name without case, blanks, invisible characters and leading zeros; full width is half."""
+    """A name without case, blanks, invisible characters, leading zeros and `.0`; full width is half."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     shown = "".join(c for c in plain if not c.isspace() and unicodedata.category(c) != "Cf")
-    return shown.lstrip("0") or "0" if shown.isdecimal() else shown
+    whole = shown.rstrip("0").removesuffix(".") if "." in shown else shown  # 1.0, as Excel has it
+    return whole.lstrip("0") or "0" if whole.isdecimal() else shown
 
 
 NO_VALUE = ("nan", "na", "n/a", "<na>", "null", "none", "?", "#n/a")

@@ -7,7 +7,6 @@ whose file decodes to its id are kept.
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,9 +30,11 @@ from histo.data.pcam import (
     unpacked_bytes,
 )
 from histo.data.store import store_folder, write_store
-from histo.data.store_index import StoreRow, stamp_of
+from histo.data.store_index import StoreRow
 from histo.errors import NO_ROOM, HistoError
 from histo.files.locks import locked
+from histo.files.packed import stamp_of
+from histo.files.tables import csv_writer
 from histo.files.writing import flush_disks, read_json, write_bytes, write_json, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen, counted
@@ -286,7 +287,7 @@ def write_table(
     }
     made = path.parent / WORK / path.name
     with written(made, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(columns)
         table.writerows(
             [values[name][row] for name in columns] for row in np.flatnonzero(wanted).tolist()

@@ -93,14 +93,18 @@ def model_mpp(mpp: float | None, side: int, size: int | None) -> float | None:
     return found
 
 
-def mpp_apart(config: DataConfig, side: int, size: int | None, mpp: float) -> str:
-    """A note where patches of `side` px, cut or imported, have another mpp than the model's `mpp`.
+def mpp_apart(
+    config: DataConfig, side: int, size: int | None, mpp: float, given: float | None = None
+) -> str:
+    """A note where patches of `side` px have another mpp than the model's `mpp`.
 
-    The model resizes them to `size` px.
+    Theirs is the one `given`, else that they were cut or imported at. The model resizes them to `size`
+    px.
     """
     with suppress(HistoError):  # nothing to compare
-        if found := recorded_mpp(config):
-            here = resized_mpp(found.mpp, side, size)
+        found = recorded_mpp(config) if given is None else None
+        if theirs := given or (found and found.mpp):
+            here = resized_mpp(theirs, side, size)
             if max(here / mpp, mpp / here) > APART:
                 return (
                     f"note: the model sees these patches at {here:.3g} µm per px and was trained "

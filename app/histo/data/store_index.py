@@ -28,7 +28,7 @@ from histo.errors import NO_ROOM, HistoError
 from histo.files.arrays import parse_arrays
 from histo.files.digests import sha256
 from histo.files.limits import Limit, check_regular, read_bytes
-from histo.files.packed import PACK, find_member
+from histo.files.packed import Stamp, stamp_of
 from histo.files.writing import naming, written
 from histo.pixels.fit import Fit, Pixels
 from histo.screen import Screen
@@ -36,7 +36,6 @@ from histo.screen import Screen
 FORMAT = 5
 STAMP = 4
 """Numbers that say whether a file has changed: size in bytes, mtime and ctime in ns, inode."""
-Stamp = tuple[int, int, int, int]
 INDEX_BYTES, ROW_BYTES = 64 << 20, 1000
 """An index that is read has so many bytes at most, or so many for each patch that is asked for."""
 
@@ -76,8 +75,16 @@ class MappedFile:
 
 
 def map_pixels(path: Path) -> tuple[NDArray[np.uint8], MappedFile | None]:
-    """The array of a store, memory-mapped, and its file; None on Windows, which has no `preadv`."""
-    pixels = np.load(path, mmap_mode="r")
+    """The array of a store, memory-mapped, and its file; None on Windows, which has no `preadv`.
+
+    ValueError where it is damaged.
+    """
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception:  # numpy evaluates the header as Python: it can raise anything
+        raise ValueError(f"{path} is damaged") from None
     if not hasattr(os, "preadv"):
         return pixels.view(np.ndarray), None
     return pixels.view(np.ndarray), MappedFile(path.open("rb", buffering=0), pixels.offset)
@@ -109,27 +116,6 @@ class StoreRow(NamedTuple):
     patch: Pixels
     sha1: bytes
     stamp: Stamp | NDArray[np.int64]
-
-
-def stamp_of(path: Path) -> Stamp:
-    """Size, mtime, ctime and inode of a file, or of the ZIP file that it is in; HistoError for neither.
-
-    `mv`, `cp -p`, `rsync -t` and `unzip` keep or set the mtime, and nobody can set a ctime: two files
-    renamed to each other's names differ in ctime and inode alone.
-    """
-    try:
-        info = path.stat()
-    except OSError as error:
-        if (member := find_member(path)) is not None:
-            info = (path.parent / PACK).stat()
-            return member.size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
-        raise HistoError(f"{path} cannot be read: {error.strerror}") from None
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns, _signed(info.st_ino)
-
-
-def _signed(number: int) -> int:
-    """A number of 64 bits as int64 holds it: some file systems use all of an inode's bits."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def names_and_stamps(paths: PatchFiles) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:

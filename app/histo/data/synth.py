@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.decode import cv2, pixel_sha1
+from histo.files.tables import csv_writer
 from histo.files.writing import write_bytes, written
 from histo.pixels.fit import Pixels
 from histo.screen import Screen
@@ -139,7 +139,7 @@ def write_dataset(
         rows.append((patch_id, label))
     rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
     with written(folder / f"{name}_labels.csv", "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(["id", "label"])
         table.writerows(rows)
     return folder

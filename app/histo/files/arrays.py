@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import lzma
 import math
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+DAMAGED = (
+    *(EOFError, OSError, RuntimeError, NotImplementedError, ValueError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What `zipfile` and the unpackers that it asks raise of a ZIP that is damaged, or made to look whole."""
 
 
 def parse_arrays(data: bytes, most: int) -> dict[str, NDArray[Any]]:
@@ -26,14 +34,25 @@ def parse_arrays(data: bytes, most: int) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"it unpacks to more than {most:,} bytes")
             for member in members.infolist():
                 file = io.BytesIO(members.read(member))
-                if np.lib.format.read_magic(file) != (1, 0):
-                    raise ValueError(f"{member.filename} is of another format")
-                shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+                shape, by_column, dtype = _read_header(file, member.filename)
                 rest = file.getbuffer()[file.tell() :]
                 if dtype.hasobject or by_column or math.prod(shape) * dtype.itemsize != len(rest):
                     raise ValueError(f"{member.filename} has another size than it says")
                 name = member.filename.removesuffix(".npy")
                 found[name] = np.frombuffer(rest, dtype).reshape(shape)
-    except (EOFError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        raise ValueError("it is damaged") from None
+    except DAMAGED as error:
+        own = type(error) is ValueError
+        raise ValueError(str(error) if own else "it is damaged") from None
     return found
+
+
+def _read_header(file: IO[bytes], name: str) -> tuple[Any, bool, Any]:
+    """Shape, order and dtype of an array."""
+    import numpy as np
+
+    try:
+        if np.lib.format.read_magic(file) == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+    except Exception:  # numpy evaluates the header as Python: it can raise anything
+        raise ValueError(f"{name} is damaged") from None
+    raise ValueError(f"{name} is of another format")

@@ -7,6 +7,7 @@ locked was left by a dead process, and the next one that writes into the same fo
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,6 +19,8 @@ if sys.platform != "win32":
     import fcntl
 
 ENDING = ".histo"
+NAME = re.compile(r"\..{1,40}\.[0-9a-f]{8}\.histo", re.DOTALL)
+"""All of such a name: `.histo` itself is a store, and other hidden files of that ending are the user's."""
 DAY = 24 * 3600.0
 """Where there is no flock, a folder of that age is taken for left over."""
 
@@ -32,7 +35,7 @@ def name_aside(path: Path) -> Path:
 
 def is_aside(name: str) -> bool:
     """Whether a name is one of `name_aside`."""
-    return name.startswith(".") and name.endswith(ENDING)
+    return NAME.fullmatch(name) is not None
 
 
 def is_occupied(folder: Path) -> bool:

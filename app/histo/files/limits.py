@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,21 +63,31 @@ NAME = 200
 """Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
 
 
-def read_bytes(path: Path, limit: Limit) -> bytes:
+def read_bytes(path: Path, limit: Limit, within: Path | None = None) -> bytes:
     """A whole file, if it is a regular one within the limit: neither a pipe nor a device hangs.
 
+    With `within`, a folder without links in its path, the file must lie in it when it is open: before
+    that somebody may put a link in its place. Asked of Linux alone.
     FileNotFoundError and IsADirectoryError pass: callers name what was missing.
     """
     try:
-        with open(path, "rb", buffering=0, opener=open_at_once) as file:
-            kind = os.fstat(file.fileno())
-            check_regular(kind, path)
-            limit.check(kind.st_size, str(path))
-            data = file.read(kind.st_size + 1)
+        return _read(path, limit, within)
     except (FileNotFoundError, IsADirectoryError):
         raise
     except OSError as error:
         raise HistoError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read(path: Path, limit: Limit, within: Path | None) -> bytes:
+    """What `read_bytes` gives."""
+    with open(path, "rb", buffering=0, opener=open_at_once) as file:
+        kind = os.fstat(file.fileno())
+        check_regular(kind, path)
+        limit.check(kind.st_size, str(path))
+        opened = Path(f"/proc/self/fd/{file.fileno()}")
+        if within and opened.is_symlink() and not opened.readlink().is_relative_to(within):
+            raise HistoError(f"{path} is a link to a file outside the folder")
+        data = file.read(kind.st_size + 1)
     if len(data) > kind.st_size:
         raise HistoError(f"{path} grows while it is read")
     return data
@@ -112,14 +123,15 @@ def check_folder(folder: Path, what: str) -> None:
     pending = [(folder, 0)]
     while pending:
         place, depth = pending.pop()
-        with os.scandir(place) as entries:
-            for entry in entries:
+        with suppress(FileNotFoundError):  # what another process writes, or moves, meanwhile
+            for entry in list(os.scandir(place)):
                 if entry.is_symlink():
                     path_inside(folder, os.path.relpath(entry.path, folder), what)
                 elif entry.is_dir() and depth < FOLDERS:
                     pending.append((Path(entry.path), depth + 1))
                 elif not entry.is_dir():
-                    check_regular(entry.stat(), Path(entry.path))
+                    with suppress(FileNotFoundError):
+                        check_regular(entry.stat(), Path(entry.path))
 
 
 def is_name(text: object) -> bool:

@@ -38,8 +38,10 @@ def write_note(kind: str, key: bytes, text: str, most: int | None = NOTES) -> No
         with written(path, "w") as file:
             file.write(text)
         if most is not None:
-            for old in sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime_ns)[:-most]:
-                old.unlink(missing_ok=True)
+            every = sorted(path.parent.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+            for old in every[:-most]:
+                if old != path:  # a clock that was set back makes the new one the oldest
+                    old.unlink(missing_ok=True)
 
 
 def _place(kind: str, key: bytes) -> Path:

@@ -42,21 +42,22 @@ def check_outputs(
     inputs: Iterable[Path | None] = (),
     force: bool = False,
     folders: Mapping[Path, Sequence[str]] = MappingProxyType({}),
+    made: Iterable[Path] = (),
 ) -> None:
     """Refuse, before the work begins, what must not be written over. Raises HistoError.
 
     Files are compared by device and inode, so that links and other spellings of a path are the same
     file. `force` allows to write over an existing file that histo did not write; nothing allows to
     write over an input. `folders` are inputs too, with the endings of the files that are read there:
-    none for all of them, as of a bundle.
+    none for all of them, as of a bundle. `made` are the folders that the command writes.
     """
     given = [(each, each.path) for each in outputs if each.path is not None]
     read = {key: path for path in inputs if path is not None and (key := _file(path))}
     for number, (output, path) in enumerate(given):
         if not path.parent.is_dir():
             raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")
-        same = next((other for o, other in given[:number] if _place(other) == _place(path)), None)
-        if same is not None:
+        others = [*(other for _, other in given[:number]), *made]
+        if _place(path) in map(_place, others):
             raise HistoError(
                 f"{path} is given for two outputs", f"give another {{{output.setting}}}"
             )
@@ -102,7 +103,13 @@ def _read_from(path: Path, folders: Mapping[Path, Sequence[str]]) -> Path | None
 
 
 def check_target(path: Path) -> None:
-    """Refuse a name that is a folder, a pipe, a socket or a device, or a link to one."""
+    """Refuse a name that is a folder, a pipe, a socket or a device, or a link to one.
+
+    What stands beside devices is refused too: a new file would take the place of `/dev/stdout`.
+    """
+    place = os.path.realpath(path.parent)
+    if place == "/dev" or f"{place}/".startswith(("/proc/", "/sys/")):
+        raise HistoError(f"{path} is in a folder of devices, not a file to write")
     try:
         kind = path.stat()
     except OSError:

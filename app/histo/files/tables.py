@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
 
 from histo.errors import HistoError
 from histo.files.limits import MB, ROWS, TABLE_BYTES, read_bytes
@@ -20,6 +20,26 @@ from histo.files.limits import MB, ROWS, TABLE_BYTES, read_bytes
 LINE = MB
 """Characters of a line: splitting one of nothing but commas takes sixteen times its length."""
 SEPARATORS = ",;\t|"
+
+
+def csv_writer(file: IO[str]) -> Any:
+    """A writer of CSV rows that end with a line feed; a cell with a carriage return is quoted too.
+
+    Before Python 3.13 the writer of `csv` quotes what stands in its line end alone, and its reader
+    takes any carriage return outside quotes for the end of a row.
+    """
+    return csv.writer(_LineFeeds(file), lineterminator="\r\n")
+
+
+class _LineFeeds:
+    """A file to which rows are written with a line feed in place of their line end."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._write = file.write
+
+    def write(self, row: str) -> int:
+        """Write a row that ends with CR LF."""
+        return self._write(f"{row[:-2]}\n")
 
 
 def read_table(path: Path) -> Iterator[tuple[int, list[str]]]:

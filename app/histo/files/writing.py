@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -148,8 +150,46 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, limit: Limit = JSON_BYTES) -> Any:
     """Read a JSON file; HistoError names a missing, damaged or overlong one."""
     try:
-        return json.loads(read_bytes(path, limit).decode())
+        return parse_json(read_bytes(path, limit).decode())
     except FileNotFoundError:
         raise HistoError(f"no file {path}") from None
     except (OSError, ValueError, RecursionError):
         raise HistoError(f"{path} is not readable JSON") from None
+
+
+def parse_json(text: str) -> Any:
+    """JSON whose numbers are whole ones of 64 bits or finite; of others NaN, which is no number anywhere.
+
+    ValueError where a text has half a pair of surrogates, or a NUL: it could not be written or shown,
+    or be a path.
+    """
+    found = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(found, ensure_ascii=False).encode()
+    if "\\u0000" in text and _has_nul(found):
+        raise ValueError("a text has a NUL")
+    return found
+
+
+def _has_nul(found: Any) -> bool:
+    """Whether any text in JSON has a NUL."""
+    pending = [found]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += [*value, *value.values()]
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str) and "\0" in value:
+            return True
+    return False
+
+
+def _whole(text: str) -> float:
+    value = int(text) if len(text) <= 20 else math.nan
+    return value if -(2**63) <= value < 2**63 else math.nan
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else math.nan

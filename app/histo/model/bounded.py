@@ -98,9 +98,10 @@ class Bounded:
         self, calls: Sequence[Callable[[], Any]], most: int, seconds: int
     ) -> list[Any] | None:
         """Results or exceptions in order; None after so many seconds, or after Ctrl-C."""
+        ceiling = data_taken() + most  # one for all parts: what the first takes, the next cannot
 
         def bounded(call: Callable[[], Any]) -> Any:
-            with memory_bounded(most):
+            with memory_bounded(ceiling):
                 return call()
 
         done: Done = SimpleQueue()
@@ -207,28 +208,62 @@ def weights_of(data: bytes) -> int:
 
 
 _lock = threading.Lock()
-_inside: list[tuple[int, int]] = []
-"""The limits to come back to, once for each thread that is within `memory_bounded`."""
+_inside: list[int] = []
+"""The bounds of the threads that are within `memory_bounded`: the highest is in force."""
+_before: list[tuple[int, int]] = []
+"""The limits to come back to, while any thread is within."""
+
+
+def data_taken() -> int:
+    """How many bytes this process has of what RLIMIT_DATA bounds; 0 where that is not known."""
+    if not STATM.exists():
+        return 0
+    import resource
+
+    return int(STATM.read_bytes().split()[5]) * resource.getpagesize()
 
 
 @contextmanager
-def memory_bounded(more: int) -> Iterator[None]:
-    """Let this process take so many bytes more: above that an allocation fails. On Linux alone."""
+def memory_bounded(ceiling: int) -> Iterator[None]:
+    """Let this process have so many bytes: above that an allocation fails. On Linux alone.
+
+    With several threads within, those of other calls among them, the highest of their bounds holds.
+    """
     if not STATM.exists():
         yield
         return
-    import resource
-
-    with _lock:
-        before = resource.getrlimit(resource.RLIMIT_DATA)
-        _inside.append(_inside[0] if _inside else before)
-        taken = int(STATM.read_bytes().split()[5]) * resource.getpagesize()
-        limits = [taken + more, *(limit for limit in _inside[0] if limit >= 0)]
-        resource.setrlimit(resource.RLIMIT_DATA, (min(limits), before[1]))
+    _enter(ceiling)
     try:
         yield
     finally:
-        with _lock:
-            back = _inside.pop()
-            if not _inside:
-                resource.setrlimit(resource.RLIMIT_DATA, back)
+        _exit(ceiling)
+
+
+def _enter(ceiling: int) -> None:
+    import resource
+
+    with _lock:
+        if not _inside:
+            _before.append(resource.getrlimit(resource.RLIMIT_DATA))
+        _inside.append(ceiling)
+        _hold()
+
+
+def _exit(ceiling: int) -> None:
+    import resource
+
+    with _lock:
+        _inside.remove(ceiling)
+        if _inside:
+            _hold()
+        else:
+            resource.setrlimit(resource.RLIMIT_DATA, _before.pop())
+
+
+def _hold() -> None:
+    """Put the highest bound in force, if the limits from before allow it."""
+    import resource
+
+    hard = _before[0][1]
+    limits = [max(_inside), *(limit for limit in _before[0] if limit >= 0)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))

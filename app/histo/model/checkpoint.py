@@ -67,7 +67,10 @@ class Checkpoint:
                 facts = json.loads(file.metadata()["histo"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             made_by, at = facts.pop("format"), Position(facts.pop("epoch"), facts.pop("batch"))
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        except (
+            *(SafetensorError, OSError, TypeError, KeyError, ValueError),
+            *(AttributeError, RecursionError),
+        ):
             raise HistoError(f"{path} is damaged: the run cannot be resumed") from None
         if made_by != FORMAT:
             raise HistoError(f"{path} is of format {made_by!r}; this histo reads {FORMAT}")

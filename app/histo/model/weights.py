@@ -50,7 +50,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = found[key]
     if not isinstance(found, Mapping):
         raise HistoError(f"{path} is not a state dict: it holds a {type(found).__name__}")
-    return {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        if not _is_plain(value):
+            raise HistoError(f"{path} is refused: its tensor {name} does not hold plain numbers")
+    return tensors
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor can be copied into a model: dense, real, with its numbers in memory."""
+    there = value.layout == torch.strided and value.device.type == "cpu"
+    return there and not value.is_quantized and not value.is_complex()
 
 
 def read_header(path: Path, most: int) -> bytes:

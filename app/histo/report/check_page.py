@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from histo.data.check.finding import Finding
 from histo.errors import HistoError, plain
 from histo.files.aside import is_occupied
+from histo.files.tables import csv_writer
 from histo.files.writing import built, read_json, write_json, written
 from histo.report import page
 
@@ -88,7 +88,7 @@ def earlier_files(folder: Path) -> list[str]:
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Write rows, the header first, whole or not at all; control characters in names are escaped."""
     with written(path, "w") as file:
-        csv.writer(file, lineterminator="\n").writerows([plain(v) for v in row] for row in rows)
+        csv_writer(file).writerows([plain(v) for v in row] for row in rows)
 
 
 # ---------------------------------------------------------------- the page

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from histo.files.tables import csv_writer
 from histo.report.results import Metrics
 from histo.report.words import class_rows, group_rows, headline, point_rows
 
@@ -43,7 +44,7 @@ def downloads(folder: Path, metrics: Metrics) -> list[str]:
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([*map(_harmless, row)] for row in rows)
+    csv_writer(text).writerows([*map(_harmless, row)] for row in rows)
     return text.getvalue().encode()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.report.metrics import Labels, Probabilities, Value, areas_of
 
@@ -75,7 +75,7 @@ def write_groups(path: Path, rows: Sequence[GroupRow], unit: str) -> None:
         path.unlink(missing_ok=True)
         return
     with written(path, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow([unit, *list(rows[0].as_dict())[1:]])
         for row in rows:
             values = row.as_dict().values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from histo.data.corrections import CORRECTED, DECISION
 from histo.errors import HistoError, plain
 from histo.files.aside import is_occupied
-from histo.files.tables import read_table
+from histo.files.tables import csv_writer, read_table
 from histo.files.writing import built, written
 from histo.report import page
 from histo.report.label_errors import LabelErrors
@@ -124,7 +123,7 @@ def write_suspects(path: Path, suspects: Suspects) -> None:
     table, errors = suspects.table, suspects.errors
     unit = ["group"] if suspects.groups else []
     with written(path, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = csv_writer(file)
         columns = ["id", "label", "suggested", "why", CORRECTED, *unit]
         rows.writerow([*columns, *prediction_columns(table.vocab)])
         for row, suggested in zip(errors.rows.tolist(), errors.suggested.tolist(), strict=True):

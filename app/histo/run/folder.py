@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from histo.errors import Call, HistoError, Way
 from histo.files.aside import folder_aside, sweep
 from histo.files.limits import check_folder
 from histo.files.locks import locked
-from histo.files.tables import read_table
+from histo.files.tables import csv_writer, read_table
 from histo.files.writing import flush_folder, read_json, write_json, written
 from histo.run.split import Split
 
@@ -41,7 +40,7 @@ def write_split(
     """Write `id, label, split, sha1`, and group if there is one, one row per patch."""
     group = [groups] if groups else []
     with written(path, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = csv_writer(file)
         rows.writerow(["id", "label", "split", *(["group"] if group else []), "sha1"])
         rows.writerows(zip(ids, labels, sides, *group, sha1, strict=True))
 
@@ -177,6 +176,9 @@ class RunFolder:
             good = all(isinstance(found.get(name), kind) for name, kind in KINDS.items())
             good = good and ("bundle" in found or isinstance(found["weights"], str))
             good = good and all((found.get(name) or 1) in range(1, 10_000) for name in NUMBERS)
+            good = good and not any(
+                "\0" in text for text in found.values() if isinstance(text, str)
+            )
             Split.read(found.get("split"), found.get("leak"))
         except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             good = False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from histo.errors import HistoError
 from histo.files.limits import CLASSES
 from histo.files.outputs import Output, never, starts_with
-from histo.files.tables import read_table
+from histo.files.tables import csv_writer, read_table
 from histo.files.writing import written
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_predictions(
 ) -> None:
     """Write `id, label, p_CLASS…` with nine significant digits, enough for any float32."""
     with written(path, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = csv_writer(file)
         rows.writerow(["id", "label", *prediction_columns(vocab)])
         for name, label, values in zip(ids, labels, probabilities, strict=True):
             rows.writerow([name, label, *(f"{value:.9g}" for value in values)])
@@ -65,7 +65,7 @@ def write_submission(table: Path, out: Path, positive: int = 1) -> None:
         classes = sum(name.startswith(PROBABILITY) for name in header[2:])
         if classes != 2:
             raise HistoError(f"a submission needs two classes; {table} has {classes}")
-        kaggle = csv.writer(file, lineterminator="\n")
+        kaggle = csv_writer(file)
         kaggle.writerow(["id", "label"])
         kaggle.writerows((row[0], row[2 + positive]) for row in rows)
 
@@ -90,8 +90,8 @@ def move_skipped(table: Path) -> int:
         written(listed, "w") as left_out,
     ):
         rows, skipped = (
-            csv.writer(kept, lineterminator="\n"),
-            csv.writer(left_out, lineterminator="\n"),
+            csv_writer(kept),
+            csv_writer(left_out),
         )
         skipped.writerow(["id", "reason"])
         for row in csv.reader(source):
@@ -110,7 +110,7 @@ def write_skipped(path: Path, reasons: dict[str, str]) -> None:
     if not reasons:
         return
     with written(path, "w") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = csv_writer(file)
         rows.writerow(["id", "reason"])
         rows.writerows(reasons.items())
 
@@ -121,6 +121,13 @@ def table_outputs(out: Path | None, submission: Path | None) -> tuple[Output, Ou
         Output(out, "out", starts_with("id", "predicted")),
         Output(submission, "submission", never),
     )
+
+
+def working_files(part: Path, out: Path) -> list[Output]:
+    """The files beside a table that a prediction writes and removes: none of them may be an input."""
+    names = {part.with_name(part.name + ending) for ending in ("", ".part", ".json", ".lock")}
+    names = (names | {skipped_path(out)}) - {out}
+    return [Output(path, "out", lambda _: True) for path in sorted(names)]
 
 
 def check_distinct(ids: Sequence[str], path: Path) -> None:

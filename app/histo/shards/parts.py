@@ -6,7 +6,6 @@ belongs to. `histo.shards.table` writes both.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import IO, Any
 
 from histo import __version__
 from histo.errors import HistoError
+from histo.files.tables import csv_writer
 from histo.files.writing import read_json, write_json, written
 from histo.screen import counted
 from histo.shards.shard import Shard, whole_path
@@ -67,6 +67,10 @@ class Part:
     sha256: str = ""
     last: str = ""
     """SHA-256 of the last patch's file: shows that the names still stand for the same patches"""
+    stamp: str = ""
+    """SHA-256 over size, times and inode of the last patch's file: whether it is the very same file"""
+    stamps: str = ""
+    """the same over the files of all rows: one that changed, was replaced or renamed since shows"""
 
     @property
     def json(self) -> Path:
@@ -96,7 +100,7 @@ class Part:
 
     def save(self) -> None:
         """Write the JSON, without the path, so that parts can be moved."""
-        progress = {name: getattr(self, name) for name in PROGRESS_FIELDS}
+        progress = {name: getattr(self, name) for name in (*PROGRESS_FIELDS, *STAMP_FIELDS)}
         whole = {"shard": self.shard.number, "of": self.shard.of, "settings": self.settings}
         write_json(self.json, {"format": FORMAT, **asdict(self.facts), **whole, **progress})
 
@@ -109,6 +113,7 @@ class Part:
             facts = TableFacts(**{f.name: known[f.name] for f in fields(TableFacts)})
             shard = Shard.parse(f"{known['shard']}/{known['of']}")
             progress = {name: known[name] for name in PROGRESS_FIELDS}
+            progress |= {name: known.get(name, "") for name in STAMP_FIELDS}  # added later
             part = cls(path, facts, shard, dict(known["settings"]), **progress)
             numbers = (facts.patches, facts.batch_size - 1, part.rows, part.expected - part.rows)
             good = known["format"] == FORMAT and all(type(n) is int and n >= 0 for n in numbers)
@@ -128,7 +133,8 @@ class Part:
 def _is_sound(part: Part) -> bool:
     """Whether what a part says of itself has the types that joining needs."""
     facts = part.facts
-    texts = (facts.bundle, facts.names, facts.engine, facts.histo, part.sha256, part.last)
+    texts = [facts.bundle, facts.names, facts.engine, facts.histo, part.sha256, part.last]
+    texts += [part.stamp, part.stamps]
     return (
         facts.command in ("predict", "evaluate")
         and all(isinstance(text, str) for text in texts)
@@ -142,6 +148,7 @@ def _is_sound(part: Part) -> bool:
 
 
 PROGRESS_FIELDS = ("rows", "size", "sha256", "last")
+STAMP_FIELDS = ("stamp", "stamps")
 
 
 def _beside(path: Path, ending: str) -> Path:
@@ -165,7 +172,7 @@ def fingerprint(names: Iterable[str]) -> str:
 def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
     """Rows as CSV, encoded."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv_writer(text).writerows(rows)
     return text.getvalue().encode()
 
 

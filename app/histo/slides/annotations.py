@@ -6,7 +6,8 @@ Another format is a reader that yields outlines (`qupath.py`, `asap.py`), and it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from histo.slides.label_mask import LabelMask, read_mask
 from histo.slides.outlines import Outline
 from histo.slides.qupath import read_geojson
 
-READERS: Mapping[str, Callable[[Path], Iterator[Outline]]] = {
+Reader = Callable[..., Iterator[Outline]]
+"""Takes a file, and a list for the names of what has no area."""
+READERS: Mapping[str, Reader] = {
     ".geojson": read_geojson,
     ".geojson.gz": read_geojson,
     ".json": read_geojson,
@@ -29,6 +32,10 @@ READERS: Mapping[str, Callable[[Path], Iterator[Outline]]] = {
 MASKS = (".png", ".tif", ".tiff")
 MASK_NAMES = ("", "_mask", "_labels")
 """How a mask's name may go on after the slide's."""
+SHARED = 0.05
+"""Classes overlap where they share more than this of the smaller one's area."""
+CLASSES = 20
+"""So many classes are compared with each other."""
 Boxes = NDArray[np.float64]
 """Squares in level-0 px, float64 [N, 4]: x0, y0, x1, y1."""
 Cover = Callable[[Boxes], NDArray[np.float64]]
@@ -44,6 +51,12 @@ class Annotations:
     """as the file has them, before any mapping"""
     mended: int = 0
     """how many outlines crossed themselves and were mended"""
+    outside: int = 0
+    """how many outlines of a class lie outside the slide"""
+    flat: int = 0
+    """how many annotations of a class have no area: points and lines"""
+    shared: tuple[str, str] | None = None
+    """two classes whose areas overlap: a patch in both can have one label only"""
 
 
 def find_annotation(folder: Path, slide: Path) -> Path | None:
@@ -63,16 +76,25 @@ def read_annotations(
     With a mapping, names that it does not have are not read. QuPath's coordinates begin at `bounds`.
     Raises HistoError.
     """
+
+    def is_used(name: str) -> bool:
+        return bool(class_of(name, classes))
+
     reader = reader_of(path)
     if reader is None:
         return _of_mask(read_mask(path, size), classes)
-    outlines = list(reader(path))
+    flat: list[str] = []
+    outlines = list(reader(path, flat))
     if reader is read_geojson:
         outlines = [_moved(outline, bounds) for outline in outlines]
-    return _of_outlines(outlines, classes)
+    return replace(
+        _of_outlines(outlines, classes),
+        outside=sum(_is_outside(outline, size) for outline in outlines if is_used(outline.name)),
+        flat=sum(map(is_used, flat)),
+    )
 
 
-def reader_of(path: Path) -> Callable[[Path], Iterator[Outline]] | None:
+def reader_of(path: Path) -> Reader | None:
     """The reader of a file of outlines; None for a mask."""
     name = path.name.lower()
     return next((read for ending, read in READERS.items() if name.endswith(ending)), None)
@@ -89,6 +111,12 @@ def _moved(outline: Outline, bounds: tuple[int, int]) -> Outline:
     from shapely.affinity import translate
 
     return Outline(outline.name, translate(outline.polygon, *bounds), outline.mended)
+
+
+def _is_outside(outline: Outline, size: tuple[int, int]) -> bool:
+    """Whether no px of a slide of this width and height is in the outline's box."""
+    x0, y0, x1, y1 = outline.polygon.bounds
+    return bool(x1 <= 0 or y1 <= 0 or x0 >= size[0] or y0 >= size[1])
 
 
 def _of_outlines(outlines: Iterable[Outline], classes: Mapping[str, str]) -> Annotations:
@@ -109,7 +137,23 @@ def _of_outlines(outlines: Iterable[Outline], classes: Mapping[str, str]) -> Ann
         }
     for area in areas.values():
         prepare(area)
-    return Annotations({n: _area_cover(a) for n, a in areas.items()}, frozenset(names), mended)
+    return Annotations(
+        {n: _area_cover(a) for n, a in areas.items()},
+        frozenset(names),
+        mended,
+        shared=_overlapping({name: area for name, area in areas.items() if name}),
+    )
+
+
+def _overlapping(areas: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first two classes that share more of their areas than borders drawn by hand do."""
+    for one, other in combinations(sorted(areas)[:CLASSES], 2):
+        first, second = areas[one], areas[other]
+        if first.intersects(second):
+            least = min(first.area, second.area)
+            if first.intersection(second).area > SHARED * least:
+                return one, other
+    return None
 
 
 def _area_cover(area: Any) -> Cover:

@@ -24,22 +24,27 @@ class _Drawn:
     points: list[tuple[float, float]] = field(default_factory=list)
 
 
-def read_asap(path: Path) -> Iterator[Outline]:
+def read_asap(path: Path, flat: list[str] | None = None) -> Iterator[Outline]:
     """The areas in a file, in level-0 px, under the name of their group; HistoError where it is none.
 
-    Camelyon16's groups get its classes: an empty name is an area that is left out.
+    Camelyon16's groups get its classes: an empty name is an area that is left out. Points and lines
+    have no area and are left out; their names are added to `flat`.
     """
+    flat = [] if flat is None else flat
     from shapely.errors import ShapelyError
     from shapely.geometry import Polygon
 
     try:
         for drawn in _read_xml(path):
-            if len(drawn.points) < 3:
-                continue
             group = drawn.group if drawn.group not in ("", "None") else drawn.name
             name = CAMELYON16.get(group, group)
-            if outline := make_outline(name, Polygon(drawn.points), path):
+            outline = None
+            if len(drawn.points) >= 3:
+                outline = make_outline(name, Polygon(drawn.points), path)
+            if outline:
                 yield outline
+            else:
+                flat.append(name)
     except (ValueError, KeyError, ShapelyError):
         raise _no_xml(path) from None
 
@@ -69,7 +74,7 @@ def _read_xml(path: Path) -> list[_Drawn]:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except ExpatError:
+    except (ExpatError, LookupError):  # not XML, or of an encoding that there is not
         raise _no_xml(path) from None
     return found
 

@@ -18,6 +18,7 @@ from typing import Any
 from histo.errors import HistoError
 from histo.files.aside import discard, is_aside, sweep
 from histo.files.locks import locked
+from histo.files.tables import csv_writer
 from histo.files.writing import flush_disks, read_json, write_json, written
 
 RECORD, LABELS, GROUPS, TILES, FAILED = (
@@ -123,7 +124,7 @@ class CutFolder:
             written(self.path / TILES, "w") as tiles,
             written(self.path / GROUPS, "w") as groups,
         ):
-            tables = [csv.writer(file, lineterminator="\n") for file in (tiles, labels, groups)]
+            tables = [csv_writer(file) for file in (tiles, labels, groups)]
             for table, head in zip(
                 tables, (COLUMNS, ("id", "label"), ("id", "slide", *unit)), strict=True
             ):
@@ -145,6 +146,6 @@ class CutFolder:
             (self.path / FAILED).unlink(missing_ok=True)
             return
         with written(self.path / FAILED, "w") as file:
-            table = csv.writer(file, lineterminator="\n")
+            table = csv_writer(file)
             table.writerow(("slide", "reason"))
             table.writerows(failed)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from histo.data.labels import check_class_names
 from histo.errors import HistoError
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.slides.annotations import Annotations, read_annotations
 from histo.slides.cut_folder import COLUMNS, TILES, CutFolder
@@ -43,10 +44,10 @@ class CutPlan:
 
 @dataclass(frozen=True)
 class SlideCut:
-    """What was cut from a slide: tiles by class, and how many outlines were mended."""
+    """What was cut from a slide: tiles by class, and the annotations."""
 
     tiles: Labels
-    mended: int
+    found: Annotations
 
 
 def cut_slide(
@@ -66,6 +67,8 @@ def cut_slide(
     found = Annotations({}, frozenset())
     if annotation:
         found = read_annotations(annotation, slide.size, slide.bounds, plan.classes)
+        where = str(annotation)
+        check_class_names({name: where for name in found.covers if name}, where)
     grid = make_grid(slide.end, slide.bounds, plan.mpp / slide.mpp, plan.side, plan.stride)
     picture = picture_of(slide)
     tissue = None if plan.no_tissue else tissue_of(slide, plan.tissue)
@@ -81,7 +84,7 @@ def cut_slide(
         chosen = labels.places[(labels.names != "") == labelled]
         write_tiles(slide, grid, chosen, place, plan.files)
     write_table(work / TILES, name, annotation, grid, labels)
-    return SlideCut(labels, found.mended)
+    return SlideCut(labels, found)
 
 
 def places_of(grid: Grid, tissue: Tissue | None) -> Places:
@@ -96,7 +99,7 @@ def write_table(
 ) -> None:
     """tiles.csv: where each patch came from."""
     with written(path, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(COLUMNS)
         source = annotation.name if annotation else ""
         corners = grid.corners(labels.places).tolist()

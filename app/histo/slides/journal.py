@@ -31,7 +31,7 @@ class Journal:
             known = read_json(self._state)
             rows = int(known["rows"])
             enough = self._data.stat().st_size >= rows * self._width
-            if known["key"] == key and rows > 0 and enough:
+            if known["key"] == key and rows > 0 and enough and not self._data.is_symlink():
                 self.rows = rows
 
     @property
@@ -47,7 +47,9 @@ class Journal:
     @contextmanager
     def open(self) -> Iterator[Journal]:
         """Continue after the rows that were flushed; later bytes are cut off."""
-        with naming(self._data), self._data.open("r+b" if self.rows else "wb") as file:
+        if not self.rows:
+            self._data.unlink(missing_ok=True)  # a link would lead to another file
+        with naming(self._data), self._data.open("r+b" if self.rows else "xb") as file:
             file.truncate(self.rows * self._width)
             file.seek(self.rows * self._width)
             self._file = file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.data.appearance import Appearance, Drift, appearance_of, drift_of
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.run.calls import call
 from histo.screen import Screen
@@ -179,7 +179,7 @@ def write_tables(
     write_geojson(folder, heat, places, probabilities, called, slide.mpp)
     if len(scheme.vocab) == 2:
         with written(folder / "lesions.csv", "w") as file:
-            table = csv.writer(file, lineterminator="\n")
+            table = csv_writer(file)
             table.writerow(("confidence", "x", "y"))
             for one in find_lesions(heat, scheme.positive, slide.mpp):
                 table.writerow((f"{one.confidence:.9g}", one.x, one.y))

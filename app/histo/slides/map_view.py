@@ -143,7 +143,7 @@ def region_of(
         (left, top), (right, low) = ring.min(0).tolist(), ring.max(0).tolist()
         code = classes.index(name)
         mm2, highest = float(measured["Area mm^2"]), float(measured[f"p {name} max"])
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
         return None
     box = (left, top, right - left, low - top)
     good = np.isfinite([*box, mm2, highest]).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError
-from histo.files.limits import is_name
+from histo.files.limits import check_folder, is_name
 from histo.files.locks import locked, locked_when_free
 from histo.files.writing import flush_files, read_json, write_json
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, read_row, write_row, write_slides
@@ -43,14 +43,15 @@ class MapsFolder:
             known: list[str] = []
             if any(not one.name.startswith(".") for one in path.iterdir()):
                 before = cls.read(path, why="give another {out}")
+                check_folder(path, "the maps")  # where a link leads, this would write
                 before.check_same(settings)
                 known = list(before.slides)
             names = list(dict.fromkeys([*known, *slides]))
             found = cls(path, dict(settings), list(classes), names)
             if names != known:
                 write_json(path / MAPS_JSON, {"format": FORMAT, **_plain(found)})
-        with suppress(OSError):
-            (path / ".maps.lock").unlink()
+            with suppress(OSError):  # while it is held: later it may be another process's
+                (path / ".maps.lock").unlink()
         return found
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
@@ -69,7 +70,7 @@ class MapsFolder:
             found = read_json(path / MAPS_JSON)
             good = found["format"] == FORMAT
             parts = (dict(found["settings"]), list(found["classes"]), list(found["slides"]))
-            good = good and all(map(is_name, parts[1])) and all(map(is_name, parts[2]))
+            good = good and all(map(is_name, parts[1])) and all(map(_names_a_folder, parts[2]))
         except (HistoError, KeyError, TypeError, ValueError):
             good = False
         if not good:
@@ -144,6 +145,12 @@ class MapsFolder:
             )
         write_slides(self.path / SLIDES_CSV, rows, self.classes)
         return rows
+
+
+def _names_a_folder(name: Any) -> bool:
+    """Whether something may be the name of a slide: that of a folder in the folder of maps."""
+    plain = is_name(name) and name[0] not in ".~" and "\\" not in name
+    return plain and Path(name).name == name
 
 
 def _plain(folder: MapsFolder) -> dict[str, Any]:

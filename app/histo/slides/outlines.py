@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histo.errors import HistoError
-from histo.files.limits import MB, Limit
+from histo.files.limits import MB, NAME, Limit, is_name
 
 ANNOTATION_BYTES = Limit("HISTO_MAX_ANNOTATION_BYTES", 128 * MB, "bytes")
 MANY = 10_000
@@ -35,9 +35,16 @@ class Outline:
 
 
 def make_outline(name: str, polygon: Any, path: Path) -> Outline | None:
-    """An outline of a valid polygon; None where it has no area, ValueError where it is out of range."""
+    """An outline of a valid polygon; None where it has no area, ValueError where it is out of range.
+
+    HistoError where its name can be that of no class.
+    """
     from shapely import get_num_coordinates, make_valid
 
+    if name and not is_name(name):
+        raise HistoError(
+            f"{path}: {name[:40]!r} can be no class: it has line ends, or more than {NAME} characters"
+        )
     if not all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
         raise ValueError("no slide is so large")
     if get_num_coordinates(polygon) > MANY:

@@ -21,17 +21,17 @@ NO_ANNOTATIONS = ("detection", "cell", "tile", "tma_core")
 AREAS = ("Polygon", "MultiPolygon")
 
 
-def read_geojson(path: Path) -> Iterator[Outline]:
+def read_geojson(path: Path, flat: list[str] | None = None) -> Iterator[Outline]:
     """The areas in a file, in its own coordinates, which begin at the slide's bounds.
 
-    Points and lines have no area and are left out. Raises HistoError.
+    Points and lines have no area and are left out; their names are added to `flat`. Raises HistoError.
     """
     data = read_bytes(path, ANNOTATION_BYTES)
     with np.errstate(invalid="ignore", over="ignore"):  # shapely's, of numbers that are none
-        yield from _outlines_of(data, path)
+        yield from _outlines_of(data, path, [] if flat is None else flat)
 
 
-def _outlines_of(data: bytes, path: Path) -> Iterator[Outline]:
+def _outlines_of(data: bytes, path: Path, flat: list[str]) -> Iterator[Outline]:
     """What `read_geojson` gives, from the bytes of the file."""
     from shapely.errors import ShapelyError
     from shapely.geometry import shape
@@ -41,12 +41,16 @@ def _outlines_of(data: bytes, path: Path) -> Iterator[Outline]:
         for feature in _features(found):
             properties = feature.get("properties") or {}
             geometry = feature["geometry"] or {}
-            drawn = properties.get("objectType") not in NO_ANNOTATIONS
-            if not drawn or geometry.get("type") not in AREAS:
+            if properties.get("objectType") in NO_ANNOTATIONS:
                 continue
             name = (properties.get("classification") or {}).get("name") or properties.get("name")
-            if outline := make_outline(str(name or ""), shape(geometry), path):
+            outline = None
+            if geometry.get("type") in AREAS:
+                outline = make_outline(str(name or ""), shape(geometry), path)
+            if outline:
                 yield outline
+            else:
+                flat.append(str(name or ""))
     except (
         *(OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError),
         *(IndexError, RecursionError, OverflowError, ShapelyError),

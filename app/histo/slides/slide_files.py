@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from histo.config import RANGES
 from histo.data.columns import read_rows
@@ -57,7 +57,7 @@ def _looks(path: Path) -> Literal["slide", "patch", ""]:
         return ""
 
 
-def quiet_open(path: Path) -> Image.Image:
+def quiet_open(path: Path | IO[bytes]) -> Image.Image:
     """An image, opened without Pillow's warning of its size, which is no news of a slide."""
     from PIL import Image
 

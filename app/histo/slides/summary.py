@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from histo.errors import HistoError, plain
+from histo.files.tables import csv_writer
 from histo.files.writing import read_json, write_json, written
 
 SLIDE_JSON = "slide.json"
@@ -75,6 +75,9 @@ class SlideRow:
 
 
 def _number(value: Any) -> Any:
+    """A number, NaN where it is not known; TypeError for anything else."""
+    if value is not None and type(value) not in (int, float):
+        raise TypeError(value)
     return math.nan if value is None else value
 
 
@@ -133,6 +136,6 @@ def digits(value: float, places: int) -> str:
 def write_slides(path: Path, rows: Sequence[SlideRow], classes: Sequence[str]) -> None:
     """Write slides.csv, whole or not at all."""
     with written(path, "w") as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         table.writerow(columns_of(classes))
         table.writerows(cells_of(row, classes) for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from histo.files.tables import csv_writer
 from histo.files.writing import written
 from histo.run.predictions import prediction_columns
 from histo.slides.grid import Grid, Places
@@ -44,7 +44,7 @@ def write_tiles(
 def text_of(rows: Iterable[Sequence[str]]) -> bytes:
     """Rows as CSV, encoded."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv_writer(text).writerows(rows)
     return text.getvalue().encode()
 
 

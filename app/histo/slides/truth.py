@@ -124,11 +124,16 @@ class TileTruth:
 
 def tile_scores(tiles: Path, positive: str) -> NDArray[np.float64]:
     """x, y, width and the positive class's probability of each row of tiles.csv, float64 [N, 4]."""
-    with tiles.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        header = next(rows)
-        columns = [header.index(name) for name in ("x", "y", "width", f"p_{positive}")]
-        table = np.array([[float(row[c]) for c in columns] for row in rows], np.float64)
+    try:
+        with tiles.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            columns = [header.index(name) for name in ("x", "y", "width", f"p_{positive}")]
+            table = np.array([[float(row[c]) for c in columns] for row in rows], np.float64)
+    except (ValueError, IndexError, csv.Error):
+        raise HistoError(
+            f"{tiles} is damaged", "remove its folder and map the slide again"
+        ) from None
     return table.reshape(-1, 4)
 
 

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from histo.errors import HistoError
+from histo.errors import HistoError, plain
 from histo.web import api, pages, slide_routes
 from histo.web.guard import UPLOAD_BYTES, Access, App, Guard, TooLarge
 from histo.web.metrics import Measured
@@ -56,7 +57,8 @@ def make_app(site: Site, access: Access) -> App:
     async def expected(request: Request, error: Exception) -> Any:
         return failed(site, request, error)
 
-    for kind in (HistoError, AnyHTTPException, TooLarge, asyncio.TimeoutError):
+    expected_ones = (HistoError, AnyHTTPException, TooLarge, asyncio.TimeoutError)
+    for kind in (*expected_ones, RequestValidationError):
         app.add_exception_handler(kind, expected)
     return Guard(Measured(app, site.queue.metrics), access)
 
@@ -81,6 +83,9 @@ def status_of(error: Exception) -> tuple[int, str]:
         return 503, "the request took too long: send fewer patches at once"
     if isinstance(error, TooLarge):
         return 413, f"more than {UPLOAD_BYTES.value:,} bytes in one request"
+    if isinstance(error, RequestValidationError):  # without what was sent: it may not fit into JSON
+        parts = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+        return 422, plain("; ".join(parts))
     if isinstance(error, HTTPException | AnyHTTPException):
         return error.status_code, str(error.detail)
     if isinstance(error, HistoError):

@@ -92,7 +92,7 @@ class Guard:
         if headers.get("host", "").lower() not in self.access.hosts:
             return 421, "this server does not answer to that name (see --allowed-host)"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
+        if origin is not None and _host_of(origin) != headers["host"].lower():
             return 403, "a request from another site"
         if headers.get("sec-fetch-site") == "cross-site" and scope["method"] not in ("GET", "HEAD"):
             return 403, "a request from another site"
@@ -131,6 +131,14 @@ class Guard:
         place = f"/{here}" + (f"?{rest}" if rest else "")
         cookie = f"{self.access.cookie}={self.access.session()}; Path=/; HttpOnly; SameSite=Strict"
         await answer(send, 303, "", {"location": place, "set-cookie": cookie})
+
+
+def _host_of(origin: str) -> str:
+    """The host and port of an origin; nothing where it is not one."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # a bracket that is not closed
+        return ""
 
 
 class Counted:

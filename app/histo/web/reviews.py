@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from histo.data.corrections import CORRECTED, DECISION, REVIEWER
-from histo.errors import HistoError
+from histo.errors import HistoError, plain
 from histo.files.limits import NAME
 from histo.files.locks import locked
-from histo.files.tables import read_table
+from histo.files.tables import csv_writer, read_table
 from histo.files.writing import written
 from histo.run.predictions import PROBABILITY
 from histo.web.served import SUSPECTS, Served
@@ -124,7 +123,7 @@ class Table:
             raise HistoError(f"{right} is no class of the review")
         if given.decision == "change" and right == label:
             raise HistoError(f"the label of {given.id} is {right} already: keep it")
-        by = given.by[:NAME] if given.decision else ""
+        by = plain(given.by)[:NAME] if given.decision else ""
         for name, value in ((CORRECTED, right), (DECISION, given.decision), (REVIEWER, by)):
             row[self._place[name]] = value
         return self._suspect(row)
@@ -132,7 +131,7 @@ class Table:
     def save(self) -> None:
         """Write the table whole or not at all, on the disk before this returns."""
         with written(self.path, "w") as file:
-            rows = csv.writer(file, lineterminator="\n")
+            rows = csv_writer(file)
             rows.writerow(self.header)
             rows.writerows(self.rows)
 

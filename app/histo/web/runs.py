@@ -76,7 +76,7 @@ def read_report(served: Served, name: str) -> bytes:
     from histo.files.limits import read_bytes
 
     served.with_file(name, RUN)
-    return read_bytes(served.inside(name, REPORT), REPORT_BYTES)
+    return read_bytes(served.inside(name, REPORT), REPORT_BYTES, served.root)
 
 
 @dataclass(frozen=True)

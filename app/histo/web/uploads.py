@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.datastructures import UploadFile
 
 from histo.data.ids import SUFFIXES
 from histo.errors import HistoError
+from histo.files.arrays import DAMAGED
 from histo.files.limits import IMAGE_BYTES, MB, NAME
 from histo.web.guard import UPLOAD_BYTES
 
@@ -119,7 +119,7 @@ def members(upload: Upload) -> Iterator[Upload]:
                 total += len(data)
                 UPLOAD_BYTES.check(total, upload.name)
                 yield Upload(name, data)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+    except DAMAGED:
         raise HistoError(f"{upload.name} is not a ZIP that can be read") from None
 
 

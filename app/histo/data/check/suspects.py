@@ -14,6 +14,7 @@ from histo.data.check.finding import Finding
 from histo.data.check.inspect import FileLabels
 from histo.data.check.quality import faults
 from histo.data.check.tables import SHOWN, CheckedFiles
+from histo.data.labels import similar_classes
 from histo.data.split import (
     check_split,
     grouped_split,
@@ -182,7 +183,7 @@ def reading_findings(files: CheckedFiles) -> list[Finding]:
 
 
 def group_findings(files: CheckedFiles) -> list[Finding]:
-    """Groups on both sides of a given split."""
+    """Groups on both sides of a given split, and groups that look alike."""
     listed = files.listed
     sides: dict[str, Counter[str]] = defaultdict(Counter)
     for group, split in zip(listed.group, listed.split, strict=True):
@@ -190,7 +191,21 @@ def group_findings(files: CheckedFiles) -> list[Finding]:
             sides[group][split] += 1
     both = {group: count for group, count in sides.items() if len(count) > 1}
     unit = listed.unit or "group"
+    counts = Counter(group for group in listed.group if group)
+    alike = similar_classes(sorted(counts))
     return [
+        Finding(
+            "similar_groups",
+            "set",
+            f"of names of groups ({unit}) that look alike",
+            [unit, "patches"],
+            [[name, str(counts[name])] for names in alike for name in names],
+            advice="They differ in case, blanks, width, leading zeros or .0 only. If it is one "
+            f"{unit}, written in several ways, it can be on both sides of the split: make the names "
+            "the same.",
+            number=len(alike),
+            examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
+        ),
         Finding(
             "groups_split",
             "group",
@@ -200,7 +215,7 @@ def group_findings(files: CheckedFiles) -> list[Finding]:
             fatal=True,
             advice="Patches of one slide are alike: figures are too good. "
             "Train with the groups and without the given split: histo then splits by group itself.",
-        )
+        ),
     ]
 
 

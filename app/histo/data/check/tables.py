@@ -43,11 +43,12 @@ class CheckedFiles:
 
     @cached_property
     def usual_size(self) -> tuple[int, int]:
-        """Width and height in px that most labelled patches have."""
+        """Width and height in px that most labelled patches have; most of all, where none is labelled."""
+        readable = self.inspected.readable.tolist()
+        labelled = [row for row in readable if self.listed.id[row]]
         sizes = Counter(
             (int(self.inspected.sizes[row, 0]), int(self.inspected.sizes[row, 1]))
-            for row in self.inspected.readable.tolist()
-            if self.listed.id[row]
+            for row in labelled or readable
         )
         return sizes.most_common(1)[0][0] if sizes else (0, 0)
 
@@ -129,7 +130,7 @@ def label_findings(
             "of classes that look alike",
             [config.label_column, "patches"],
             [[name, str(counts[name])] for names in alike for name in names],
-            advice="They differ in case, blanks, width or leading zeros only. Most often it is one class, "
+            advice="They differ in case, blanks, width, leading zeros or .0 only. Most often it is one class, "
             "written twice: make the labels the same.",
             number=len(alike),
             examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
