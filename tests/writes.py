@@ -254,8 +254,6 @@ class Command:
     words: list[str]
     base: Path
     """the folder that it is given, copied for each trial"""
-    refuses: bool = False
-    """to go on where it was cut off: its line that says so is an end too"""
 
 
 TIMED = ("environment.json", "slide.json", "slides.csv")
@@ -311,8 +309,6 @@ class Walk:
         if wrong and again.line and (found := NAMED.search(again.line)):
             again = run(found[1].split(), folder)
             wrong = self.differences(folder, may_stay)
-        if self.command.refuses and again.line:
-            return ""
         if again.status not in (0, 3) and not again.line:
             return f"again: {again.status}: {last(again.said)}"
         return wrong and f"{wrong}; first: {last(before.said)}; again: {last(again.said)}"
@@ -365,7 +361,6 @@ def preload(folder: Path) -> None:
 
     import histo.commands.check
     import histo.commands.compare
-    import histo.commands.demo
     import histo.commands.evaluate
     import histo.commands.export
     import histo.commands.features
@@ -431,7 +426,7 @@ def must(words: list[str], folder: Path, status: int = 0) -> None:
 def prepare(folder: Path) -> list[Command]:
     """The bases and the commands that are tried on them."""
     quiet, base = Screen(quiet=True), {}
-    for name in ("data", "run", "cut", "bundle", "parts", "joined", "h5", "checked", "empty"):
+    for name in ("data", "run", "cut", "bundle", "parts", "joined", "h5", "checked"):
         base[name] = folder / f"base-{name}"
         base[name].mkdir(parents=True)
     write_dataset(base["data"] / "data", 48, 5, quiet, side=48)
@@ -489,7 +484,6 @@ def prepare(folder: Path) -> list[Command]:
         Command("check", check, base["data"]),
         Command("check again", check, base["checked"]),
         Command("compare", ["compare", "run", "run", "--out", "c.json", "--force"], base["run"]),
-        Command("demo", ["demo", "demo", "--patches", "60", "--epochs", "1"], base["empty"], True),
         Command("import-pcam", ["import-pcam", "h5", "made"], base["h5"]),
         Command(
             "import-pcam --groups-only", ["import-pcam", "h5", "m", "--groups-only"], base["h5"]
