@@ -298,7 +298,7 @@ def test_python_gives_the_table(slides, tmp_path):
 def test_a_slide_of_a_thousand_million_tiles_is_refused_in_a_line(tmp_path):
     """Without a picture of it being read: its px are said to be 50 µm wide."""
     pixels = np.zeros((2048, 2048, 3), np.uint8)
-    path = write_slide(tmp_path / "vast.tif", pixels, MPP)
+    path = write_slide(tmp_path / "vast.tif", pixels, None)
     words = ["--out", tmp_path / "maps", "--mpp", "0.05", "--slide-mpp", "50"]
     began = time.monotonic()
     result = run_histo("map", BUNDLE, path, *words, "--stride", 2)

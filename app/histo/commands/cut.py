@@ -16,7 +16,7 @@ from histo.data.folders import Rule
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.screen import Progress, Screen, counted, screen_of
-from histo.slides.annotations import find_annotation, reader_of
+from histo.slides.annotations import find_annotation, names_in
 from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
 from histo.slides.cut_slide import CutPlan, cut_slide
 from histo.slides.grid import check_stride
@@ -167,7 +167,10 @@ class Cutter:
             raise HistoError(
                 "it has no annotations", "{normal_slides} makes such slides background throughout"
             )
-        with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
+        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as slide:
+            if note := self.resolutions.unused(slide.mpp):
+                self.screen.say(f"{name}: {note}")
             sources = [annotation] if annotation else []
             if self.plan.tissue:
                 sources.append(tissue_file(self.plan.tissue, path))
@@ -181,7 +184,8 @@ class Cutter:
         counts = Counter(str(one) for one in done.tiles.names)
         self.screen.say(f"{name}: {classes_line(counts)}")
         if done.mended:
-            self.screen.say(f"{name}: {counted(done.mended, 'outline')} crossed itself: mended")
+            itself = "itself" if done.mended == 1 else "themselves"
+            self.screen.say(f"{name}: {counted(done.mended, 'outline')} crossed {itself}: mended")
 
 
 def classes_line(counts: Mapping[str, int]) -> str:
@@ -195,13 +199,12 @@ def classes_line(counts: Mapping[str, int]) -> str:
 
 def check_names(files: Iterable[Path | None], classes: Mapping[str, str]) -> None:
     """HistoError where a mapped name is in no file, with the names that are."""
-    wanted, there = set(classes), set()
-    for path in files if classes else ():
-        reader = path and reader_of(path)
-        if path and reader is None:
-            return  # a mask: its values are known when it is read
+    wanted, there = set(classes), set[str]()
+    for path in filter(None, files):
+        if wanted <= there:  # as after the first file, mostly
+            return
         with suppress(HistoError):  # said of its slide
-            there |= {outline.name for outline in reader(path)} if path and reader else set()
+            there |= names_in(path)
     if missing := sorted(wanted - there):
         names = ", ".join(repr(name) for name in sorted(there)[:20]) or "none"
         raise HistoError(f"no annotation is called {missing[0]!r}: there are {names}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from histo.commands.cut import parse_classes
+from histo.commands.cut import check_names, parse_classes
 from histo.commands.judged_slides import MAPS, SCORE, JudgedSlide, write_judged
 from histo.commands.map import map_to, model_of
 from histo.config import PREDICT_BATCH
@@ -28,7 +28,7 @@ from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.slide_score import ScoreRule, check_rule, choose_rule, read_rule
-from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
+from histo.slides.summary import SlideRow
 from histo.slides.truth import (
     Truth,
     check_same_value,
@@ -92,6 +92,7 @@ def evaluate_slides(
     if score:
         check_rule(rule, score, fingerprint, prints)
     mapping = parse_classes(classes)
+    check_names(drawn.values(), mapping)
     place = out or Path("runs", f"evaluate-{slides.resolve().name}")
     place.mkdir(parents=True, exist_ok=True)
     map_to(
@@ -126,7 +127,9 @@ def evaluate_slides(
     unit, parts = "slide", None
     if groups:
         unit, parts = groups_of(groups, [one.row.slide for one in judged])
-    write_judged(place, judged, name, parts, unit, rule, choose_score, screen)
+    there = {one.row.slide for one in judged}
+    left_out = [slide for slide in found if slide not in there]
+    write_judged(place, judged, name, parts, unit, rule, choose_score, left_out, screen)
     return place
 
 
@@ -151,9 +154,9 @@ class Judge:
         names: set[str] = set()
         judged, truths = [], dict[Path, Truth]()
         for slide, path in found.items():
-            if not (self.maps.of(slide) / SLIDE_JSON).is_file():
+            row = self.maps.row(slide)
+            if row is None or row.error:
                 continue
-            row = read_row(self.maps.of(slide) / SLIDE_JSON)[1]
             truth = self._truth(slide, path)
             names |= truth.names if truth else set()
             if truth and slide in self.drawn:
@@ -179,9 +182,10 @@ class Judge:
             return None
         if slide not in self.drawn:
             return Truth([], set())
-        with open_slide(path, mpp=self.resolutions.of(slide, path)) as opened:
-            given = self.drawn[slide], self.positive, opened.size, opened.bounds
-            return read_truth(*given, self.classes)
+        given = {"mpp": self.resolutions.of(slide, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as opened:
+            facts = self.drawn[slide], self.positive, opened.size, opened.bounds
+            return read_truth(*facts, self.classes)
 
 
 def slide_labels(

@@ -53,11 +53,12 @@ def write_judged(
     unit: str,
     rule: ScoreRule,
     chosen_here: bool,
+    left_out: Sequence[str],
     screen: Screen,
 ) -> None:
     """Write slides.json, by_slide.csv and report.html, and say the figures.
 
-    `chosen_here` says that `rule` was chosen on these very slides.
+    `chosen_here` says that `rule` was chosen on these very slides; `left_out` could not be mapped.
     """
     labels = np.array([one.positive for one in judged])
     scores = np.array([one.score for one in judged])
@@ -76,6 +77,7 @@ def write_judged(
         place / "slides.json",
         {
             "slides": len(judged),
+            "left_out": list(left_out),
             "positive_class": positive,
             "positive_slides": int(labels.sum()),
             "intervals_over": unit if groups else "slide",
@@ -91,8 +93,10 @@ def write_judged(
     with written(place / "by_slide.csv", "w") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     said = score_words(rule, chosen_here)
+    missing = left_out_words(left_out)
     write_report(
-        place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said
+        *(place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said),
+        *([missing] if missing else []),
     )
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
     if rule.threshold is not None:
@@ -106,6 +110,17 @@ def write_judged(
     if curve and curve["score"].value is not None:
         screen.say(f"lesions: FROC score {curve['score']}")
     screen.say(f"report: {place / 'report.html'}")
+
+
+def left_out_words(left_out: Sequence[str]) -> str:
+    """That the figures are without some slides; nothing where they are of all."""
+    if not left_out:
+        return ""
+    more = f" and {len(left_out) - 8:,} more" if len(left_out) > 8 else ""
+    return (
+        f"Without {counted(len(left_out), 'slide')} that could not be mapped: "
+        f"{', '.join(left_out[:8])}{more}. {MAPS}/slides.csv says why."
+    )
 
 
 def score_words(rule: ScoreRule, chosen_here: bool) -> str:
@@ -214,6 +229,7 @@ def write_report(
     unit: str,
     groups: Sequence[str] | None,
     score: str,
+    *warnings: str,
 ) -> None:
     """Write report.html; `score` says how a slide's score is made."""
     facts = {
@@ -224,6 +240,7 @@ def write_report(
         **({"AUC over tiles": f"{tiles:.3f}"} if tiles is not None else {}),
     }
     parts = [
+        ("", [page.paragraph(line, "warning") for line in warnings]),
         ("", [page.paragraph(score)]),
         ("Figures", [page.facts(facts)]),
     ]

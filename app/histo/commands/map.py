@@ -222,12 +222,16 @@ class Maker:
 
     def _make(self, name: str, path: Path) -> None:
         began = time.monotonic()
-        with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
+        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as slide:
+            if note := self.resolutions.unused(slide.mpp):
+                self.screen.say(f"{name}: {note}")
             prints = fingerprint_of(path)
             if self.tissue:
                 prints += fingerprint_of(tissue_file(self.tissue, path))
             key = key_of(self.model, self.settings, slide, prints)
             if self.folder.is_done(name, key):
+                self.folder.failure(name).unlink(missing_ok=True)  # of another file of that name
                 self.screen.say(f"{name}: done already")
                 return
             with self.folder.making(name) as work:

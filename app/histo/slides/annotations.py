@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from histo.slides.asap import read_asap
 from histo.slides.dicom import name_of
-from histo.slides.label_mask import LabelMask, read_mask
+from histo.slides.label_mask import LabelMask, read_mask, read_values
 from histo.slides.outlines import Outline
 from histo.slides.qupath import read_geojson
 
@@ -76,6 +76,13 @@ def reader_of(path: Path) -> Callable[[Path], Iterator[Outline]] | None:
     """The reader of a file of outlines; None for a mask."""
     name = path.name.lower()
     return next((read for ending, read in READERS.items() if name.endswith(ending)), None)
+
+
+def names_in(path: Path) -> set[str]:
+    """The names of the annotations in a file, the values of a mask as text. Raises HistoError."""
+    if reader := reader_of(path):
+        return {outline.name for outline in reader(path)}
+    return {str(value) for value in np.unique(read_values(path)) if value}
 
 
 def class_of(name: str, classes: Mapping[str, str]) -> str | None:

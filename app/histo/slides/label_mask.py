@@ -58,18 +58,24 @@ def _edges(
 
 def read_mask(path: Path, size: tuple[int, int]) -> LabelMask:
     """A TIFF or PNG over a slide of `size` level-0 px; of a pyramid, the finest level within bounds."""
-    values = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_png(path)
-    if values.ndim == 3 and (values.shape[2] == 1 or (values == values[..., :1]).all()):
-        values = values[..., 0]
-    if values.ndim != 2 or values.dtype.kind not in "ub" or (values.size and values.max() > 255):
-        raise HistoError(f"{path} is not a label mask: one channel of whole numbers from 0 to 255")
+    values = read_values(path)
     px, py = size[0] / values.shape[1], size[1] / values.shape[0]
     if abs(px / py - 1) > ASPECT:
         raise HistoError(
             f"{path} has {values.shape[1]} x {values.shape[0]} px, which is not the form of the slide "
             f"({size[0]} x {size[1]} px)"
         )
-    return LabelMask(values.astype(np.uint8), (px, py))
+    return LabelMask(values, (px, py))
+
+
+def read_values(path: Path) -> NDArray[np.uint8]:
+    """The values of a mask, uint8 [H, W]. Raises HistoError."""
+    values = _read_tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _read_png(path)
+    if values.ndim == 3 and (values.shape[2] == 1 or (values == values[..., :1]).all()):
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "ub" or (values.size and values.max() > 255):
+        raise HistoError(f"{path} is not a label mask: one channel of whole numbers from 0 to 255")
+    return np.asarray(values, np.uint8)
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:
