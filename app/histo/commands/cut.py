@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -122,7 +123,13 @@ def patients_of(slides: Mapping[str, Path], pattern: str | None) -> dict[str, st
     """The patient of each slide, by its name; empty without a pattern."""
     if pattern is None:
         return dict.fromkeys(slides, "")
-    rule = Rule.parse(pattern, "patient_from")
+    try:
+        rule = Rule(pattern=re.compile(pattern))
+    except re.error as error:
+        raise HistoError(
+            f"{pattern!r} is no regular expression: {error}",
+            "{patient_from} takes one for the patient in a slide's name",
+        ) from None
     return dict(zip(slides, rule.values(list(slides), "patient_from"), strict=True))
 
 
@@ -206,7 +213,7 @@ def check_names(files: Iterable[Path | None], classes: Mapping[str, str]) -> Non
         with suppress(HistoError):  # said of its slide
             there |= names_in(path)
     if missing := sorted(wanted - there):
-        names = ", ".join(repr(name) for name in sorted(there)[:20]) or "none"
+        names = ", ".join(repr(name) for name in sorted(there - {""})[:20]) or "none with a name"
         raise HistoError(f"no annotation is called {missing[0]!r}: there are {names}")
 
 

@@ -185,7 +185,7 @@ class Judge:
         given = {"mpp": self.resolutions.of(slide, path), "unsaid": self.resolutions.value}
         with open_slide(path, **given) as opened:
             facts = self.drawn[slide], self.positive, opened.size, opened.bounds
-            return read_truth(*facts, self.classes)
+            return read_truth(*facts, self.classes, opened.mpp)
 
 
 def slide_labels(

@@ -56,16 +56,20 @@ def find_annotation(folder: Path, slide: Path) -> Path | None:
 
 
 def read_annotations(
-    path: Path, size: tuple[int, int], bounds: tuple[int, int], classes: Mapping[str, str]
+    path: Path,
+    size: tuple[int, int],
+    bounds: tuple[int, int],
+    classes: Mapping[str, str],
+    mpp: float,
 ) -> Annotations:
-    """The annotations of a slide of `size` level-0 px; `classes` maps names to classes.
+    """The annotations of a slide of `size` level-0 px of `mpp` µm; `classes` maps names to classes.
 
     With a mapping, names that it does not have are not read. QuPath's coordinates begin at `bounds`.
     Raises HistoError.
     """
     reader = reader_of(path)
     if reader is None:
-        return _of_mask(read_mask(path, size), classes)
+        return _of_mask(read_mask(path, size, mpp), classes)
     outlines = list(reader(path))
     if reader is read_geojson:
         outlines = [_moved(outline, bounds) for outline in outlines]

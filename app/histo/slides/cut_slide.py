@@ -65,7 +65,8 @@ def cut_slide(
         )
     found = Annotations({}, frozenset())
     if annotation:
-        found = read_annotations(annotation, slide.size, slide.bounds, plan.classes)
+        facts = slide.size, slide.bounds, plan.classes, slide.mpp
+        found = read_annotations(annotation, *facts)
     grid = make_grid(slide.end, slide.bounds, plan.mpp / slide.mpp, plan.side, plan.stride)
     picture = picture_of(slide)
     tissue = None if plan.no_tissue else tissue_of(slide, plan.tissue)

@@ -39,8 +39,9 @@ def read_truth(
     size: tuple[int, int],
     bounds: tuple[int, int],
     classes: Mapping[str, str],
+    mpp: float,
 ) -> Truth:
-    """The lesions of a slide of `size` px: of the positive class, or a name that obviously is positive.
+    """The lesions of a slide of `size` px of `mpp` µm: of the positive class, or a name that obviously is positive.
 
     `classes` maps names of annotations, or values of a mask, to classes; others are then not read. A
     mask of one value needs none. QuPath's coordinates begin at the slide's `bounds`. What is marked
@@ -51,7 +52,7 @@ def read_truth(
 
     reader = reader_of(path)
     if reader is None:
-        return mask_truth(read_mask(path, size), path, positive, classes)
+        return mask_truth(read_mask(path, size, mpp), path, positive, classes)
     outlines = list(reader(path))
     ignored = union_all([one.polygon for one in outlines if class_of(one.name, classes) == ""])
     moved = bounds if reader is read_geojson else (0, 0)
