@@ -285,3 +285,45 @@ def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
     assert "Both were chosen on 2 slides, none of which is judged here" in page
     again = run_histo("evaluate", BUNDLE, tmp_path / "training", *words, *given, "--out", chosen)
     assert_one_line_error(again, "s0 is one of the slides on which")
+
+
+def test_annotations_of_any_name_are_lesions_where_class_says_so(slides, tmp_path):
+    """And a name that no annotation has is told: otherwise no slide would have a lesion."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s0.tif").write_bytes((slides / "slides" / "s0.tif").read_bytes())
+    (tmp_path / "drawn").mkdir()
+    lesion = feature("Invasive region", *LESION)
+    (tmp_path / "drawn" / "s0.geojson").write_text(json.dumps([lesion]))
+    words = ["evaluate", BUNDLE, one, "--annotations", tmp_path / "drawn", *HOW]
+    done = run_histo(*words, "--class", "Invasive region=tumour", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    (row,) = rows_of(tmp_path / "out" / "by_slide.csv")
+    assert row["lesions"] == "1"
+    other = run_histo(*words, "--class", "Invasive=tumour", "--out", tmp_path / "other")
+    assert_one_line_error(other, "'Invasive'", "'Invasive region'")
+    wrong = run_histo(*words, "--class", "Invasive region=cancer", "--out", tmp_path / "wrong")
+    assert_one_line_error(wrong, "of the class 'tumour': there are Invasive region")
+
+
+def test_figures_without_some_slides_say_so(slides, tmp_path):
+    """A slide that cannot be mapped is told on the screen, in the report and by the exit status."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    for name in ("s0.tif", "s3.tif"):
+        (one / name).write_bytes((slides / "slides" / name).read_bytes())
+    (one / "broken.svs").write_bytes(b"II*\0 no slide")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,normal\ns3,normal\nbroken,tumour\n")
+    words = ["--annotations", slides / "drawn", "--labels", tmp_path / "labels.csv", *HOW]
+    out = tmp_path / "out"
+    (tmp_path / "drawn").mkdir()
+    done = run_histo("evaluate", BUNDLE, one, *words, "--out", out)
+    assert_one_line_error(done, "has no annotations of broken")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,normal\ns3,normal\nbroken,normal\n")
+    done = run_histo("evaluate", BUNDLE, one, *words, "--out", out)
+    assert done.exit_code == 3, done.output
+    assert "done, but without 1 slide" in done.output
+    assert "s0: its label says negative, and 1 lesion" in done.output
+    assert json.loads((out / "slides.json").read_text())["left_out"] == ["broken"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Without 1 slide that could not be mapped: broken" in page

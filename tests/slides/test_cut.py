@@ -280,6 +280,19 @@ def test_a_pixel_size_for_slides_that_do_not_say_leaves_the_others_theirs(slide,
     assert {row["width"] for row in rows_of(tmp_path / "e" / "tiles.csv")} == {str(SIDE // 2)}
 
 
+def test_a_slide_that_can_no_longer_be_cut_is_not_trained_on(slide, tmp_path):
+    """Its patches of an earlier cut have no place in the table, where failed.csv leaves it out."""
+    path, pixels = slide
+    for name in ("s1", "s2"):
+        (tmp_path / "notes" / f"{name}.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    write_slide(tmp_path / "s2.tif", pixels, MPP)
+    both = [path, tmp_path / "s2.tif"]
+    assert run_cut(both, tmp_path, tmp_path / "d").exit_code == 0
+    (tmp_path / "notes" / "s2.geojson").unlink()
+    assert run_cut(both, tmp_path, tmp_path / "d").exit_code == 3
+    assert {name.split("/")[0] for name in labels(tmp_path / "d")} == {"s1"}
+
+
 def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):
     bow = [[96, 96], [288, 288], [288, 96], [96, 288], [96, 96]]
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(bow)]))

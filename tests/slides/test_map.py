@@ -212,6 +212,24 @@ def test_a_slide_that_cannot_be_read_is_listed_and_the_others_go_on(slides, tmp_
     assert run_histo("map", BUNDLE, *words).exit_code == 0
 
 
+def test_a_slide_that_can_no_longer_be_read_is_listed_though_it_has_a_map(slides, tmp_path):
+    """The map is of an earlier file; `merge` too ends with the status of what is left out."""
+    folder, out = tmp_path / "slides", tmp_path / "maps"
+    folder.mkdir()
+    path = next(iter(sorted(slides.iterdir())))
+    shutil.copy(path, folder / "one.tif")
+    words = ["map", BUNDLE, folder, "--out", out, "--mpp", MPP]
+    assert run_histo(*words).exit_code == 0
+    (folder / "one.tif").write_bytes(b"II*\0 no slide at all")
+    assert run_histo(*words).exit_code == 3
+    assert "not a slide" in rows_of(out / "slides.csv")[0]["error"]
+    assert run_histo("merge", out).exit_code == 3
+    shutil.copy(path, folder / "one.tif")
+    assert run_histo(*words).exit_code == 0
+    assert not rows_of(out / "slides.csv")[0]["error"]
+    assert run_histo("merge", out).exit_code == 0
+
+
 @pytest.mark.parametrize("given", ["0.02", "100", "nan", "mpp.csv"])
 def test_a_slide_resolution_that_cannot_be_is_refused(given, slides, tmp_path):
     (tmp_path / "mpp.csv").write_text("slide,mpp\nscale1,0.001\n")

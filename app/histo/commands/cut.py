@@ -77,7 +77,9 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
             if (why := cutter.cut(name, path, files[name]))
         ]
         folder.write_failed(failed)
-        say_result(folder, folder.finish(patients), screen)
+        left_out = {name for name, _ in failed}  # though an earlier file of that name was cut
+        whole = {name: one for name, one in patients.items() if name not in left_out}
+        say_result(folder, folder.finish(whole), screen)
     return len(failed)
 
 

@@ -21,8 +21,8 @@ from histo.errors import HistoError
 from histo.model.predictor import open_bundle
 from histo.report.metrics import areas_of
 from histo.screen import Screen, counted
-from histo.slides.annotations import find_annotation
-from histo.slides.froc import grown_lesions, judge
+from histo.slides.annotations import class_of, find_annotation
+from histo.slides.froc import SINGLE_CELLS_UM, grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
@@ -115,6 +115,7 @@ def evaluate_slides(
     threshold = model.scheme.threshold
     judge = Judge(maps, name, threshold, annotations, drawn, known, resolutions, mapping)
     judged = judge.slides(found)
+    say_contrary(judged, screen)
     if choose_score:
         labels_of = np.array([one.positive for one in judged])
         values = [one.values for one in judged]
@@ -131,6 +132,17 @@ def evaluate_slides(
     left_out = [slide for slide in found if slide not in there]
     write_judged(place, judged, name, parts, unit, rule, choose_score, left_out, screen)
     return place
+
+
+def say_contrary(judged: Sequence[JudgedSlide], screen: Screen) -> None:
+    """Name slides whose label and drawn lesions contradict each other: the figures follow both."""
+    for one in judged:
+        drawn = one.lesions.lesions if one.lesions else None
+        if drawn is not None and bool(drawn) != one.positive:
+            screen.say(
+                f"{one.row.slide}: its label says {'positive' if one.positive else 'negative'}, and "
+                f"{counted(drawn, 'lesion')} longer than {SINGLE_CELLS_UM:g} µm is drawn"
+            )
 
 
 @dataclass(frozen=True)
@@ -168,10 +180,12 @@ class Judge:
             judged.append(
                 judge_slide(folder, row, self.positive, positive, lesions, self.threshold)
             )
-        if names and not any(is_lesion(one, self.positive) for one in names):
+        if names and not any(
+            is_lesion(class_of(one, self.classes), self.positive) for one in names
+        ):
             raise HistoError(
                 f"no annotation in {self.annotations} is of the class {self.positive!r}: there are "
-                f"{', '.join(sorted(names)[:8])}"
+                f"{', '.join(sorted(names - {''})[:8]) or 'none with a class'}"
             )
         if not judged:
             raise HistoError(f"none of {counted(len(found), 'slide')} could be mapped")

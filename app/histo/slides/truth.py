@@ -71,7 +71,7 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     """
     import cv2
 
-    names = [str(value) for value in mask.present]
+    names, given = [str(value) for value in mask.present], bool(classes)
     only = mask.present[0] if len(names) == 1 and not classes else None
     if not classes and names and not any(is_lesion(name, positive) for name in names):
         # Where the positive class is called `1`, values are the names of classes.
@@ -92,7 +92,7 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     height, width = mask.values.shape
     pixel = mask.pixel[0] * width / columns, mask.pixel[1] * height / rows
     lesions = parts_of(area_of_mask(inside, pixel))
-    return Truth(lesions, {positive} if wanted else set(names), only)
+    return Truth(lesions, {positive} if wanted and not given else set(names), only)
 
 
 def check_same_value(truths: Mapping[Path, Truth], positive: str) -> None:
