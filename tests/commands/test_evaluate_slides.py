@@ -323,7 +323,10 @@ def test_figures_without_some_slides_say_so(slides, tmp_path):
     done = run_histo("evaluate", BUNDLE, one, *words, "--out", out)
     assert done.exit_code == 3, done.output
     assert "done, but without 1 slide" in done.output
-    assert "s0: its label says negative, and 1 lesion" in done.output
+    assert (
+        "s0: its label says negative; lesions drawn on it, without isolated tumour cells: 1"
+        in done.output
+    )
     assert json.loads((out / "slides.json").read_text())["left_out"] == ["broken"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Without 1 slide that could not be mapped: broken" in page

@@ -22,7 +22,7 @@ from histo.model.predictor import open_bundle
 from histo.report.metrics import areas_of
 from histo.screen import Screen, counted
 from histo.slides.annotations import class_of, find_annotation
-from histo.slides.froc import SINGLE_CELLS_UM, grown_lesions, judge
+from histo.slides.froc import grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
@@ -140,8 +140,8 @@ def say_contrary(judged: Sequence[JudgedSlide], screen: Screen) -> None:
         drawn = one.lesions.lesions if one.lesions else None
         if drawn is not None and bool(drawn) != one.positive:
             screen.say(
-                f"{one.row.slide}: its label says {'positive' if one.positive else 'negative'}, and "
-                f"{counted(drawn, 'lesion')} longer than {SINGLE_CELLS_UM:g} µm is drawn"
+                f"{one.row.slide}: its label says {'positive' if one.positive else 'negative'}; "
+                f"lesions drawn on it, without isolated tumour cells: {drawn}"
             )
 
 
