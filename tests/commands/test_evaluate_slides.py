@@ -126,6 +126,29 @@ def test_what_is_missing_is_named(slides, tmp_path):
     assert_one_line_error(result, "names no label for the slide s1")
 
 
+def test_groups_are_read_by_the_slides_column_before_anything_is_mapped(slides, tmp_path):
+    """A table of slide, patient and centre; --id-column names the column of the slides."""
+    table = tmp_path / "slides.csv"
+    rows = "".join(f"s{n},{'AABB'[n]},p{n},{'tumour' if n < 2 else 'normal'}\n" for n in range(4))
+    table.write_text("slide,centre,patient,label\n" + rows)
+    words = ["evaluate", BUNDLE, slides / "slides", "--labels", table, *HOW]
+    done = run_histo(*words, "--groups", f"{table}:centre", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "out" / "slides.json").read_text())
+    assert list(figures["by_group"]) == ["A", "B"]
+    table.write_text("specimen,patient,label\ns0,a,tumour\ns1,b,normal\ns2,c,normal\n")
+    words = [*words, "--groups", table, "--out", tmp_path / "other"]
+    assert_one_line_error(run_histo(*words), "no column 'slide'", "--id-column")
+    words += ["--id-column", "specimen"]
+    assert_one_line_error(run_histo(*words), "names no label for the slide s3")
+    with table.open("a") as file:
+        file.write("s3,c,normal\n")
+    (tmp_path / "few.csv").write_text("specimen,patient\ns0,a\n")
+    words[words.index("--groups") + 1] = tmp_path / "few.csv"
+    assert_one_line_error(run_histo(*words), "names no group for the slide s1")
+    assert not (tmp_path / "other").exists()
+
+
 def test_annotations_of_other_names_are_told(slides, tmp_path):
     one = tmp_path / "slides"
     one.mkdir()

@@ -268,16 +268,16 @@ def test_a_pixel_size_for_slides_that_do_not_say_leaves_the_others_theirs(slide,
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
     (tmp_path / "notes" / "s2.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
     write_slide(tmp_path / "s2.tif", pixels, None)
-    words = ("--slide-mpp", 2 * MPP)
+    words = ("--slide-mpp", MPP / 2)
     done = run_cut([path, tmp_path / "s2.tif"], tmp_path, tmp_path / "d", *words)
     assert done.exit_code == 0, done.output
     widths = {row["slide"]: row["width"] for row in rows_of(tmp_path / "d" / "tiles.csv")}
-    assert widths == {"s1": str(SIDE), "s2": str(SIDE // 2)}
+    assert widths == {"s1": str(SIDE), "s2": str(2 * SIDE)}
     assert "s1: it says that it has 0.5 µm per px" in done.output
-    (tmp_path / "mpp.csv").write_text(f"slide,mpp\ns1,{2 * MPP}\n")
+    (tmp_path / "mpp.csv").write_text(f"slide,mpp\ns1,{MPP / 2}\n")
     done = run_cut([path], tmp_path, tmp_path / "e", "--slide-mpp", tmp_path / "mpp.csv")
     assert done.exit_code == 0, done.output
-    assert {row["width"] for row in rows_of(tmp_path / "e" / "tiles.csv")} == {str(SIDE // 2)}
+    assert {row["width"] for row in rows_of(tmp_path / "e" / "tiles.csv")} == {str(2 * SIDE)}
 
 
 def test_a_slide_that_can_no_longer_be_cut_is_not_trained_on(slide, tmp_path):

@@ -13,9 +13,9 @@ import numpy as np
 from histo.commands.cut import check_names, parse_classes
 from histo.commands.judged_slides import MAPS, SCORE, JudgedSlide, write_judged
 from histo.commands.map import map_to, model_of
-from histo.config import PREDICT_BATCH
-from histo.data.columns import Column, label_column, read_rows
-from histo.data.groups import groups_of
+from histo.config import PREDICT_BATCH, DataConfig
+from histo.data.columns import Column, label_column, place_of, read_header, read_rows
+from histo.data.groups import groups_of, table_of
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.predictor import open_bundle
@@ -50,7 +50,8 @@ def evaluate_slides(
     out: Path | None = None,
     annotations: Path | None = None,
     labels: Path | None = None,
-    label_name: str = "label",
+    label_name: str = DataConfig.label_column,
+    id_name: str = DataConfig.id_column,
     groups: str | None = None,
     positive: str | None = None,
     mpp: float | None = None,
@@ -84,7 +85,9 @@ def evaluate_slides(
     vocab, name = model.scheme.vocab, model.scheme.named[0]
     if len(vocab) != 2:
         raise HistoError(f"slides are judged for two classes; this model has {len(vocab)}")
-    known = slide_labels(labels, label_name, list(found), vocab, name) if labels else {}
+    columns = [slide_column(id_name), label_column(label_name)]
+    known = slide_labels(labels, columns, list(found), vocab, name) if labels else {}
+    unit, parts = slide_groups(groups, id_name, list(found)) if groups else ("slide", {})
     drawn = find_annotations(annotations, found, known) if annotations else {}
     prints = {name: fingerprint_of(path) for name, path in found.items()}
     fingerprint = predictor.files.fingerprint()
@@ -125,12 +128,10 @@ def evaluate_slides(
         )
         rule.write(place / SCORE)
     judged = [replace(one, score=rule.score(one.values, threshold)) for one in judged]
-    unit, parts = "slide", None
-    if groups:
-        unit, parts = groups_of(groups, [one.row.slide for one in judged])
-    there = {one.row.slide for one in judged}
+    there = [one.row.slide for one in judged]
     left_out = [slide for slide in found if slide not in there]
-    write_judged(place, judged, name, parts, unit, rule, choose_score, left_out, screen)
+    own_parts = [parts[slide] for slide in there] if parts else None
+    write_judged(place, judged, name, own_parts, unit, rule, choose_score, left_out, screen)
     return place
 
 
@@ -202,11 +203,30 @@ class Judge:
             return read_truth(*facts, self.classes, opened.mpp)
 
 
+def slide_column(name: str) -> Column:
+    """The column of the slides' names; under the default name of ids others are taken too."""
+    if name != DataConfig.id_column:
+        return Column(name, "id_column", (), "slides")
+    return Column("slide", "id_column", SLIDE_NAMES, "slides")
+
+
+def slide_groups(given: str, id_name: str, slides: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """What a group is called (patient, centre), and that of each slide, from `CSV[:column]`."""
+    table, _ = table_of(given)
+    header = read_header(table)
+    column = header[place_of(slide_column(id_name), header, table)]
+    unit, names = groups_of(given, slides, column, "slide")
+    return unit, dict(zip(slides, names, strict=True))
+
+
 def slide_labels(
-    table: Path, label_name: str, slides: Sequence[str], vocab: Sequence[str], positive: str
+    table: Path,
+    columns: Sequence[Column],
+    slides: Sequence[str],
+    vocab: Sequence[str],
+    positive: str,
 ) -> dict[str, bool]:
     """Whether each slide is positive, from a CSV; HistoError where one is missing or of no class."""
-    columns = [Column("slide", "id_column", SLIDE_NAMES, "slides"), label_column(label_name)]
     found = {}
     for line, (slide, label) in read_rows(table, columns):
         if label not in vocab:
