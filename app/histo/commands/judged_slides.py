@@ -93,11 +93,9 @@ def write_judged(
     with written(place / "by_slide.csv", "w") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     said = score_words(rule, chosen_here)
+    called = unit if groups else "slide"
     missing = left_out_words(left_out)
-    write_report(
-        *(place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said),
-        *([missing] if missing else []),
-    )
+    write_report(place, judged, slides, tiles, curve, rows, called, groups, said, missing)
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
     if rule.threshold is not None:
         screen.say(
@@ -229,9 +227,9 @@ def write_report(
     unit: str,
     groups: Sequence[str] | None,
     score: str,
-    *warnings: str,
+    missing: str,
 ) -> None:
-    """Write report.html; `score` says how a slide's score is made."""
+    """Write report.html; `score` says how a slide's score is made, `missing` what was left out."""
     facts = {
         "slides": f"{len(judged)}, {sum(one.positive for one in judged)} positive",
         "AUC over slides": str(slides["roc_auc"]),
@@ -240,7 +238,7 @@ def write_report(
         **({"AUC over tiles": f"{tiles:.3f}"} if tiles is not None else {}),
     }
     parts = [
-        ("", [page.paragraph(line, "warning") for line in warnings]),
+        *([("", [page.paragraph(missing, "warning")])] if missing else []),
         ("", [page.paragraph(score)]),
         ("Figures", [page.facts(facts)]),
     ]
