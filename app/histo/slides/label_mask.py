@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ EXACT = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions of a TIFF that keep values, and unpack to no more than its tiles hold."""
 PADDED = 1024
 """Most px by which a mask reaches over its slide: a tile of it."""
+MULTIPLE = 1e-3
+"""The most by which a multiple of the slide's µm per px is off."""
 ROUNDED = 1.5
 """Px that rounding costs a mask."""
 ASPECT = 0.02
@@ -84,7 +87,8 @@ def padded_pixel(
     """The px of a mask of `shape` (width, height) that reaches over the slide's right or lower edge.
 
     So do masks that are padded to whole tiles: stretched over the slide, their values would be moved.
-    Only the mask's `own` µm per px tells; None where it says none, or has the slide's own form.
+    Only the mask's `own` µm per px tells; None where it says none, or where the mask has the slide's
+    form and its µm per px are no multiple of the slide's: rounded, they would move the values.
     """
     if own is None or not LEAST_MPP <= own <= MOST_MPP:
         return None
@@ -93,7 +97,9 @@ def padded_pixel(
     within = all(
         -ROUNDED <= o <= min(PADDED, side / 4) for o, side in zip(over, shape, strict=True)
     )
-    return (step, step) if within and max(over) > ROUNDED else None
+    apart = abs(over[0] / shape[0] - over[1] / shape[1]) > ROUNDED / min(shape)
+    multiple = abs(step - round(step)) < MULTIPLE * step
+    return (step, step) if within and max(over) > ROUNDED and (apart or multiple) else None
 
 
 def own_mpp(path: Path, width: int) -> float | None:
@@ -101,10 +107,14 @@ def own_mpp(path: Path, width: int) -> float | None:
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
 
-        with tifffile.TiffFile(path, _multifile=False) as file:
+        with (
+            suppress(Exception),  # tifffile raises anything for tags that make no sense
+            tifffile.TiffFile(path, _multifile=False) as file,
+        ):
             page = file.series[0].keyframe
             density = page.get_resolution("micrometer")[0]
             return page.imagewidth / (width * density) if density > 0 else None
+        return None
     with quiet_open(path) as image:
         dots = image.info.get("dpi", (0, 0))[0]
     return 25_400 / float(dots) if dots else None
