@@ -96,6 +96,8 @@ def write_judged(
     called = unit if groups else "slide"
     missing = left_out_words(left_out)
     write_report(place, judged, slides, tiles, curve, rows, called, groups, said, missing)
+    if missing:
+        screen.say(missing)
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
     if rule.threshold is not None:
         screen.say(
