@@ -146,6 +146,8 @@ def test_groups_are_read_by_the_slides_column_before_anything_is_mapped(slides, 
     (tmp_path / "few.csv").write_text("specimen,patient\ns0,a\n")
     words[words.index("--groups") + 1] = tmp_path / "few.csv"
     assert_one_line_error(run_histo(*words), "names no group for the slide s1")
+    words[words.index("--groups") + 1] = tmp_path / "none.csv"
+    assert_one_line_error(run_histo(*words), "none.csv of groups", "--groups takes CSV")
     assert not (tmp_path / "other").exists()
 
 

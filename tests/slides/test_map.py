@@ -230,6 +230,13 @@ def test_a_slide_that_can_no_longer_be_read_is_listed_though_it_has_a_map(slides
     assert run_histo("merge", out).exit_code == 0
 
 
+def test_a_slide_resolution_that_is_neither_number_nor_table_is_told(slides, tmp_path):
+    words = [slides, "--out", tmp_path / "maps", "--mpp", MPP, "--slide-mpp", "0,5"]
+    assert_one_line_error(
+        run_histo("map", BUNDLE, *words), "0,5 is neither a number of µm per px nor a CSV file"
+    )
+
+
 @pytest.mark.parametrize("given", ["0.02", "100", "nan", "mpp.csv"])
 def test_a_slide_resolution_that_cannot_be_is_refused(given, slides, tmp_path):
     (tmp_path / "mpp.csv").write_text("slide,mpp\nscale1,0.001\n")
@@ -273,6 +280,7 @@ def test_the_map_without_tissue_found_says_so(tmp_path):
     assert done.exit_code == 0, done.output
     (row,) = rows_of(tmp_path / "maps" / "slides.csv")
     assert (row["tiles"], row["warnings"]) == ("0", "no tissue was found")
+    assert "nan" not in done.output
     whole = run_histo("map", BUNDLE, glass, "--out", tmp_path / "all", "--mpp", MPP, "--no-tissue")
     assert whole.exit_code == 0
     assert rows_of(tmp_path / "all" / "slides.csv")[0]["tiles"] == str(12 * 12)

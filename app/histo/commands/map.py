@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -252,7 +253,8 @@ def tissue_word(tissue: Path | None, no_tissue: bool) -> str:
 def line_of(row: SlideRow) -> str:
     """A slide's result in a line."""
     found = [
-        f"called {name}: {figures.mm2:.2f} mm² ({100 * figures.share:.1f} %), p at most {figures.maximum:.3f}"
+        f"called {name}: {figures.mm2:.2f} mm² ({100 * figures.share:.1f} %)"
+        + ("" if math.isnan(figures.maximum) else f", p at most {figures.maximum:.3f}")
         for name, figures in row.classes.items()
     ]
     speed = row.tiles / max(row.seconds, 1e-9)

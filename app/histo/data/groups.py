@@ -35,10 +35,13 @@ def read_groups(given: str, ids: str) -> tuple[str, IdLookup]:
 
 def table_of(given: str) -> tuple[Path, str]:
     """The file and the column of `CSV[:column]`; no column where none is given."""
-    if not Path(given).is_file() and ":" in given:
+    table, column = Path(given), ""
+    if not table.is_file() and ":" in given:
         place, _, column = given.rpartition(":")
-        return Path(place), column
-    return Path(given), ""
+        table = Path(place)
+    if not table.exists():
+        raise HistoError(f"no CSV {table} of groups", "{groups} takes CSV[:COLUMN]")
+    return table, column
 
 
 def _group_column(table: Path, ids: str) -> str:

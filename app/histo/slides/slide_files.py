@@ -155,6 +155,11 @@ class SlideMpp:
             return cls(_sound(float(given), "the slides"))
         except ValueError:
             table = Path(str(given))
+        if not table.is_file():
+            raise HistoError(
+                f"{given} is neither a number of µm per px nor a CSV file",
+                "{slide_mpp} takes X, or a CSV with the columns slide and mpp",
+            )
         found = {}
         for line, (name, value) in read_rows(table, ["slide", "mpp"]):
             where = f"{table.name}, line {line}"
