@@ -199,6 +199,7 @@ def test_a_slide_that_cannot_be_read_is_listed_and_the_others_go_on(slides, tmp_
     write_slide(folder / "unsaid.tif", tissue_slide(500, 500), None)
     result = run_histo("map", BUNDLE, folder, "--out", tmp_path / "maps", "--mpp", MPP)
     assert result.exit_code == 3
+    assert "does not say how many µm a px has (give --slide-mpp)" in result.output
     rows = {row["slide"]: row for row in rows_of(tmp_path / "maps" / "slides.csv")}
     assert not rows["scale1"]["error"]
     assert "not a slide" in rows["broken"]["error"]

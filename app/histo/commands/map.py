@@ -216,7 +216,7 @@ class Maker:
             try:
                 self._make(name, path)
             except HistoError as error:
-                self.screen.say(f"{name}: {error.message}")
+                self.screen.say(f"{name}: {error.message}", *error.ways)
                 self.folder.fail(SlideRow(name, path.name, error=error.message))
                 return False
         return True
