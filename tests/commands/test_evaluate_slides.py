@@ -98,6 +98,8 @@ def test_the_figures_are_those_of_a_plain_computation(judged):
     assert (both["slides"], both["positive"]) == (2, 1)
     assert both["roc_auc"] == roc_auc_score([1, 0], scores[1:3])
     assert figures["by_group"]["c"]["roc_auc"] is None
+    assert 0 <= figures["by_group"]["b"]["froc_score"] <= 1
+    assert figures["by_group"]["c"]["froc_score"] is None  # it has no lesion
     assert set(figures["froc"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
     page = (judged / "report.html").read_text(encoding="utf-8")
     assert 'href="maps/s0/slide.html"' in page

@@ -138,7 +138,7 @@ def score_words(rule: ScoreRule, chosen_here: bool) -> str:
 
 
 def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """For each group (patient, centre) its slides, and the AUC over them and over their tiles."""
+    """For each group (patient, centre) its slides, the AUC over them and their tiles, and FROC."""
     found = {}
     for group in sorted(set(groups)):
         own = [one for one, name in zip(judged, groups, strict=True) if name == group]
@@ -148,8 +148,16 @@ def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, 
             "positive": int(labels.sum()),
             "roc_auc": areas_of(labels, np.array([one.score for one in own]))[0],
             "tiles_roc_auc": tile_figure(own),
+            "froc_score": froc_score(own),
         }
     return found
+
+
+def froc_score(judged: Sequence[JudgedSlide]) -> float | None:
+    """The mean sensitivity at RATES over the slides; None without lesions, or where some are not drawn."""
+    drawn = [one.lesions for one in judged if one.lesions is not None]
+    found = froc(drawn) if len(drawn) == len(judged) else None
+    return found.score if found else None
 
 
 def tile_figure(judged: Sequence[JudgedSlide]) -> float | None:
@@ -189,9 +197,9 @@ def by_slide(
 
 def group_rows(found: dict[str, dict[str, Any]], unit: str) -> list[list[str]]:
     """The table of the groups."""
-    rows = [[unit, "slides", "positive", "AUC over slides", "AUC over tiles"]]
+    rows = [[unit, "slides", "positive", "AUC over slides", "AUC over tiles", "FROC score"]]
     for group, facts in found.items():
-        areas = [facts["roc_auc"], facts["tiles_roc_auc"]]
+        areas = [facts["roc_auc"], facts["tiles_roc_auc"], facts["froc_score"]]
         shown = ["–" if value is None else f"{value:.3f}" for value in areas]
         rows.append([group, str(facts["slides"]), str(facts["positive"]), *shown])
     return rows
@@ -251,7 +259,8 @@ def write_report(
     if groups and len(set(groups)) <= SHOWN_GROUPS:
         parts.append((f"By {unit}", [page.table(group_rows(by_group(judged, groups), unit))]))
     links = {one.row.slide: f"{MAPS}/{one.row.slide}/slide.html" for one in judged}
-    parts.append(("Slides", [page.table(rows, sortable=True, links=links)]))
+    head = [name.replace("_", " ") for name in rows[0]]  # wraps: all columns fit the page
+    parts.append(("Slides", [page.table([head, *rows[1:]], sortable=True, links=links)]))
     note = (
         f"95 % intervals by the bootstrap over {unit}s. A tile is called from the bundle's threshold "
         "on, which was not chosen on these slides."
