@@ -329,7 +329,7 @@ def test_annotations_of_any_name_are_lesions_where_class_says_so(slides, tmp_pat
     assert row["lesions"] == "1"
     other = run_histo(*words, "--class", "Invasive=tumour", "--out", tmp_path / "other")
     assert_one_line_error(other, "'Invasive'", "'Invasive region'")
-    wrong = run_histo(*words, "--class", "Invasive region=cancer", "--out", tmp_path / "wrong")
+    wrong = run_histo(*words, "--class", "Invasive region=stroma", "--out", tmp_path / "wrong")
     assert_one_line_error(wrong, "of the class 'tumour': there are Invasive region")
 
 
