@@ -25,6 +25,8 @@ MAPS = "maps"
 """The folder of the maps, in that of the figures."""
 SCORE = "score.json"
 """How a slide's score is made, where it was chosen on these slides."""
+HEADS = {"tile_auc": "tile AUC", "tile_sensitivity": "tile sens.", "tile_specificity": "tile spec."}
+"""Columns of by_slide.csv that the page calls otherwise, so that all of them fit it."""
 RATES_AT = ("sensitivity", "specificity")
 SHOWN_GROUPS = 50
 """Groups of a table on the page; slides.json has all."""
@@ -259,7 +261,7 @@ def write_report(
     if groups and len(set(groups)) <= SHOWN_GROUPS:
         parts.append((f"By {unit}", [page.table(group_rows(by_group(judged, groups), unit))]))
     links = {one.row.slide: f"{MAPS}/{one.row.slide}/slide.html" for one in judged}
-    head = [name.replace("_", " ") for name in rows[0]]  # wraps: all columns fit the page
+    head = [HEADS.get(name, name.replace("_", " ")) for name in rows[0]]
     parts.append(("Slides", [page.table([head, *rows[1:]], sortable=True, links=links)]))
     note = (
         f"95 % intervals by the bootstrap over {unit}s. A tile is called from the bundle's threshold "
