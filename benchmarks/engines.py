@@ -48,6 +48,8 @@ from histo.screen import Screen
 from speed import show
 
 app = typer.Typer()
+FEW = 32
+OF_FEW = f", of {FEW} files"
 
 
 def vouched(folder: Path, engine: str, precision: str) -> Path:
@@ -118,15 +120,20 @@ def speed(
             )
             return count / seconds
 
-        def whole(bundle: Path, precision: str) -> int:
-            words = [str(bundle), str(bench.folder / "train"), "--out", str(bench.folder / "p.csv")]
+        few = bench.folder / "few"
+        few.mkdir()
+        for path in bench.data.paths[:FEW]:
+            shutil.copy(path, few)
+
+        def whole(bundle: Path, precision: str, patches: Path) -> int:
+            words = [str(bundle), str(patches), "--out", str(bench.folder / "p.csv")]
             command = [sys.executable, "-m", "histo", "predict", *words, "--device", "cpu"]
             (bench.folder / "p.csv").unlink(missing_ok=True)
 
             subprocess.run(
                 [*command, "--precision", precision], check=True, stdout=subprocess.DEVNULL
             )
-            return patches
+            return len(list(patches.iterdir()))
 
         def torch_alone() -> int:
             some = pixels[:alone] if alone else pixels
@@ -138,17 +145,24 @@ def speed(
                 dl = stock.dls.test_dl(list(bench.data.paths)[: alone or None], num_workers=0)
                 return len(stock.get_preds(dl=dl)[0])
 
-        alternatives: dict[str, Callable[[], int]] = {
-            "histo predict, fp32": partial(whole, folder, "fp32")
-        }
-        for engine, precision in here():
-            bundle = vouched(folder, engine, precision)
+        alternatives: dict[str, Callable[[], int]] = {}
+        for engine, precision in (("ONNX Runtime", "fp32"), *here()):
+            bundle = folder if precision == "fp32" else vouched(folder, engine, precision)
             title = f"histo predict, {precision} by {engine}"
-            alternatives[title] = partial(whole, bundle, precision)
+            alternatives[title] = partial(whole, bundle, precision, bench.folder / "train")
+            alternatives[title + OF_FEW] = partial(whole, bundle, precision, few)
         alternatives["the model alone, torch, eager"] = torch_alone
         alternatives["stock fastai get_preds, from files"] = get_preds
         wall = bench.turns({name: partial(timed, name, it) for name, it in alternatives.items()})
         tables = {f"whole processes, {arch}": wall, "the same, of the processor": cpu}
+        tables["their start left out"] = {
+            name: [
+                (patches - FEW) / (patches / many - FEW / start)
+                for many, start in zip(rates, wall[name + OF_FEW], strict=True)
+            ]
+            for name, rates in wall.items()
+            if name + OF_FEW in wall
+        }
     show(tables)
     settings = {"arch": arch, "patches": patches, "rounds": rounds}
     write_results(out, CPU, settings, "patches a second", tables=tables)

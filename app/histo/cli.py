@@ -300,7 +300,10 @@ def train(
     ] = False,
     views: Annotated[
         Optional[int],
-        number("views", "With --probe: D4 views of each training patch.  [default: 8]"),
+        number(
+            "views",
+            "With --probe: D4 views of each training patch.  [default: 1; 2 to 8 for fewer than 4,000]",
+        ),
     ] = None,
     arch: Annotated[
         str,

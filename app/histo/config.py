@@ -318,6 +318,8 @@ class ModelCard:
     """the sensitivity or specificity that the threshold was chosen for, as `{"sensitivity": 0.9}`"""
     mpp: float | None = None
     """µm per px of the patches that the model sees; None if it is not known"""
+    levels: list[str] | None = None
+    """blocks of the body whose means are features too, as in a probe; None if there are none"""
     format: int = 2
     """1: model.onnx leaves the temperature out, and the threshold is for what it gives; from 2 on
     both have the temperature in them"""

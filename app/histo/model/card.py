@@ -147,7 +147,17 @@ def _is_sound(card: ModelCard) -> bool:
         and (card.positive is None or (len(card.vocab) == 2 and card.positive in card.vocab))
         and (card.wanted is None or Wanted.read(card.wanted) is not None)
         and (card.mpp is None or _is_between(card.mpp, 0.05, 50))
+        and (card.levels is None or _are_blocks(card.levels))
         and type(card.format) is int
+    )
+
+
+def _are_blocks(names: Any) -> bool:
+    """Whether they are names of a body's modules, each once."""
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) and _is_plain(name) for name in names)
+        and len(names) == len(set(names)) <= 1000
     )
 
 

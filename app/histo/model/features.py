@@ -21,7 +21,15 @@ def digest_of(body: nn.Module, card: ModelCard) -> str:
     Two bodies of one architecture with the same tensors give the same features.
     """
     found = hashlib.blake2b(digest_size=6)
-    facts = (card.arch, card.crop, card.size, card.patch_size, card.mean, card.std)
+    facts: tuple[object, ...] = (
+        card.arch,
+        card.crop,
+        card.size,
+        card.patch_size,
+        card.mean,
+        card.std,
+    )
+    facts += (card.levels,) if card.levels else ()
     found.update(repr(facts).encode())
     for name, value in sorted(body.state_dict().items()):
         tensor = value.detach().cpu().contiguous()

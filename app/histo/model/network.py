@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from histo.config import ModelCard
 from histo.model.body import features_of, make_body
 from histo.model.head import make_head
+from histo.model.levels import Levels
 from histo.pixels.normalise import Normalise
 
 Shapes = dict[str, tuple[int, ...]]
@@ -39,6 +40,7 @@ def make_model(card: ModelCard) -> nn.Module:
 def make_one(card: ModelCard) -> nn.Sequential:
     """One model of a card: body and head."""
     body = make_body(card.arch)
+    body = Levels(body, card.levels) if card.levels else body
     features = features_of(body, card.patch_size, card.arch)
     head = make_head(features, card.head, len(card.vocab))
     return nn.Sequential(nn.Sequential(body), head)  # as vision_learner nests them
