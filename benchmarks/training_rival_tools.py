@@ -153,28 +153,29 @@ def fastai_clock(job: Job) -> Any:
 
 # ------------------------------------------------------------------- timm
 
-TIMM_TUNED = {
-    "batch-size": str(BATCH),
+TIMM_TUNED: dict[str, Any] = {
+    "batch_size": BATCH,
     "opt": "adamw",
-    "lr": str(LR),
-    "weight-decay": str(DECAY),
-    "warmup-epochs": "1",
-    "scale": "1 1",
-    "ratio": "1 1",
-    "vflip": "0.5",
-    "color-jitter": "0",
-    "smoothing": "0",
-    "train-interpolation": "bilinear",
-    "workers": "2",
+    "lr": LR,
+    "weight_decay": DECAY,
+    "sched_on_updates": True,
+    "scale": [1, 1],
+    "ratio": [1, 1],
+    "vflip": 0.5,
+    "color_jitter": 0,
+    "smoothing": 0,
+    "train_interpolation": "bilinear",
+    "head_init_scale": 0.01,  # as it is, the first loss is about 7
+    "channels_last": True,
+    "workers": 2,
 }
-QUARTERS = 4
-"""Parts of a tuned training by timm, which counts warm-up in whole epochs: the first warms up."""
 
 
 def timm(job: Job) -> None:
     """Its own train.py, unchanged, with a clock around its function for an epoch."""
     spec = importlib.util.spec_from_file_location("timm_train", job.script)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.train_one_epoch = clocked(job, script.train_one_epoch)
@@ -189,16 +190,12 @@ def timm_words(job: Job) -> list[str]:
     given |= {"model": job.network, "pretrained-path": job.weights, "num-classes": "2"}
     given |= {"img-size": str(SIDE), "device": "cpu", "seed": str(job.seed)}
     given |= {"epochs": str(job.epochs), "output": job.folder, "experiment": "run"}
-    words = ["--pretrained"]
+    words = [word for name, value in given.items() for word in (f"--{name}", value)]
     if job.tuned:
-        patches = len(list(Path(job.data).glob("train/*/*.png"))) * job.epochs
-        batches = max(1, round(patches / BATCH / QUARTERS))
-        given |= TIMM_TUNED | {"epochs": str(QUARTERS), "val-interval": str(QUARTERS)}
-        given |= {"train-img-sizes": str(SIDE), "train-batches-per-epoch": str(batches)}
-        words += ["--sched-on-updates", "--channels-last"]
-    for name, value in given.items():
-        words += [f"--{name}", *(value.split(" ") if name in ("scale", "ratio") else [value])]
-    return words
+        tuned = TIMM_TUNED | {"warmup_epochs": 0.25 * job.epochs}  # as an option it is whole
+        Path(job.folder, "tuned.json").write_text(json.dumps(tuned))
+        words += ["--config", f"{job.folder}/tuned.json"]
+    return [*words, "--pretrained"]
 
 
 def clocked(job: Job, train_one_epoch: Callable[..., Any]) -> Callable[..., Any]:
@@ -246,7 +243,6 @@ ULTRALYTICS_TUNED: dict[str, Any] = {
     "deterministic": False,
     "val": False,
     "plots": False,
-    "amp": "bf16",
 }
 SQUEEZENET = """nc: 2
 backbone:

@@ -179,8 +179,14 @@ def environment(entry: Entry) -> dict[str, str]:
 def rates(entry: Entry, spent: list[tuple[int, float]]) -> dict[str, float]:
     """Seconds of training, and patches a second of the frozen epochs and of the others."""
     parts = {"frozen_rate": spent[: entry.frozen], "rate": spent[entry.frozen :]}
-    found = {name: sum(n for n, _ in part) / sum(s for _, s in part) for name, part in parts.items() if part}
-    return {"seconds": round(sum(s for _, s in spent), 2)} | {k: round(v, 1) for k, v in found.items()}
+    found = {
+        name: sum(n for n, _ in part) / sum(s for _, s in part)
+        for name, part in parts.items()
+        if part
+    }
+    return {"seconds": round(sum(s for _, s in spent), 2)} | {
+        k: round(v, 1) for k, v in found.items()
+    }
 
 
 def auc(folder: Path) -> float:
