@@ -28,7 +28,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass
 class Job:
-    """What is trained, and on which patches; `spent` gets the patches and seconds of each epoch."""
+    """What is trained, and on which patches."""
 
     tool: str
     tuned: bool
@@ -44,6 +44,14 @@ class Job:
     script: str
     """timm's train.py"""
     spent: list[tuple[int, float]] = field(default_factory=list)
+    """patches and seconds of each epoch of training"""
+    threads: int = 0
+    """of torch, in training"""
+
+    def epoch(self, patches: int, seconds: float) -> None:
+        """Note an epoch of training."""
+        self.spent.append((patches, seconds))
+        self.threads = int(importlib.import_module("torch").get_num_threads())
 
     @property
     def valid(self) -> list[Path]:
@@ -88,7 +96,7 @@ def histo(job: Job) -> None:
     record = Recording.epoch
 
     def recorded(self: Recording, learn: Any, seen: Any) -> None:
-        job.spent.append((seen.patches, seen.train_seconds))
+        job.epoch(seen.patches, seen.train_seconds)
         names = [Path(each).stem for each in self.data.valid_ids]
         job.keep(names, softmax(seen.logits)[:, 1].tolist())  # the last epoch stays, not the best
         record(self, learn, seen)
@@ -146,7 +154,7 @@ def fastai_clock(job: Job) -> Any:
 
         def after_train(self) -> None:
             train = self.learn.dls.train
-            job.spent.append((len(train) * train.bs, time.perf_counter() - self.begun))
+            job.epoch(len(train) * train.bs, time.perf_counter() - self.begun)
 
     return Clock()
 
@@ -176,7 +184,7 @@ def timm(job: Job) -> None:
     spec = importlib.util.spec_from_file_location("timm_train", job.script)
     assert spec
     assert spec.loader
-    script = importlib.util.module_from_spec(spec)
+    script: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.train_one_epoch = clocked(job, script.train_one_epoch)
     sys.argv = ["train.py", *timm_words(job)]
@@ -204,7 +212,7 @@ def clocked(job: Job, train_one_epoch: Callable[..., Any]) -> Callable[..., Any]
     def timed(epoch: int, model: Any, loader: Any, optimizer: Any, args: Any, **more: Any) -> Any:
         begun = time.perf_counter()
         found = train_one_epoch(epoch, model, loader, optimizer, args, **more)
-        job.spent.append((len(loader) * args.batch_size, time.perf_counter() - begun))
+        job.epoch(len(loader) * args.batch_size, time.perf_counter() - begun)
         return found
 
     return timed
@@ -269,11 +277,12 @@ def ultralytics(job: Job) -> None:
     begun = [0.0]
 
     def start(_trainer: Any) -> None:
+        if job.tuned:  # on a CPU it leaves one core unused
+            importlib.import_module("torch").set_num_threads(os.cpu_count())
         begun[0] = time.perf_counter()
 
     def end(trainer: Any) -> None:
-        patches = len(trainer.train_loader.dataset)
-        job.spent.append((patches, time.perf_counter() - begun[0]))
+        job.epoch(len(trainer.train_loader.dataset), time.perf_counter() - begun[0])
 
     model.add_callback("on_train_epoch_start", start)
     model.add_callback("on_train_epoch_end", end)
@@ -318,7 +327,7 @@ def main() -> None:
     import torch
 
     names = {"torch": torch.__version__, job.tool: version_of(job.tool)}
-    found = {"spent": job.spent, "threads": torch.get_num_threads(), "versions": names}
+    found = {"spent": job.spent, "threads": job.threads, "versions": names}
     Path(job.folder, "result.json").write_text(json.dumps(found))
 
 
