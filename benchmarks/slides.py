@@ -1,10 +1,11 @@
 """Tiles a second of `histo map` over a slide, in turns with TIAToolbox and LazySlide.
 
     python benchmarks/slides.py PATCHES FOLDER [--tiles 9312] [--rounds 3] [--turn TILES]
-        [--tiatoolbox PYTHON] [--lazyslide PYTHON] [--out JSON]
+        [--bundle BUNDLE] [--tiatoolbox PYTHON] [--lazyslide PYTHON] [--out JSON]
 
 PATCHES is a folder in Kaggle's layout (train/*.tif of 96 px), from which a slide of twice the
-resolution is laid, each patch as often as needed. Each tool runs in processes of its own; --tiatoolbox
+resolution is laid, each patch as often as needed. BUNDLE is one of ResNet18 at 96 px: histo is
+measured with the fastest engine that its card vouches for, besides fp32. Each tool runs in processes of its own; --tiatoolbox
 and --lazyslide name the Pythons of environments that have them.
 """
 
@@ -86,24 +87,27 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def histo(bundle: Path, slide: Path) -> dict[str, Any]:
+def histo(bundle: Path, slide: Path, precision: str) -> dict[str, Any]:
     """The whole of `histo map`, in this process: every file written, the page too."""
     from histo.slides.slide_files import find_slides
 
     began = time.perf_counter()
     from histo.commands.map import map_to
+    from histo.model.predictor import open_bundle
     from histo.screen import Screen
 
     find_slides([slide])
+    engine = open_bundle(bundle, "cpu", precision).engine.name
     imports = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder:
         began, used = time.perf_counter(), cpu_seconds()
-        map_to(bundle, [slide], Path(folder) / "maps", Screen(quiet=True))
+        out = Path(folder) / "maps"
+        map_to(bundle, [slide], out, Screen(quiet=True), precision=precision)
         seconds, cpu = time.perf_counter() - began, cpu_seconds() - used
-        row = json.loads((Path(folder) / "maps" / slide.stem / "slide.json").read_text())
+        row = json.loads((out / slide.stem / "slide.json").read_text())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     took = {"seconds": seconds, "cpu_seconds": cpu, "imports": imports}
-    return {"tiles": row["tiles"], **took, "peak_mb": peak}
+    return {"tiles": row["tiles"], "engine": engine, **took, "peak_mb": peak}
 
 
 def parts(bundle: Path, slide: Path, tiles: int) -> dict[str, Any]:
@@ -196,13 +200,14 @@ def main() -> None:
     parser.add_argument("--turn", type=int, help="tiles of a turn of the parts")
     parser.add_argument("--tiatoolbox", type=Path)
     parser.add_argument("--lazyslide", type=Path)
+    parser.add_argument("--bundle", type=Path)
     parser.add_argument("--what", default="")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     slide = asked.folder / f"mosaic-{asked.tiles}.tiff"
     bundle = asked.folder / "resnet18"
-    if asked.what == "histo":
-        print(json.dumps(histo(bundle, slide)))
+    if asked.what in ("fp32", "auto"):
+        print(json.dumps(histo(asked.bundle or bundle, slide, asked.what)))
         return
     if asked.what == "parts":
         print(json.dumps(parts(bundle, slide, asked.turn or asked.tiles)))
@@ -220,9 +225,12 @@ def measure(asked: argparse.Namespace, slide: Path, bundle: Path) -> None:
     again = [sys.executable, __file__, asked.patches, asked.folder, "--tiles", asked.tiles]
     again += ["--turn", asked.turn] if asked.turn else []
     rivals = Path(__file__).with_name("slide_rivals.py")
-    found: dict[str, list[dict[str, Any]]] = {"histo": []}
+    again += ["--bundle", asked.bundle] if asked.bundle else []
+    found: dict[str, list[dict[str, Any]]] = {}
     for _ in range(asked.rounds):
-        found["histo"].append(ran(*again, "--what", "histo"))
+        for precision in ("fp32", "auto") if asked.bundle else ("fp32",):
+            row = ran(*again, "--what", precision)
+            found.setdefault(f"histo {precision}", []).append(row)
         for name in ("tiatoolbox", "lazyslide"):
             if python := getattr(asked, name):
                 found.setdefault(name, []).append(ran(python, rivals, name, slide))

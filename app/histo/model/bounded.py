@@ -2,7 +2,7 @@
 
 The graph of a model can ask for any memory, and can have no end. On Linux the kernel gives the process
 no more than the bound while a model loads or runs (RLIMIT_DATA). On every system the tensors of ONNX
-Runtime come from an arena that gives no more. The model runs in a thread of its own, which is told to
+Runtime come from an arena that gives no more. The model runs in threads of its own, which are told to
 stop after the bound of time: a loop then ends. Within one operator nothing can stop it: then the thread
 is left behind, and ends with the process. None of it costs time that can be measured, as a process of
 its own would.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -26,10 +27,15 @@ from histo.distributed.interrupts import STUCK, asked
 from histo.errors import HistoError, Stopped
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 
-Job = tuple[Callable[[], Any], SimpleQueue[Any]]
+Done = SimpleQueue[tuple[int, Any]]
+"""Results or exceptions, by the number of the call."""
+Job = tuple[int, Callable[[], Any], Done]
 SPIN_US = 50
 """How long an idle thread of ONNX Runtime waits for the next operator before it sleeps. By default it
 does so all along, and takes cores from the threads that read: up to a third of all CPU time."""
+PART = 8
+"""Patches that a thread computes at least. A core for each part of a batch is faster than all cores for
+each operator: by a tenth to a third on two cores (`benchmarks/README.md`)."""
 STATM = Path("/proc/self/statm")
 """Its sixth number counts the pages that RLIMIT_DATA bounds (proc(5))."""
 FOR_ONE = "for one batch"
@@ -38,44 +44,41 @@ NO_MEMORY = ("Available memory", "bad_alloc")
 
 
 class Bounded:
-    """A thread in which a model runs; HistoError where it fails, takes too long, or needs too much memory.
+    """Threads in which a model runs; HistoError where it fails, takes too long, or needs too much memory.
 
     `stop` tells the model to end, where a call took too long.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, threads: int = 1) -> None:
         self._place, self._stuck = place, False
         self.stop: Callable[[], None] = lambda: None
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread = threading.Thread(target=_work, args=(self._jobs,), daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=_work, args=(self._jobs,), daemon=True) for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def load(self, call: Callable[[], Any], weights: int) -> Any:
         """A model, whose weights of so many bytes are beside the bound."""
-        return self._do(call, "to load", "does not load", weights)
+        return self._do([call], "to load", "does not load", weights)[0]
 
-    def run(self, call: Callable[[], Any]) -> Any:
-        """What the model gives for a batch."""
-        return self._do(call, FOR_ONE, "fails in prediction", 0)
+    def run(self, *calls: Callable[[], Any]) -> list[Any]:
+        """What the model gives for the parts of a batch, each in a thread."""
+        return self._do(calls, FOR_ONE, "fails in prediction", 0)
 
-    def _do(self, call: Callable[[], Any], what: str, failing: str, weights: int) -> Any:
-        """The result of a call in the thread. Ctrl-C ends the wait, which no C code holds."""
-        done: SimpleQueue[Any] = SimpleQueue()
-        most, seconds = RUN_BYTES.value + weights, RUN_SECONDS.value
-
-        def bounded() -> Any:
-            with memory_bounded(most):
-                return call()
-
+    def _do(
+        self, calls: Sequence[Callable[[], Any]], what: str, failing: str, weights: int
+    ) -> list[Any]:
+        """The results of calls in the threads. Ctrl-C ends the wait, which no C code holds."""
+        seconds = RUN_SECONDS.value
         found = None
         try:
             if not self._stuck:
-                self._jobs.put((bounded, done))
-                found = _within(done, seconds)
+                found = self._results(calls, RUN_BYTES.value + weights, seconds)
         finally:
             if found is None:  # too slow, or Ctrl-C
-                self._stuck, self._thread.name = True, STUCK
-                self.stop()  # it ends at its next operator
+                self._leave()
         if found is None and asked.is_set():
             raise Stopped("stopped")
         if found is None:
@@ -84,15 +87,45 @@ class Bounded:
                 f"{RUN_SECONDS.name} raises that)",
                 "give a smaller {batch_size}" if what == FOR_ONE else "",
             )
-        if isinstance(found[0], Exception):  # the engines' exceptions have no base of their own
-            if isinstance(found[0], MemoryError) or any(w in str(found[0]) for w in NO_MEMORY):
-                RUN_BYTES.check(RUN_BYTES.value + 1, f"what {self._place} needs {what}")
-            name = type(found[0]).__name__
-            raise HistoError(f"{self._place} {failing} ({name})")
-        return found[0]
+        for error in found:
+            if isinstance(error, Exception):  # the engines' exceptions have no base of their own
+                if isinstance(error, MemoryError) or any(w in str(error) for w in NO_MEMORY):
+                    RUN_BYTES.check(RUN_BYTES.value + 1, f"what {self._place} needs {what}")
+                raise HistoError(f"{self._place} {failing} ({type(error).__name__})")
+        return found
+
+    def _results(
+        self, calls: Sequence[Callable[[], Any]], most: int, seconds: int
+    ) -> list[Any] | None:
+        """Results or exceptions in order; None after so many seconds, or after Ctrl-C."""
+
+        def bounded(call: Callable[[], Any]) -> Any:
+            with memory_bounded(most):
+                return call()
+
+        done: Done = SimpleQueue()
+        for number, call in enumerate(calls):
+            self._jobs.put((number, partial(bounded, call), done))
+        end, found = time.monotonic() + seconds, dict[int, Any]()
+        while len(found) < len(calls):
+            if time.monotonic() >= end or asked.is_set():
+                return None
+            with suppress(Empty):
+                number, result = done.get(timeout=min(0.5, seconds))
+                found[number] = result
+        return [found[number] for number in range(len(calls))]
+
+    def _leave(self) -> None:
+        """Tell the model to end at its next operator, and wait no more."""
+        self._stuck = True
+        for thread in self._threads:
+            thread.name = STUCK
+            self._jobs.put(None)
+        self.stop()
 
     def __del__(self) -> None:
-        self._jobs.put(None)
+        for _ in self._threads:
+            self._jobs.put(None)
 
 
 class BoundedSession:
@@ -101,7 +134,7 @@ class BoundedSession:
     def __init__(self, data: bytes, place: str) -> None:
         import onnxruntime
 
-        self._bounded = Bounded(place)
+        self._bounded = Bounded(place, ranks.cores())
         weights = weights_of(data)
 
         def load() -> Any:
@@ -120,32 +153,24 @@ class BoundedSession:
         ends = [*self._session.get_inputs(), *self._session.get_outputs()]
         return [(end.name, end.type, end.shape[1:]) for end in ends]
 
-    def run(self, output: str, feed: dict[str, Any]) -> NDArray[np.float32]:
-        """One output for one batch."""
+    def run(self, output: str, name: str, batch: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """One output for the parts of a batch, which is the input `name`."""
 
-        def run() -> Any:
-            return self._session.run([output], feed, self._options)[0]
+        def run(part: NDArray[np.uint8]) -> Any:
+            return self._session.run([output], {name: part}, self._options)[0]
 
-        return np.asarray(self._bounded.run(run))
-
-
-def _within(done: SimpleQueue[Any], seconds: int) -> tuple[Any] | None:
-    """What the queue gets in so many seconds, in a tuple of one; None after that, or after Ctrl-C."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not asked.is_set():
-        with suppress(Empty):
-            return (done.get(timeout=min(0.5, seconds)),)
-    return None
+        parts = np.array_split(batch, max(1, min(2 * ranks.cores(), len(batch) // PART)))
+        return self._bounded.run(*(partial(run, part) for part in parts))
 
 
 def _work(jobs: SimpleQueue[Job | None]) -> None:
     """Do one job after the other, until there is None."""
     while job := jobs.get():
-        call, done = job
+        number, call, done = job
         try:
-            done.put(call())
+            done.put((number, call()))
         except Exception as error:  # handed to who waits for it
-            done.put(error)
+            done.put((number, error))
 
 
 def _options() -> Any:

@@ -55,11 +55,12 @@ class OnnxEngine:
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 [B, C]."""
-        feed = {self._onnx.input: np.ascontiguousarray(batch)}
-        found = self._session.run(self._onnx.output, feed)
-        if found.shape != (len(batch), self._classes):
+        patches = np.ascontiguousarray(batch)
+        parts = self._session.run(self._onnx.output, self._onnx.input, patches)
+        fit = all(part.shape[1:] == (self._classes,) for part in parts)
+        if not fit or sum(map(len, parts)) != len(batch):
             raise HistoError(f"{self._place} does not fit its card")
-        return found
+        return np.concatenate(parts)
 
     def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """As float32."""

@@ -53,7 +53,7 @@ class OpenVinoEngine:
         def run() -> Any:
             return self._request.infer([patches], share_inputs=True)[0]
 
-        found = np.array(self._bounded.run(run), np.float32)
+        found = np.array(self._bounded.run(run)[0], np.float32)
         if found.shape != (len(batch), self._classes):
             raise HistoError(f"{self._place} does not fit its card")
         return found
