@@ -52,3 +52,30 @@ def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
     assert found["long"]["requests"] > 0
     assert found["sigterm"]["lost"] == {}
     assert found["sigterm"]["answered"] == found["sigterm"]["requests"] == 12
+
+
+def test_the_trainings_of_rivals_make_a_table_of_medians(tmp_path: Path):
+    """Of what is there: a tool without a training at some time has an empty cell."""
+    entry = {"network": "tf_efficientnet_lite0", "frozen": 0}
+    entry |= {"weights": "tf_efficientnet_lite0-imagenet.safetensors"}
+    entry |= {"tool": "timm", "versions": {"timm": "1.0"}, "process_seconds": 40.0}
+    trial = {**entry, "tuned": False, "seconds_given": 0, "seconds": 9.0, "rate": 1.0, "auc": 0.1}
+    rows = [trial, {**trial, "seconds_given": 60, "rate": 80.0, "auc": 0.75}]
+    rows += [
+        {**trial, "tuned": True, "seconds_given": 30, "seconds": 29.6, "rate": rate, "auc": auc}
+        for rate, auc in ((90.0, 0.9), (91.0, 0.95), (99.0, 0.92))
+    ]
+    out = tmp_path / "rows.jsonl"
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["benchmarks/training_rivals.py", "--table", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert done.stdout.splitlines()[2:] == [
+        "| tf_efficientnet_lite0 | timm (1.0) | 80 |  | 0.750 | -, 9 | -, 40 |",
+        "| tf_efficientnet_lite0 | timm, tuned (1.0) | 91 | 0.920 |  | 30, - | 40, - |",
+    ]

@@ -168,7 +168,7 @@ Mpp = Annotated[
 ]
 SlideMpp = Annotated[
     Optional[str],
-    typer.Option(help="Micrometres per pixel of slides that do not say: X, or a CSV slide,mpp."),
+    typer.Option(help="Micrometres per pixel: X for slides that do not say, or a CSV slide,mpp."),
 ]
 Sensitivity = Annotated[
     Optional[float], number("sensitivity", "Find the threshold that reaches it.")
@@ -554,8 +554,18 @@ def evaluate(
 
     how = {**ctx.params, "shard": share, "classes": tuple(classes or ())}
     done = evaluate_to(**how, screen=screen, then=then)
-    if done is not None and not isinstance(done, Path):
+    if isinstance(done, Path):
+        say_slides_left_out(done)
+    elif done is not None:
         say_left_out(done.path / SKIPPED)
+
+
+def say_slides_left_out(judged: Path) -> None:
+    """Exit status 3 where slides that were to be judged could not be mapped."""
+    from histo.files.writing import read_json
+
+    if left_out := read_json(judged / "slides.json").get("left_out"):
+        raise LeftOut(f"done, but without {counted(len(left_out), 'slide')}: see the lines above")
 
 
 @app.command()
@@ -730,8 +740,19 @@ def merge(
     if not isinstance(done, Path):
         report(done.path, progress=screen)
     if isinstance(done, Path) and done.name == "slides.csv":
+        say_slides_not_mapped(done)
         return
     say_left_out(skipped_path(done) if isinstance(done, Path) else done.path / SKIPPED)
+
+
+def say_slides_not_mapped(table: Path) -> None:
+    """Exit status 3 where slides.csv names slides that could not be mapped, as of `map` itself."""
+    import csv
+
+    with table.open(encoding="utf-8", newline="") as file:
+        failed = sum(bool(row["error"]) for row in csv.DictReader(file))
+    if failed:
+        raise LeftOut(f"done, but without {counted(failed, 'slide')}: see {table}")
 
 
 @app.command()

@@ -98,6 +98,8 @@ def test_the_figures_are_those_of_a_plain_computation(judged):
     assert (both["slides"], both["positive"]) == (2, 1)
     assert both["roc_auc"] == roc_auc_score([1, 0], scores[1:3])
     assert figures["by_group"]["c"]["roc_auc"] is None
+    assert 0 <= figures["by_group"]["b"]["froc_score"] <= 1
+    assert figures["by_group"]["c"]["froc_score"] is None  # it has no lesion
     assert set(figures["froc"]) == {"0.25", "0.5", "1", "2", "4", "8", "score"}
     page = (judged / "report.html").read_text(encoding="utf-8")
     assert 'href="maps/s0/slide.html"' in page
@@ -124,6 +126,31 @@ def test_what_is_missing_is_named(slides, tmp_path):
     (tmp_path / "labels.csv").write_text("slide,label\ns0,tumour\n")
     result = run_histo(*words, "--labels", tmp_path / "labels.csv")
     assert_one_line_error(result, "names no label for the slide s1")
+
+
+def test_groups_are_read_by_the_slides_column_before_anything_is_mapped(slides, tmp_path):
+    """A table of slide, patient and centre; --id-column names the column of the slides."""
+    table = tmp_path / "slides.csv"
+    rows = "".join(f"s{n},{'AABB'[n]},p{n},{'tumour' if n < 2 else 'normal'}\n" for n in range(4))
+    table.write_text("slide,centre,patient,label\n" + rows)
+    words = ["evaluate", BUNDLE, slides / "slides", "--labels", table, *HOW]
+    done = run_histo(*words, "--groups", f"{table}:centre", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    figures = json.loads((tmp_path / "out" / "slides.json").read_text())
+    assert list(figures["by_group"]) == ["A", "B"]
+    table.write_text("specimen,patient,label\ns0,a,tumour\ns1,b,normal\ns2,c,normal\n")
+    words = [*words, "--groups", table, "--out", tmp_path / "other"]
+    assert_one_line_error(run_histo(*words), "no column 'slide'", "--id-column")
+    words += ["--id-column", "specimen"]
+    assert_one_line_error(run_histo(*words), "names no label for the slide s3")
+    with table.open("a") as file:
+        file.write("s3,c,normal\n")
+    (tmp_path / "few.csv").write_text("specimen,patient\ns0,a\n")
+    words[words.index("--groups") + 1] = tmp_path / "few.csv"
+    assert_one_line_error(run_histo(*words), "names no group for the slide s1")
+    words[words.index("--groups") + 1] = tmp_path / "none.csv"
+    assert_one_line_error(run_histo(*words), "none.csv of groups", "--groups takes CSV")
+    assert not (tmp_path / "other").exists()
 
 
 def test_annotations_of_other_names_are_told(slides, tmp_path):
@@ -285,3 +312,48 @@ def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
     assert "Both were chosen on 2 slides, none of which is judged here" in page
     again = run_histo("evaluate", BUNDLE, tmp_path / "training", *words, *given, "--out", chosen)
     assert_one_line_error(again, "s0 is one of the slides on which")
+
+
+def test_annotations_of_any_name_are_lesions_where_class_says_so(slides, tmp_path):
+    """And a name that no annotation has is told: otherwise no slide would have a lesion."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    (one / "s0.tif").write_bytes((slides / "slides" / "s0.tif").read_bytes())
+    (tmp_path / "drawn").mkdir()
+    lesion = feature("Invasive region", *LESION)
+    (tmp_path / "drawn" / "s0.geojson").write_text(json.dumps([lesion]))
+    words = ["evaluate", BUNDLE, one, "--annotations", tmp_path / "drawn", *HOW]
+    done = run_histo(*words, "--class", "Invasive region=tumour", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    (row,) = rows_of(tmp_path / "out" / "by_slide.csv")
+    assert row["lesions"] == "1"
+    other = run_histo(*words, "--class", "Invasive=tumour", "--out", tmp_path / "other")
+    assert_one_line_error(other, "'Invasive'", "'Invasive region'")
+    wrong = run_histo(*words, "--class", "Invasive region=stroma", "--out", tmp_path / "wrong")
+    assert_one_line_error(wrong, "of the class 'tumour': there are Invasive region")
+
+
+def test_figures_without_some_slides_say_so(slides, tmp_path):
+    """A slide that cannot be mapped is told on the screen, in the report and by the exit status."""
+    one = tmp_path / "slides"
+    one.mkdir()
+    for name in ("s0.tif", "s3.tif"):
+        (one / name).write_bytes((slides / "slides" / name).read_bytes())
+    (one / "broken.svs").write_bytes(b"II*\0 no slide")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,normal\ns3,normal\nbroken,tumour\n")
+    words = ["--annotations", slides / "drawn", "--labels", tmp_path / "labels.csv", *HOW]
+    out = tmp_path / "out"
+    (tmp_path / "drawn").mkdir()
+    done = run_histo("evaluate", BUNDLE, one, *words, "--out", out)
+    assert_one_line_error(done, "has no annotations of broken")
+    (tmp_path / "labels.csv").write_text("slide,label\ns0,normal\ns3,normal\nbroken,normal\n")
+    done = run_histo("evaluate", BUNDLE, one, *words, "--out", out)
+    assert done.exit_code == 3, done.output
+    assert "done, but without 1 slide" in done.output
+    assert (
+        "s0: its label says negative; lesions drawn on it, without isolated tumour cells: 1"
+        in done.output
+    )
+    assert json.loads((out / "slides.json").read_text())["left_out"] == ["broken"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Without 1 slide that could not be mapped: broken" in page

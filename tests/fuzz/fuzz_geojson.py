@@ -81,7 +81,7 @@ def read(data: bytes) -> None:
     path = FOLDER / ("a.xml" if data[:1] == b"\1" else "a.geojson")
     path.write_bytes(data[1:])
     try:
-        found = read_annotations(path, SIZE, (0, 0), {})
+        found = read_annotations(path, SIZE, (0, 0), {}, 0.5)
     except HistoError:
         return
     for cover in found.covers.values():

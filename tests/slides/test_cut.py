@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from histo.data.patch_files import list_patches
 from histo.errors import HistoError
@@ -69,6 +70,11 @@ def cut(slide, out, *more):
     return run_histo("cut", slide, *words, *more)
 
 
+def run_cut(slides, folder, out, *more):
+    words = ("--annotations", folder / "notes", "--out", out, "--mpp", MPP, "--size", SIDE)
+    return run_histo("cut", *slides, *words, *more)
+
+
 def labels(out):
     return {row["id"]: row["label"] for row in rows_of(out / "train_labels.csv")}
 
@@ -104,6 +110,62 @@ def test_geojson_xml_and_mask_give_the_same_labels(slide, tmp_path):
         x, y = int(row["x"]), int(row["y"])
         patch = cv2.imread(str(out / "train" / f"{row['id']}.png"))[..., ::-1]
         assert np.array_equal(patch, pixels[y : y + SIDE, x : x + SIDE])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ({"names": ["Tumor", "Positive"], "color": [1, 2, 3]}, "Tumor: Positive"),
+        ({"name": "Positive", "colorRGB": 1, "parentClass": {"name": "Tumor"}}, "Tumor: Positive"),
+        ("Tumor", "Tumor"),
+        ({"name": "Größe über 2 mm", "color": [1, 2, 3]}, "Größe über 2 mm"),
+    ],
+)
+def test_a_class_is_called_as_qupath_shows_it(kind, name, slide, tmp_path):
+    """In every form in which QuPath writes it."""
+    drawn = feature(ring(*TUMOUR))
+    drawn["properties"]["classification"] = kind
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([drawn]), encoding="utf-8")
+    done = cut(slide[0], tmp_path / "d", "--class", f"{name}=tumour")
+    assert done.exit_code == 0, done.output
+    assert list(labels(tmp_path / "d").values()) == ["tumour"] * 20
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"properties": {"objectType": "tmaCore", "isMissing": False}},
+        {"properties": {"object_type": "tma_core"}},
+        {"id": "PathDetectionObject", "properties": {}},
+    ],
+)
+def test_objects_that_nobody_drew_leave_no_tissue_out(more, slide, tmp_path):
+    """The core of a tissue microarray lies round all of its annotations."""
+    core = feature(ring(0, 0, 12 * SIDE, 12 * SIDE)) | more
+    drawn = json.dumps([core, feature(ring(*TUMOUR))])
+    (tmp_path / "notes" / "s1.geojson").write_text(drawn)
+    assert cut(slide[0], tmp_path / "d", "--background", "normal").exit_code == 0
+    found = list(labels(tmp_path / "d").values())
+    assert (found.count("Tumor"), found.count("normal")) == (20, 64 - 20)
+
+
+def test_objects_within_objects_are_read(slide, tmp_path):
+    """As QuPath writes a hierarchy."""
+    outer = feature(ring(0, 0, 48, 48), "Other")
+    outer["properties"]["childObjects"] = [feature(ring(*TUMOUR))]
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps(outer))
+    assert cut(slide[0], tmp_path / "d").exit_code == 0
+    assert list(labels(tmp_path / "d").values()) == ["Tumor"] * 20
+
+
+def test_points_of_asap_are_no_outline(slide, tmp_path):
+    dots = asap(ring(*TUMOUR)).replace('Type="Polygon"', 'Type="PointSet"')
+    both = asap(ring(96, 96, 96 + SIDE, 96 + SIDE)).replace("</Annotations>", "")
+    both = both.replace("</ASAP_Annotations>", "") + dots.split("<Annotations>")[1]
+    (tmp_path / "notes" / "s1.xml").write_text(both)
+    done = cut(slide[0], tmp_path / "d")
+    assert done.exit_code == 0, done.output
+    assert list(labels(tmp_path / "d")) == ["s1/96_96"]
 
 
 def test_centre_third_decides_as_in_patchcamelyon(slide, tmp_path):
@@ -168,6 +230,67 @@ def test_names_that_no_annotation_has_are_told(slide, tmp_path):
     (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
     done = cut(slide[0], tmp_path / "d", "--class", "Tumour=t")
     assert_one_line_error(done, "'Tumour'", "'Tumor'")
+
+
+def test_values_that_no_mask_has_are_told(slide, tmp_path):
+    """Otherwise all of the tumour would become background."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:40, 10:40] = 1
+    cv2.imwrite(str(tmp_path / "notes" / "s1_mask.png"), mask)
+    done = cut(slide[0], tmp_path / "d", "--class", "7=tumour", "--background", "normal")
+    assert_one_line_error(done, "'7'", "there are '1'")
+
+
+@pytest.mark.parametrize("form", ["tif", "png"])
+def test_a_mask_that_reaches_over_the_slide_lies_by_its_own_pixel_size(slide, tmp_path, form):
+    """As masks padded to whole tiles do; stretched over the slide, a third of these labels move."""
+    path, pixels = slide
+    x0, y0, x1, y1 = (side // 2 for side in TUMOUR)
+    mask = np.zeros((pixels.shape[0] // 2 + 64, pixels.shape[1] // 2 + 64), np.uint8)
+    mask[y0:y1, x0:x1] = 1
+    if form == "tif":
+        density = {"resolution": (1e4 / (2 * MPP),) * 2, "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(tmp_path / "notes" / "s1.tif", mask, compression="lzw", **density)
+    else:
+        dots = 25_400 / (2 * MPP)
+        Image.fromarray(mask).save(tmp_path / "notes" / "s1.png", dpi=(dots, dots))
+    done = cut(path, tmp_path / "d", "--cover", "0.9")
+    assert done.exit_code == 0, done.output
+    corners = {
+        (x, y) for x in range(96, 96 + 5 * SIDE, SIDE) for y in range(96, 96 + 4 * SIDE, SIDE)
+    }
+    assert set(labels(tmp_path / "d")) == {f"s1/{x}_{y}" for x, y in corners}
+
+
+def test_a_pixel_size_for_slides_that_do_not_say_leaves_the_others_theirs(slide, tmp_path):
+    """And says so; a table of slides goes before what they say."""
+    path, pixels = slide
+    (tmp_path / "notes" / "s1.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    (tmp_path / "notes" / "s2.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    write_slide(tmp_path / "s2.tif", pixels, None)
+    words = ("--slide-mpp", MPP / 2)
+    done = run_cut([path, tmp_path / "s2.tif"], tmp_path, tmp_path / "d", *words)
+    assert done.exit_code == 0, done.output
+    widths = {row["slide"]: row["width"] for row in rows_of(tmp_path / "d" / "tiles.csv")}
+    assert widths == {"s1": str(SIDE), "s2": str(2 * SIDE)}
+    assert "s1: it says that it has 0.5 µm per px" in done.output
+    (tmp_path / "mpp.csv").write_text(f"slide,mpp\ns1,{MPP / 2}\n")
+    done = run_cut([path], tmp_path, tmp_path / "e", "--slide-mpp", tmp_path / "mpp.csv")
+    assert done.exit_code == 0, done.output
+    assert {row["width"] for row in rows_of(tmp_path / "e" / "tiles.csv")} == {str(2 * SIDE)}
+
+
+def test_a_slide_that_can_no_longer_be_cut_is_not_trained_on(slide, tmp_path):
+    """Its patches of an earlier cut have no place in the table, where failed.csv leaves it out."""
+    path, pixels = slide
+    for name in ("s1", "s2"):
+        (tmp_path / "notes" / f"{name}.geojson").write_text(json.dumps([feature(ring(*TUMOUR))]))
+    write_slide(tmp_path / "s2.tif", pixels, MPP)
+    both = [path, tmp_path / "s2.tif"]
+    assert run_cut(both, tmp_path, tmp_path / "d").exit_code == 0
+    (tmp_path / "notes" / "s2.geojson").unlink()
+    assert run_cut(both, tmp_path, tmp_path / "d").exit_code == 3
+    assert {name.split("/")[0] for name in labels(tmp_path / "d")} == {"s1"}
 
 
 def test_an_outline_that_crosses_itself_is_mended_and_said(slide, tmp_path):

@@ -199,6 +199,7 @@ def test_a_slide_that_cannot_be_read_is_listed_and_the_others_go_on(slides, tmp_
     write_slide(folder / "unsaid.tif", tissue_slide(500, 500), None)
     result = run_histo("map", BUNDLE, folder, "--out", tmp_path / "maps", "--mpp", MPP)
     assert result.exit_code == 3
+    assert "does not say how many µm a px has (give --slide-mpp)" in result.output
     rows = {row["slide"]: row for row in rows_of(tmp_path / "maps" / "slides.csv")}
     assert not rows["scale1"]["error"]
     assert "not a slide" in rows["broken"]["error"]
@@ -210,6 +211,31 @@ def test_a_slide_that_cannot_be_read_is_listed_and_the_others_go_on(slides, tmp_
     table.write_text("slide,mpp\nunsaid,0.5\n")
     words = [folder / "unsaid.tif", "--out", tmp_path / "more", "--mpp", MPP, "--slide-mpp", table]
     assert run_histo("map", BUNDLE, *words).exit_code == 0
+
+
+def test_a_slide_that_can_no_longer_be_read_is_listed_though_it_has_a_map(slides, tmp_path):
+    """The map is of an earlier file; `merge` too ends with the status of what is left out."""
+    folder, out = tmp_path / "slides", tmp_path / "maps"
+    folder.mkdir()
+    path = next(iter(sorted(slides.iterdir())))
+    shutil.copy(path, folder / "one.tif")
+    words = ["map", BUNDLE, folder, "--out", out, "--mpp", MPP]
+    assert run_histo(*words).exit_code == 0
+    (folder / "one.tif").write_bytes(b"II*\0 no slide at all")
+    assert run_histo(*words).exit_code == 3
+    assert "not a slide" in rows_of(out / "slides.csv")[0]["error"]
+    assert run_histo("merge", out).exit_code == 3
+    shutil.copy(path, folder / "one.tif")
+    assert run_histo(*words).exit_code == 0
+    assert not rows_of(out / "slides.csv")[0]["error"]
+    assert run_histo("merge", out).exit_code == 0
+
+
+def test_a_slide_resolution_that_is_neither_number_nor_table_is_told(slides, tmp_path):
+    words = [slides, "--out", tmp_path / "maps", "--mpp", MPP, "--slide-mpp", "0,5"]
+    assert_one_line_error(
+        run_histo("map", BUNDLE, *words), "0,5 is neither a number of µm per px nor a CSV file"
+    )
 
 
 @pytest.mark.parametrize("given", ["0.02", "100", "nan", "mpp.csv"])
@@ -255,6 +281,7 @@ def test_the_map_without_tissue_found_says_so(tmp_path):
     assert done.exit_code == 0, done.output
     (row,) = rows_of(tmp_path / "maps" / "slides.csv")
     assert (row["tiles"], row["warnings"]) == ("0", "no tissue was found")
+    assert "nan" not in done.output
     whole = run_histo("map", BUNDLE, glass, "--out", tmp_path / "all", "--mpp", MPP, "--no-tissue")
     assert whole.exit_code == 0
     assert rows_of(tmp_path / "all" / "slides.csv")[0]["tiles"] == str(12 * 12)
@@ -298,7 +325,7 @@ def test_python_gives_the_table(slides, tmp_path):
 def test_a_slide_of_a_thousand_million_tiles_is_refused_in_a_line(tmp_path):
     """Without a picture of it being read: its px are said to be 50 µm wide."""
     pixels = np.zeros((2048, 2048, 3), np.uint8)
-    path = write_slide(tmp_path / "vast.tif", pixels, MPP)
+    path = write_slide(tmp_path / "vast.tif", pixels, None)
     words = ["--out", tmp_path / "maps", "--mpp", "0.05", "--slide-mpp", "50"]
     began = time.monotonic()
     result = run_histo("map", BUNDLE, path, *words, "--stride", 2)

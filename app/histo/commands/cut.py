@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from histo.data.folders import Rule
 from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.screen import Progress, Screen, counted, screen_of
-from histo.slides.annotations import Annotations, find_annotation, reader_of
+from histo.slides.annotations import Annotations, find_annotation, names_in
 from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
 from histo.slides.cut_slide import CutPlan, cut_slide
 from histo.slides.grid import check_stride
@@ -76,7 +77,9 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
             if (why := cutter.cut(name, path, files[name]))
         ]
         folder.write_failed(failed)
-        say_result(folder, folder.finish(patients), screen)
+        left_out = {name for name, _ in failed}  # though an earlier file of that name was cut
+        whole = {name: one for name, one in patients.items() if name not in left_out}
+        say_result(folder, folder.finish(whole), screen)
     return len(failed)
 
 
@@ -122,7 +125,13 @@ def patients_of(slides: Mapping[str, Path], pattern: str | None) -> dict[str, st
     """The patient of each slide, by its name; empty without a pattern."""
     if pattern is None:
         return dict.fromkeys(slides, "")
-    rule = Rule.parse(pattern, "patient_from")
+    try:
+        rule = Rule(pattern=re.compile(pattern))
+    except re.error as error:
+        raise HistoError(
+            f"{pattern!r} is no regular expression: {error}",
+            "{patient_from} takes one for the patient in a slide's name",
+        ) from None
     return dict(zip(slides, rule.values(list(slides), "patient_from"), strict=True))
 
 
@@ -167,7 +176,10 @@ class Cutter:
             raise HistoError(
                 "it has no annotations", "{normal_slides} makes such slides background throughout"
             )
-        with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
+        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as slide:
+            if note := self.resolutions.unused(slide.mpp):
+                self.screen.say(f"{name}: {note}")
             sources = [annotation] if annotation else []
             if self.plan.tissue:
                 sources.append(tissue_file(self.plan.tissue, path))
@@ -185,7 +197,8 @@ class Cutter:
     def _say_annotations(self, name: str, found: Annotations) -> None:
         """What was done to the annotations of a slide, and which of them label nothing."""
         if found.mended:
-            self.screen.say(f"{name}: {counted(found.mended, 'outline')} crossed itself: mended")
+            itself = "itself" if found.mended == 1 else "themselves"
+            self.screen.say(f"{name}: {counted(found.mended, 'outline')} crossed {itself}: mended")
         if found.outside:
             self.screen.say(
                 f"note: {name}: {counted(found.outside, 'outline')} of a class outside the slide: is "
@@ -216,15 +229,14 @@ def classes_line(counts: Mapping[str, int]) -> str:
 
 def check_names(files: Iterable[Path | None], classes: Mapping[str, str]) -> None:
     """HistoError where a mapped name is in no file, with the names that are."""
-    wanted, there = set(classes), set()
-    for path in files if classes else ():
-        reader = path and reader_of(path)
-        if path and reader is None:
-            return  # a mask: its values are known when it is read
+    wanted, there = set(classes), set[str]()
+    for path in filter(None, files):
+        if wanted <= there:  # as after the first file, mostly
+            return
         with suppress(HistoError):  # said of its slide
-            there |= {outline.name for outline in reader(path)} if path and reader else set()
+            there |= names_in(path)
     if missing := sorted(wanted - there):
-        names = ", ".join(repr(name) for name in sorted(there)[:20]) or "none"
+        names = ", ".join(repr(name) for name in sorted(there - {""})[:20]) or "none with a name"
         raise HistoError(f"no annotation is called {missing[0]!r}: there are {names}")
 
 

@@ -177,6 +177,7 @@ def evaluate_to(
             annotations=annotations,
             labels=labels,
             label_name=label_column,
+            id_name=id_column,
             classes=classes,
             choose_score=choose_score,
             score=score,

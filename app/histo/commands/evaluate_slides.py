@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from histo.commands.cut import parse_classes
+from histo.commands.cut import check_names, parse_classes
 from histo.commands.judged_slides import MAPS, SCORE, JudgedSlide, write_judged
 from histo.commands.map import map_to, model_of
-from histo.config import PREDICT_BATCH
-from histo.data.columns import Column, label_column, read_rows
-from histo.data.groups import groups_of
+from histo.config import PREDICT_BATCH, DataConfig
+from histo.data.columns import Column, label_column, place_of, read_header, read_rows
+from histo.data.groups import groups_of, table_of
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.predictor import open_bundle
 from histo.report.metrics import areas_of
 from histo.screen import Screen, counted
-from histo.slides.annotations import find_annotation
+from histo.slides.annotations import class_of, find_annotation
 from histo.slides.froc import grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
 from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.slide_score import ScoreRule, check_rule, choose_rule, read_rule
-from histo.slides.summary import SLIDE_JSON, SlideRow, read_row
+from histo.slides.summary import SlideRow
 from histo.slides.truth import (
     Truth,
     check_same_value,
@@ -50,7 +50,8 @@ def evaluate_slides(
     out: Path | None = None,
     annotations: Path | None = None,
     labels: Path | None = None,
-    label_name: str = "label",
+    label_name: str = DataConfig.label_column,
+    id_name: str = DataConfig.id_column,
     groups: str | None = None,
     positive: str | None = None,
     mpp: float | None = None,
@@ -84,7 +85,9 @@ def evaluate_slides(
     vocab, name = model.scheme.vocab, model.scheme.named[0]
     if len(vocab) != 2:
         raise HistoError(f"slides are judged for two classes; this model has {len(vocab)}")
-    known = slide_labels(labels, label_name, list(found), vocab, name) if labels else {}
+    columns = [slide_column(id_name), label_column(label_name)]
+    known = slide_labels(labels, columns, list(found), vocab, name) if labels else {}
+    unit, parts = slide_groups(groups, id_name, list(found)) if groups else ("slide", {})
     drawn = find_annotations(annotations, found, known) if annotations else {}
     prints = {name: fingerprint_of(path) for name, path in found.items()}
     fingerprint = predictor.files.fingerprint()
@@ -92,6 +95,7 @@ def evaluate_slides(
     if score:
         check_rule(rule, score, fingerprint, prints)
     mapping = parse_classes(classes)
+    check_names(drawn.values(), mapping)
     place = out or Path("runs", f"evaluate-{slides.resolve().name}")
     place.mkdir(parents=True, exist_ok=True)
     map_to(
@@ -114,6 +118,7 @@ def evaluate_slides(
     threshold = model.scheme.threshold
     judge = Judge(maps, name, threshold, annotations, drawn, known, resolutions, mapping)
     judged = judge.slides(found)
+    say_contrary(judged, screen)
     if choose_score:
         labels_of = np.array([one.positive for one in judged])
         values = [one.values for one in judged]
@@ -123,11 +128,22 @@ def evaluate_slides(
         )
         rule.write(place / SCORE)
     judged = [replace(one, score=rule.score(one.values, threshold)) for one in judged]
-    unit, parts = "slide", None
-    if groups:
-        unit, parts = groups_of(groups, [one.row.slide for one in judged])
-    write_judged(place, judged, name, parts, unit, rule, choose_score, screen)
+    there = [one.row.slide for one in judged]
+    left_out = [slide for slide in found if slide not in there]
+    own_parts = [parts[slide] for slide in there] if parts else None
+    write_judged(place, judged, name, own_parts, unit, rule, choose_score, left_out, screen)
     return place
+
+
+def say_contrary(judged: Sequence[JudgedSlide], screen: Screen) -> None:
+    """Name slides whose label and drawn lesions contradict each other: the figures follow both."""
+    for one in judged:
+        drawn = one.lesions.lesions if one.lesions else None
+        if drawn is not None and bool(drawn) != one.positive:
+            screen.say(
+                f"{one.row.slide}: its label says {'positive' if one.positive else 'negative'}; "
+                f"lesions drawn on it, without isolated tumour cells: {drawn}"
+            )
 
 
 @dataclass(frozen=True)
@@ -151,9 +167,9 @@ class Judge:
         names: set[str] = set()
         judged, truths = [], dict[Path, Truth]()
         for slide, path in found.items():
-            if not (self.maps.of(slide) / SLIDE_JSON).is_file():
+            row = self.maps.row(slide)
+            if row is None or row.error:
                 continue
-            row = read_row(self.maps.of(slide) / SLIDE_JSON)[1]
             truth = self._truth(slide, path)
             names |= truth.names if truth else set()
             if truth and slide in self.drawn:
@@ -165,10 +181,12 @@ class Judge:
             judged.append(
                 judge_slide(folder, row, self.positive, positive, lesions, self.threshold)
             )
-        if names and not any(is_lesion(one, self.positive) for one in names):
+        if names and not any(
+            is_lesion(class_of(one, self.classes), self.positive) for one in names
+        ):
             raise HistoError(
                 f"no annotation in {self.annotations} is of the class {self.positive!r}: there are "
-                f"{', '.join(sorted(names)[:8])}"
+                f"{', '.join(sorted(names - {''})[:8]) or 'none with a class'}"
             )
         if not judged:
             raise HistoError(f"none of {counted(len(found), 'slide')} could be mapped")
@@ -179,16 +197,36 @@ class Judge:
             return None
         if slide not in self.drawn:
             return Truth([], set())
-        with open_slide(path, mpp=self.resolutions.of(slide, path)) as opened:
-            given = self.drawn[slide], self.positive, opened.size, opened.bounds
-            return read_truth(*given, self.classes)
+        given = {"mpp": self.resolutions.of(slide, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as opened:
+            facts = self.drawn[slide], self.positive, opened.size, opened.bounds
+            return read_truth(*facts, self.classes, opened.mpp)
+
+
+def slide_column(name: str) -> Column:
+    """The column of the slides' names; under the default name of ids others are taken too."""
+    if name != DataConfig.id_column:
+        return Column(name, "id_column", (), "slides")
+    return Column("slide", "id_column", SLIDE_NAMES, "slides")
+
+
+def slide_groups(given: str, id_name: str, slides: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """What a group is called (patient, centre), and that of each slide, from `CSV[:column]`."""
+    table, _ = table_of(given)
+    header = read_header(table)
+    column = header[place_of(slide_column(id_name), header, table)]
+    unit, names = groups_of(given, slides, column, "slide")
+    return unit, dict(zip(slides, names, strict=True))
 
 
 def slide_labels(
-    table: Path, label_name: str, slides: Sequence[str], vocab: Sequence[str], positive: str
+    table: Path,
+    columns: Sequence[Column],
+    slides: Sequence[str],
+    vocab: Sequence[str],
+    positive: str,
 ) -> dict[str, bool]:
     """Whether each slide is positive, from a CSV; HistoError where one is missing or of no class."""
-    columns = [Column("slide", "id_column", SLIDE_NAMES, "slides"), label_column(label_name)]
     found = {}
     for line, (slide, label) in read_rows(table, columns):
         if label not in vocab:

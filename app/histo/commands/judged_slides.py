@@ -25,6 +25,8 @@ MAPS = "maps"
 """The folder of the maps, in that of the figures."""
 SCORE = "score.json"
 """How a slide's score is made, where it was chosen on these slides."""
+HEADS = {"tile_auc": "tile AUC", "tile_sensitivity": "tile sens.", "tile_specificity": "tile spec."}
+"""Columns of by_slide.csv that the page calls otherwise, so that all of them fit it."""
 RATES_AT = ("sensitivity", "specificity")
 SHOWN_GROUPS = 50
 """Groups of a table on the page; slides.json has all."""
@@ -53,11 +55,12 @@ def write_judged(
     unit: str,
     rule: ScoreRule,
     chosen_here: bool,
+    left_out: Sequence[str],
     screen: Screen,
 ) -> None:
     """Write slides.json, by_slide.csv and report.html, and say the figures.
 
-    `chosen_here` says that `rule` was chosen on these very slides.
+    `chosen_here` says that `rule` was chosen on these very slides; `left_out` could not be mapped.
     """
     labels = np.array([one.positive for one in judged])
     scores = np.array([one.score for one in judged])
@@ -76,6 +79,7 @@ def write_judged(
         place / "slides.json",
         {
             "slides": len(judged),
+            "left_out": list(left_out),
             "positive_class": positive,
             "positive_slides": int(labels.sum()),
             "intervals_over": unit if groups else "slide",
@@ -91,9 +95,11 @@ def write_judged(
     with written(place / "by_slide.csv", "w") as file:
         csv_writer(file).writerows(rows)
     said = score_words(rule, chosen_here)
-    write_report(
-        place, judged, slides, tiles, curve, rows, unit if groups else "slide", groups, said
-    )
+    called = unit if groups else "slide"
+    missing = left_out_words(left_out)
+    write_report(place, judged, slides, tiles, curve, rows, called, groups, said, missing)
+    if missing:
+        screen.say(missing)
     screen.say(f"slides: AUC {slides['roc_auc']} over {counted(len(judged), 'slide')}")
     if rule.threshold is not None:
         screen.say(
@@ -106,6 +112,17 @@ def write_judged(
     if curve and curve["score"].value is not None:
         screen.say(f"lesions: FROC score {curve['score']}")
     screen.say(f"report: {place / 'report.html'}")
+
+
+def left_out_words(left_out: Sequence[str]) -> str:
+    """That the figures are without some slides; nothing where they are of all."""
+    if not left_out:
+        return ""
+    more = f" and {len(left_out) - 8:,} more" if len(left_out) > 8 else ""
+    return (
+        f"Without {counted(len(left_out), 'slide')} that could not be mapped: "
+        f"{', '.join(left_out[:8])}{more}. {MAPS}/slides.csv says why."
+    )
 
 
 def score_words(rule: ScoreRule, chosen_here: bool) -> str:
@@ -123,7 +140,7 @@ def score_words(rule: ScoreRule, chosen_here: bool) -> str:
 
 
 def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """For each group (patient, centre) its slides, and the AUC over them and over their tiles."""
+    """For each group (patient, centre) its slides, the AUC over them and their tiles, and FROC."""
     found = {}
     for group in sorted(set(groups)):
         own = [one for one, name in zip(judged, groups, strict=True) if name == group]
@@ -133,8 +150,16 @@ def by_group(judged: Sequence[JudgedSlide], groups: Sequence[str]) -> dict[str, 
             "positive": int(labels.sum()),
             "roc_auc": areas_of(labels, np.array([one.score for one in own]))[0],
             "tiles_roc_auc": tile_figure(own),
+            "froc_score": froc_score(own),
         }
     return found
+
+
+def froc_score(judged: Sequence[JudgedSlide]) -> float | None:
+    """The mean sensitivity at RATES over the slides; None without lesions, or where some are not drawn."""
+    drawn = [one.lesions for one in judged if one.lesions is not None]
+    found = froc(drawn) if len(drawn) == len(judged) else None
+    return found.score if found else None
 
 
 def tile_figure(judged: Sequence[JudgedSlide]) -> float | None:
@@ -174,9 +199,9 @@ def by_slide(
 
 def group_rows(found: dict[str, dict[str, Any]], unit: str) -> list[list[str]]:
     """The table of the groups."""
-    rows = [[unit, "slides", "positive", "AUC over slides", "AUC over tiles"]]
+    rows = [[unit, "slides", "positive", "AUC over slides", "AUC over tiles", "FROC score"]]
     for group, facts in found.items():
-        areas = [facts["roc_auc"], facts["tiles_roc_auc"]]
+        areas = [facts["roc_auc"], facts["tiles_roc_auc"], facts["froc_score"]]
         shown = ["–" if value is None else f"{value:.3f}" for value in areas]
         rows.append([group, str(facts["slides"]), str(facts["positive"]), *shown])
     return rows
@@ -214,8 +239,9 @@ def write_report(
     unit: str,
     groups: Sequence[str] | None,
     score: str,
+    missing: str,
 ) -> None:
-    """Write report.html; `score` says how a slide's score is made."""
+    """Write report.html; `score` says how a slide's score is made, `missing` what was left out."""
     facts = {
         "slides": f"{len(judged)}, {sum(one.positive for one in judged)} positive",
         "AUC over slides": str(slides["roc_auc"]),
@@ -224,6 +250,7 @@ def write_report(
         **({"AUC over tiles": f"{tiles:.3f}"} if tiles is not None else {}),
     }
     parts = [
+        *([("", [page.paragraph(missing, "warning")])] if missing else []),
         ("", [page.paragraph(score)]),
         ("Figures", [page.facts(facts)]),
     ]
@@ -234,7 +261,8 @@ def write_report(
     if groups and len(set(groups)) <= SHOWN_GROUPS:
         parts.append((f"By {unit}", [page.table(group_rows(by_group(judged, groups), unit))]))
     links = {one.row.slide: f"{MAPS}/{one.row.slide}/slide.html" for one in judged}
-    parts.append(("Slides", [page.table(rows, sortable=True, links=links)]))
+    head = [HEADS.get(name, name.replace("_", " ")) for name in rows[0]]
+    parts.append(("Slides", [page.table([head, *rows[1:]], sortable=True, links=links)]))
     note = (
         f"95 % intervals by the bootstrap over {unit}s. A tile is called from the bundle's threshold "
         "on, which was not chosen on these slides."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -215,19 +216,23 @@ class Maker:
             try:
                 self._make(name, path)
             except HistoError as error:
-                self.screen.say(f"{name}: {error.message}")
+                self.screen.say(f"{name}: {error.message}", *error.ways)
                 self.folder.fail(SlideRow(name, path.name, error=error.message))
                 return False
         return True
 
     def _make(self, name: str, path: Path) -> None:
         began = time.monotonic()
-        with open_slide(path, mpp=self.resolutions.of(name, path)) as slide:
+        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
+        with open_slide(path, **given) as slide:
+            if note := self.resolutions.unused(slide.mpp):
+                self.screen.say(f"{name}: {note}")
             prints = fingerprint_of(path)
             if self.tissue:
                 prints += fingerprint_of(tissue_file(self.tissue, path))
             key = key_of(self.model, self.settings, slide, prints)
             if self.folder.is_done(name, key):
+                self.folder.failure(name).unlink(missing_ok=True)  # of another file of that name
                 self.screen.say(f"{name}: done already")
                 return
             with self.folder.making(name) as work:
@@ -248,7 +253,8 @@ def tissue_word(tissue: Path | None, no_tissue: bool) -> str:
 def line_of(row: SlideRow) -> str:
     """A slide's result in a line."""
     found = [
-        f"{name} {figures.mm2:.2f} mm² ({100 * figures.share:.1f} %), at most {figures.maximum:.3f}"
+        f"called {name}: {figures.mm2:.2f} mm² ({100 * figures.share:.1f} %)"
+        + ("" if math.isnan(figures.maximum) else f", p at most {figures.maximum:.3f}")
         for name, figures in row.classes.items()
     ]
     speed = row.tiles / max(row.seconds, 1e-9)

@@ -42,7 +42,7 @@ def slide_page(done: Mapped) -> SlidePage:
         "tissue": f"{row.tissue_mm2:.2f} mm²",
     }
     for name, figures in row.classes.items():
-        facts[name] = (
+        facts[f"called {name}"] = (
             f"{figures.mm2:.3f} mm² ({100 * figures.share:.1f} % of what was mapped) in "
             f"{counted(figures.regions, 'region')}; highest {digits(figures.maximum, 3)}, "
             f"score {digits(figures.score, 3)}"
@@ -51,9 +51,10 @@ def slide_page(done: Mapped) -> SlidePage:
         parts = [f"{name} {done.drift.by_figure[name]:+.1f}" for name in FIGURES]
         facts["drift"] = f"{', '.join(parts)} (standard deviations of the training patches)"
     if len(scheme.vocab) == 2:
+        name = scheme.vocab[scheme.positive]
         legend = (
-            f"Blue: probability 0 of {scheme.vocab[scheme.positive]}; vermilion: 1. It is called "
-            f"from {scheme.threshold:.3f} on."
+            f"The probability of class {name}: blue is 0, vermilion 1. Tiles are called {name} from "
+            f"{scheme.threshold:.3f} on."
         )
     else:
         legend = "Each tile has the colour of the class called: see overlay.png."
@@ -136,7 +137,7 @@ def index_rows(rows: Sequence[SlideRow], classes: Sequence[str]) -> list[list[st
     """The table of the index."""
     head = ["slide", "tissue mm²"]
     for name in classes:
-        head += [f"{name} mm²", "share", "max", "score"]
+        head += [f"called {name}, mm²", "share", "max", "score"]
     table = [[*head, "drift", "notes"]]
     for row in rows:
         cells = [row.slide, digits(row.tissue_mm2, 2)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from histo.slides.asap import read_asap
 from histo.slides.dicom import name_of
-from histo.slides.label_mask import LabelMask, read_mask
+from histo.slides.label_mask import LabelMask, read_mask, read_values
 from histo.slides.outlines import Outline
 from histo.slides.qupath import read_geojson
 
@@ -69,9 +69,13 @@ def find_annotation(folder: Path, slide: Path) -> Path | None:
 
 
 def read_annotations(
-    path: Path, size: tuple[int, int], bounds: tuple[int, int], classes: Mapping[str, str]
+    path: Path,
+    size: tuple[int, int],
+    bounds: tuple[int, int],
+    classes: Mapping[str, str],
+    mpp: float,
 ) -> Annotations:
-    """The annotations of a slide of `size` level-0 px; `classes` maps names to classes.
+    """The annotations of a slide of `size` level-0 px of `mpp` µm; `classes` maps names to classes.
 
     With a mapping, names that it does not have are not read. QuPath's coordinates begin at `bounds`.
     Raises HistoError.
@@ -82,7 +86,7 @@ def read_annotations(
 
     reader = reader_of(path)
     if reader is None:
-        return _of_mask(read_mask(path, size), classes)
+        return _of_mask(read_mask(path, size, mpp), classes)
     flat: list[str] = []
     outlines = list(reader(path, flat))
     if reader is read_geojson:
@@ -98,6 +102,13 @@ def reader_of(path: Path) -> Reader | None:
     """The reader of a file of outlines; None for a mask."""
     name = path.name.lower()
     return next((read for ending, read in READERS.items() if name.endswith(ending)), None)
+
+
+def names_in(path: Path) -> set[str]:
+    """The names of the annotations in a file, the values of a mask as text. Raises HistoError."""
+    if reader := reader_of(path):
+        return {outline.name for outline in reader(path)}
+    return {str(value) for value in np.unique(read_values(path)) if value}
 
 
 def class_of(name: str, classes: Mapping[str, str]) -> str | None:

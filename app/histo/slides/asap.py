@@ -13,6 +13,8 @@ from histo.slides.outlines import ANNOTATION_BYTES, Outline, make_outline
 
 CAMELYON16 = {"Tumor": "tumor", "_0": "tumor", "_1": "tumor", "_2": ""}
 """Camelyon16's groups: the first three are tumour, `_2` was cut out of it again."""
+NO_AREAS = ("Dot", "PointSet", "Measurement")
+"""Annotations whose points are no outline."""
 
 
 @dataclass
@@ -22,6 +24,7 @@ class _Drawn:
     name: str
     group: str
     points: list[tuple[float, float]] = field(default_factory=list)
+    area: bool = True
 
 
 def read_asap(path: Path, flat: list[str] | None = None) -> Iterator[Outline]:
@@ -39,7 +42,7 @@ def read_asap(path: Path, flat: list[str] | None = None) -> Iterator[Outline]:
             group = drawn.group if drawn.group not in ("", "None") else drawn.name
             name = CAMELYON16.get(group, group)
             outline = None
-            if len(drawn.points) >= 3:
+            if drawn.area and len(drawn.points) >= 3:
                 outline = make_outline(name, Polygon(drawn.points), path)
             if outline:
                 yield outline
@@ -59,6 +62,7 @@ def _read_xml(path: Path) -> list[_Drawn]:
     def start(tag: str, values: dict[str, str]) -> None:
         if tag == "Annotation":
             found.append(_Drawn(values.get("Name", ""), values.get("PartOfGroup", "")))
+            found[-1].area = values.get("Type") not in NO_AREAS
         elif tag == "Coordinate" and found:
             point = float(values["X"]), float(values["Y"])
             if not all(map(math.isfinite, point)):

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from histo.files.writing import write_json, written
 from histo.slides.colours import CLASSES
 from histo.slides.grid import Grid
 from histo.slides.outlines import area_of_mask, parts_of
+from histo.slides.overlay import font
 from histo.slides.reader import Slide
 from histo.slides.tile_labels import Labels
 from histo.slides.tissue import Tissue
@@ -52,17 +54,14 @@ def write_sheet(
 
 def legend(tiles: Labels, names: Sequence[str], width: int) -> NDArray[np.uint8]:
     """A strip with a line for each class: its colour, its name and its number of tiles."""
-    import cv2
-
-    strip = np.full((8 + 22 * len(names), width, 3), 255, np.uint8)
+    strip = Image.new("RGB", (width, 8 + 22 * len(names)), "white")
+    draw = ImageDraw.Draw(strip)
     for number, name in enumerate(names):
         y = 8 + 22 * number
-        colour = CLASSES[number % len(CLASSES)]
-        cv2.rectangle(strip, (8, y), (22, y + 14), colour, -1)
+        draw.rectangle((8, y, 22, y + 14), fill=CLASSES[number % len(CLASSES)])
         text = f"{name or 'no label'}: {int((tiles.names == name).sum()):,}"
-        plain = text.encode("ascii", "replace").decode()  # OpenCV draws no other letters
-        cv2.putText(strip, plain, (30, y + 13), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, 16)
-    return strip
+        draw.text((30, y - 2), text, fill="black", font=font(15))
+    return np.asarray(strip)
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:

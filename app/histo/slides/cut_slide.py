@@ -66,7 +66,8 @@ def cut_slide(
         )
     found = Annotations({}, frozenset())
     if annotation:
-        found = read_annotations(annotation, slide.size, slide.bounds, plan.classes)
+        facts = slide.size, slide.bounds, plan.classes, slide.mpp
+        found = read_annotations(annotation, *facts)
         where = str(annotation)
         check_class_names({name: where for name in found.covers if name}, where)
     grid = make_grid(slide.end, slide.bounds, plan.mpp / slide.mpp, plan.side, plan.stride)

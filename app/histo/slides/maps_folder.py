@@ -124,15 +124,19 @@ class MapsFolder:
 
     def rows(self) -> tuple[list[SlideRow], list[str]]:
         """The rows of the slides, those that failed included; and the slides that have none yet."""
-        found, missing = [], []
-        for slide in self.slides:
-            for path in (self.of(slide) / SLIDE_JSON, self.failure(slide)):
-                if path.is_file():
-                    found.append(read_row(path)[1])
-                    break
-            else:
-                missing.append(slide)
-        return found, missing
+        rows = {slide: self.row(slide) for slide in self.slides}
+        missing = [slide for slide, row in rows.items() if row is None]
+        return [row for row in rows.values() if row is not None], missing
+
+    def row(self, slide: str) -> SlideRow | None:
+        """The row of a slide; None where it has none yet.
+
+        Why it failed goes before its map, which is then of an earlier file of the same name.
+        """
+        for path in (self.failure(slide), self.of(slide) / SLIDE_JSON):
+            if path.is_file():
+                return read_row(path)[1]
+        return None
 
     def write_table(self) -> list[SlideRow]:
         """Write slides.csv; HistoError where a slide has not been mapped."""

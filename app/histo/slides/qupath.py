@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from histo.errors import HistoError
 from histo.files.limits import read_bytes
 from histo.slides.outlines import ANNOTATION_BYTES, Outline, make_outline
 
-NO_ANNOTATIONS = ("detection", "cell", "tile", "tma_core")
+NO_ANNOTATIONS = ("detection", "cell", "tile", "tmacore", "root")
 """Objects of QuPath that nobody drew as an annotation."""
 AREAS = ("Polygon", "MultiPolygon")
 
@@ -41,9 +42,9 @@ def _outlines_of(data: bytes, path: Path, flat: list[str]) -> Iterator[Outline]:
         for feature in _features(found):
             properties = feature.get("properties") or {}
             geometry = feature["geometry"] or {}
-            if properties.get("objectType") in NO_ANNOTATIONS:
+            if kind_of(feature, properties) in NO_ANNOTATIONS:
                 continue
-            name = (properties.get("classification") or {}).get("name") or properties.get("name")
+            name = class_name(properties.get("classification")) or properties.get("name")
             outline = None
             if geometry.get("type") in AREAS:
                 outline = make_outline(str(name or ""), shape(geometry), path)
@@ -58,11 +59,29 @@ def _outlines_of(data: bytes, path: Path, flat: list[str]) -> Iterator[Outline]:
         raise HistoError(f"{path} is not GeoJSON with annotations as QuPath exports it") from None
 
 
-def _features(found: Any) -> list[Any]:
-    """The features of a collection, a bare list, or a single feature."""
-    if isinstance(found, dict):
-        return list(found["features"]) if "features" in found else [found]
-    return list(found)
+def kind_of(feature: Any, properties: Any) -> str:
+    """What an object is, in small letters: `tmacore`; QuPath 0.3 and 0.2 have it in other places."""
+    found = properties.get("objectType") or properties.get("object_type") or feature.get("id")
+    plain = str(found).replace("_", "").casefold()
+    return plain.removeprefix("path").removesuffix("object")
+
+
+def class_name(found: Any) -> str:
+    """The name of a classification as QuPath shows it, its parts joined: `Tumor: Positive`."""
+    if not found or isinstance(found, str):
+        return found or ""
+    parts = found.get("names") or [found.get("name") or ""]
+    parent = class_name(found.get("parentClass"))  # QuPath 0.3 and before
+    return ": ".join([*([parent] if parent else []), *map(str, parts)])
+
+
+def _features(found: Any) -> Iterator[Any]:
+    """The features of a collection, a bare list, or a single feature, and the children of each."""
+    top = found.get("features", [found]) if isinstance(found, dict) else found
+    waiting = deque(top)
+    while waiting:
+        yield (feature := waiting.popleft())
+        waiting.extend((feature.get("properties") or {}).get("childObjects") or ())
 
 
 def _unpacked(data: bytes, path: Path) -> bytes:

@@ -124,17 +124,18 @@ def on_background(region: Pixels) -> Pixels:
     return colours
 
 
-def open_slide(path: Path, *, mpp: float | None = None) -> Slide:
-    """Open a slide, a file or a folder of DICOM files; `mpp` is its µm per px where it does not say.
+def open_slide(path: Path, *, mpp: float | None = None, unsaid: float | None = None) -> Slide:
+    """Open a slide, a file or a folder of DICOM files.
 
-    Raises HistoError.
+    `mpp` is its µm per px whatever it says, `unsaid` that of one which does not say it, or says what
+    cannot be. Raises HistoError.
     """
     first = path if path.is_file() else next(iter(files_of(path)), None)
     if first is None:
         raise HistoError(f"no slide {path}")
     handle = open_handle(first, path)
     try:
-        return Slide(path, handle, mpp or mpp_of(handle.properties, path))
+        return Slide(path, handle, mpp or said_mpp(handle.properties, path, unsaid))
     except HistoError:
         handle.close()
         raise
@@ -178,6 +179,16 @@ def bounds_of(properties: Mapping[str, str]) -> tuple[int, int]:
     """Where the scanned area begins on level 0: 0, 0 for most slides."""
     x, y = (_whole(properties.get(f"openslide.bounds-{axis}")) for axis in "xy")
     return x, y
+
+
+def said_mpp(properties: Mapping[str, str], path: Path, unsaid: float | None) -> float:
+    """`mpp_of`, or `unsaid` where that is an error and this is known."""
+    try:
+        return mpp_of(properties, path)
+    except HistoError:
+        if unsaid is None:
+            raise
+        return unsaid
 
 
 def mpp_of(properties: Mapping[str, str], path: Path) -> float:

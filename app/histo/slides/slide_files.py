@@ -30,6 +30,8 @@ GLANCE = 1000
 """Files of a folder that are looked at: a folder of patches may hold millions."""
 PATCH_SIDE = 2048
 """Longest side of an image that is certainly a patch, in px."""
+SAME = 0.01
+"""Two values of µm per px that differ by less are the same."""
 ENDS = 1 << 16
 """Bytes at both ends of a slide that identify it, with its size."""
 
@@ -139,7 +141,7 @@ def fingerprint_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class SlideMpp:
-    """µm per px of slides that do not say, or say it wrongly: one for all, or by name."""
+    """µm per px of slides: one for all that do not say, or by name, which goes before what they say."""
 
     value: float | None = None
     by_name: Mapping[str, float] = field(default_factory=dict)
@@ -153,6 +155,11 @@ class SlideMpp:
             return cls(_sound(float(given), "the slides"))
         except ValueError:
             table = Path(str(given))
+        if not table.is_file():
+            raise HistoError(
+                f"{given} is neither a number of µm per px nor a CSV file",
+                "{slide_mpp} takes X, or a CSV with the columns slide and mpp",
+            )
         found = {}
         for line, (name, value) in read_rows(table, ["slide", "mpp"]):
             where = f"{table.name}, line {line}"
@@ -163,11 +170,20 @@ class SlideMpp:
         return cls(None, found)
 
     def of(self, name: str, path: Path) -> float | None:
-        """That of a slide, if it was given: by its name, or its file's."""
+        """That of a slide, if the table has it: by its name, or its file's."""
         for key in (name, path.name, name_of(path)):
             if key in self.by_name:
                 return self.by_name[key]
-        return self.value
+        return None
+
+    def unused(self, mpp: float) -> str:
+        """What to say of a slide that has `mpp` µm per px; nothing where that is what was given."""
+        if self.value is None or abs(mpp / self.value - 1) < SAME:
+            return ""
+        return (
+            f"it says that it has {mpp:.4g} µm per px; the {self.value:g} that was given is for slides "
+            "that do not say"
+        )
 
 
 def _sound(mpp: float, where: str) -> float:

@@ -39,8 +39,9 @@ def read_truth(
     size: tuple[int, int],
     bounds: tuple[int, int],
     classes: Mapping[str, str],
+    mpp: float,
 ) -> Truth:
-    """The lesions of a slide of `size` px: of the positive class, or a name that obviously is positive.
+    """The lesions of a slide of `size` px of `mpp` µm: of the positive class, or a name that obviously is positive.
 
     `classes` maps names of annotations, or values of a mask, to classes; others are then not read. A
     mask of one value needs none. QuPath's coordinates begin at the slide's `bounds`. What is marked
@@ -51,7 +52,7 @@ def read_truth(
 
     reader = reader_of(path)
     if reader is None:
-        return mask_truth(read_mask(path, size), path, positive, classes)
+        return mask_truth(read_mask(path, size, mpp), path, positive, classes)
     outlines = list(reader(path))
     ignored = union_all([one.polygon for one in outlines if class_of(one.name, classes) == ""])
     moved = bounds if reader is read_geojson else (0, 0)
@@ -70,7 +71,7 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     """
     import cv2
 
-    names = [str(value) for value in mask.present]
+    names, given = [str(value) for value in mask.present], bool(classes)
     only = mask.present[0] if len(names) == 1 and not classes else None
     if not classes and names and not any(is_lesion(name, positive) for name in names):
         # Where the positive class is called `1`, values are the names of classes.
@@ -91,7 +92,7 @@ def mask_truth(mask: LabelMask, path: Path, positive: str, classes: Mapping[str,
     height, width = mask.values.shape
     pixel = mask.pixel[0] * width / columns, mask.pixel[1] * height / rows
     lesions = parts_of(area_of_mask(inside, pixel))
-    return Truth(lesions, {positive} if wanted else set(names), only)
+    return Truth(lesions, {positive} if wanted and not given else set(names), only)
 
 
 def check_same_value(truths: Mapping[Path, Truth], positive: str) -> None:
