@@ -62,7 +62,7 @@ def test_a_damaged_run_names_the_file(tmp_path):
         run.settings()
     paths = {"arch": "a", "data": "d", "weights": "none", "images": "a\0b"}
     run.config.write_text(json.dumps({name: {"value": path} for name, path in paths.items()}))
-    with pytest.raises(HistoError, match=r"config.json is not a histo config"):
+    with pytest.raises(HistoError, match=r"config.json is not readable JSON"):
         run.settings()  # no path holds a NUL: every use of it would be a ValueError
     paths["images"] = "a b"
     run.config.write_text(json.dumps({name: {"value": path} for name, path in paths.items()}))
