@@ -249,10 +249,11 @@ def reserve_space(handle: int, folder: Path, size: int) -> None:
     except AttributeError:  # no posix_fallocate on macOS and Windows
         pass
     except OSError as error:
-        full = error.errno in NO_ROOM
-        what = f"no room for the store in {folder}" if full else f"no store can be made in {folder}"
+        needed = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
         raise HistoError(
-            f"{what}: {size / 1e9:.1f} GB needed, {error.strerror}",
+            f"no room for the store in {folder}: {needed} needed, {error.strerror}"
+            if error.errno in NO_ROOM
+            else f"no store can be made in {folder}: {error.strerror}",
             "give another {store} folder",
             "{no_store} keeps the patches in memory",
         ) from None
