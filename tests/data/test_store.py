@@ -263,7 +263,7 @@ def test_a_store_that_cannot_be_made_says_the_way_out(images, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(HistoError, match=r"no room for the store in .*0.0 GB needed, No space"):
+    with pytest.raises(HistoError, match=r"no room for the store in .* MB needed, No space"):
         open_store(paths, tmp_path / "store", Fit(), QUIET)
     assert list((tmp_path / "store").glob("*.np*")) == []
 
