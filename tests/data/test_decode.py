@@ -15,7 +15,7 @@ from PIL import Image
 from histo.data.decode import decode_patch, pixel_sha1, read_patch
 from histo.data.remarks import DEEP, EXIF_TURN, TIFF_TURN, remarks
 from histo.errors import HistoError
-from histo.model.bounded import data_taken, memory_bounded
+from histo.model.memory_bound import data_taken, memory_bounded
 from histo.pixels.fit import Fit
 
 RNG = np.random.default_rng(0)

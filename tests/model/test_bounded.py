@@ -23,8 +23,9 @@ from histo.errors import HistoError
 from histo.files.digests import sha256
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
 from histo.files.writing import write_json
-from histo.model.bounded import STATM, Bounded
+from histo.model.bounded import Bounded
 from histo.model.card import CARD, FORMAT, ONNX, SEAL, seal_of
+from histo.model.memory_bound import STATM
 from histo.model.predictor import open_bundle
 from tests.conftest import Memory, write_image
 

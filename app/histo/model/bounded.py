@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,6 +25,7 @@ from histo.distributed import ranks
 from histo.distributed.interrupts import STUCK, asked
 from histo.errors import HistoError, Stopped
 from histo.files.limits import RUN_BYTES, RUN_SECONDS
+from histo.model.memory_bound import data_taken, memory_bounded
 
 Done = SimpleQueue[tuple[int, Any]]
 """Results or exceptions, by the number of the call."""
@@ -36,8 +36,6 @@ does so all along, and takes cores from the threads that read: up to a third of 
 PART = 8
 """Patches that a thread computes at least. A core for each part of a batch is faster than all cores for
 each operator: by a tenth to a third on two cores (`benchmarks/README.md`)."""
-STATM = Path("/proc/self/statm")
-"""Its sixth number counts the pages that RLIMIT_DATA bounds (proc(5))."""
 FOR_ONE = "for one batch"
 NO_MEMORY = ("Available memory", "bad_alloc")
 """What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""
@@ -205,65 +203,3 @@ def _limit_arena(most: int) -> None:
 def weights_of(data: bytes) -> int:
     """How many bytes the weights of a file take in memory, at most: unpacked, and laid out anew."""
     return 8 * len(data)
-
-
-_lock = threading.Lock()
-_inside: list[int] = []
-"""The bounds of the threads that are within `memory_bounded`: the highest is in force."""
-_before: list[tuple[int, int]] = []
-"""The limits to come back to, while any thread is within."""
-
-
-def data_taken() -> int:
-    """How many bytes this process has of what RLIMIT_DATA bounds; 0 where that is not known."""
-    if not STATM.exists():
-        return 0
-    import resource
-
-    return int(STATM.read_bytes().split()[5]) * resource.getpagesize()
-
-
-@contextmanager
-def memory_bounded(ceiling: int) -> Iterator[None]:
-    """Let this process have so many bytes: above that an allocation fails. On Linux alone.
-
-    With several threads within, those of other calls among them, the highest of their bounds holds.
-    """
-    if not STATM.exists():
-        yield
-        return
-    _enter(ceiling)
-    try:
-        yield
-    finally:
-        _exit(ceiling)
-
-
-def _enter(ceiling: int) -> None:
-    import resource
-
-    with _lock:
-        if not _inside:
-            _before.append(resource.getrlimit(resource.RLIMIT_DATA))
-        _inside.append(ceiling)
-        _hold()
-
-
-def _exit(ceiling: int) -> None:
-    import resource
-
-    with _lock:
-        _inside.remove(ceiling)
-        if _inside:
-            _hold()
-        else:
-            resource.setrlimit(resource.RLIMIT_DATA, _before.pop())
-
-
-def _hold() -> None:
-    """Put the highest bound in force, if the limits from before allow it."""
-    import resource
-
-    hard = _before[0][1]
-    limits = [max(_inside), *(limit for limit in _before[0] if limit >= 0)]
-    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
