@@ -302,7 +302,7 @@ def train(
         Optional[int],
         number(
             "views",
-            "With --probe: D4 views of each training patch.  [default: 1; 2 to 8 for fewer than 4,000]",
+            "With --probe: D4 views of each training patch.  [default: 1; 2 to 8 for 2,000 of them or fewer]",
         ),
     ] = None,
     arch: Annotated[

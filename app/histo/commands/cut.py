@@ -21,7 +21,6 @@ from histo.slides.annotations import Annotations, find_annotation, names_in
 from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
 from histo.slides.cut_slide import CutPlan, cut_slide
 from histo.slides.grid import check_stride
-from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.tile_labels import LabelRule
 from histo.slides.tissue_outlines import tissue_file
@@ -176,8 +175,7 @@ class Cutter:
             raise HistoError(
                 "it has no annotations", "{normal_slides} makes such slides background throughout"
             )
-        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
-        with open_slide(path, **given) as slide:
+        with self.resolutions.open(name, path) as slide:
             if note := self.resolutions.unused(slide.mpp):
                 self.screen.say(f"{name}: {note}")
             sources = [annotation] if annotation else []

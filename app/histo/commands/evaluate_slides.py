@@ -25,7 +25,6 @@ from histo.slides.annotations import class_of, find_annotation
 from histo.slides.froc import grown_lesions, judge
 from histo.slides.lesions import Lesion
 from histo.slides.maps_folder import MapsFolder
-from histo.slides.reader import open_slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.slide_score import ScoreRule, check_rule, choose_rule, read_rule
 from histo.slides.summary import SlideRow
@@ -197,8 +196,7 @@ class Judge:
             return None
         if slide not in self.drawn:
             return Truth([], set())
-        given = {"mpp": self.resolutions.of(slide, path), "unsaid": self.resolutions.value}
-        with open_slide(path, **given) as opened:
+        with self.resolutions.open(slide, path) as opened:
             facts = self.drawn[slide], self.positive, opened.size, opened.bounds
             return read_truth(*facts, self.classes, opened.mpp)
 

@@ -26,7 +26,7 @@ MAPS = "maps"
 SCORE = "score.json"
 """How a slide's score is made, where it was chosen on these slides."""
 HEADS = {"tile_auc": "tile AUC", "tile_sensitivity": "tile sens.", "tile_specificity": "tile spec."}
-"""Columns of by_slide.csv that the page calls otherwise, so that all of them fit it."""
+"""Shorter names for columns of by_slide.csv, so that the table fits the page."""
 RATES_AT = ("sensitivity", "specificity")
 SHOWN_GROUPS = 50
 """Groups of a table on the page; slides.json has all."""

@@ -29,7 +29,7 @@ from histo.slides.heat import Scheme
 from histo.slides.map_geojson import area_mm2
 from histo.slides.map_slide import MapModel, MapSettings, key_of, map_slide
 from histo.slides.maps_folder import MapsFolder
-from histo.slides.reader import Slide, open_slide
+from histo.slides.reader import Slide
 from histo.slides.slide_files import SlideMpp, find_slides, fingerprint_of
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, write_row
 from histo.slides.tissue_outlines import tissue_file, tissue_of
@@ -223,8 +223,7 @@ class Maker:
 
     def _make(self, name: str, path: Path) -> None:
         began = time.monotonic()
-        given = {"mpp": self.resolutions.of(name, path), "unsaid": self.resolutions.value}
-        with open_slide(path, **given) as slide:
+        with self.resolutions.open(name, path) as slide:
             if note := self.resolutions.unused(slide.mpp):
                 self.screen.say(f"{name}: {note}")
             prints = fingerprint_of(path)

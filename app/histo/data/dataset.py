@@ -60,6 +60,11 @@ class Dataset:
         """The ids of the validation patches, in table order."""
         return [self.ids[i] for i in np.flatnonzero(self.valid)]
 
+    @property
+    def train_count(self) -> int:
+        """How many patches are for training."""
+        return len(self.ids) - int(self.valid.sum())
+
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 over the sorted `id,label` lines, and over the pixels."""
         lines = sorted(f"{i},{x}\n" for i, x in zip(self.ids, self.labels, strict=True))

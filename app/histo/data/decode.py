@@ -67,10 +67,12 @@ def decode_patch(data: bytes, path: Path) -> Pixels:
     """The patch in the bytes of a file, as `read_patch` has it; `path` is for its errors."""
     try:
         return _decoded(data, path)
-    except (HistoError, MemoryError) as error:
-        if isinstance(error, HistoError) and not _lacks_memory(data):
-            raise
-    raise _no_memory(path)
+    except MemoryError:
+        raise _no_memory(path) from None
+    except HistoError:
+        if _lacks_memory(data):
+            raise _no_memory(path) from None
+        raise
 
 
 def _no_memory(path: Path) -> HistoError:

@@ -116,10 +116,10 @@ def flush_folder(folder: Path) -> None:
 
 def flush_files(folder: Path) -> None:
     """Flush every file below a folder: what is not on the disk is lost with the power, or with the disk."""
+    if os.name != "posix":  # a file that is open for reading cannot be flushed
+        return
     for path in folder.rglob("*"):
-        if (
-            path.is_file() and os.name == "posix"
-        ):  # elsewhere a file open for reading is not flushed
+        if path.is_file():
             handle = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(handle)

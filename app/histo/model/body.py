@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,31 @@ def _without_classes(model: Any) -> nn.Module:
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     model.set_submodule(linears[-1], nn.Identity())
     return _as_module(model)
+
+
+def watch(
+    body: nn.Module,
+    side: int,
+    modules: Iterable[tuple[str, nn.Module]],
+    note: Callable[[str, Tensor], None],
+) -> Tensor:
+    """The features of a black patch of `side` px; `note` gets name and output of modules as they come."""
+
+    def heard(name: str, _module: nn.Module, _given: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            note(name, output)
+
+    hooks = [module.register_forward_hook(partial(heard, name)) for name, module in modules]
+    was_training = body.training
+    try:
+        with torch.no_grad():
+            device = next(body.parameters()).device
+            features: Tensor = body.eval()(torch.zeros(1, 3, side, side, device=device))
+    finally:
+        body.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return features
 
 
 def features_of(body: nn.Module, side: int, arch: str) -> int:

@@ -34,8 +34,8 @@ SPIN_US = 50
 """How long an idle thread of ONNX Runtime waits for the next operator before it sleeps. By default it
 does so all along, and takes cores from the threads that read: up to a third of all CPU time."""
 PART = 8
-"""Patches that a thread computes at least. A core for each part of a batch is faster than all cores for
-each operator: by a tenth to a third on two cores (`benchmarks/README.md`)."""
+"""A part of a batch has at least so many patches. A core for each part is faster than all cores for each
+operator: by up to a quarter on two cores (`benchmarks/README.md`)."""
 FOR_ONE = "for one batch"
 NO_MEMORY = ("Available memory", "bad_alloc")
 """What engines say where the bound of memory is reached: ONNX Runtime, OpenVINO."""

@@ -7,7 +7,6 @@ its effect on the output. A map is as coarse as that layer (3x3 cells for a ResN
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from histo.config import ModelCard
+from histo.model.body import watch
 from histo.model.checkpoint import load_best
 from histo.pixels.normalise import Normalise
 from histo.run.folder import RunFolder
@@ -124,17 +124,11 @@ def last_map(body: nn.Module, side: int) -> str | None:
     """
     seen: list[tuple[str, torch.Size]] = []
 
-    def note(name: str, _module: nn.Module, _given: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim >= 3:
+    def note(name: str, output: Tensor) -> None:
+        if output.ndim >= 3:
             seen.append((name, output.shape))
 
-    hooks = [m.register_forward_hook(partial(note, name)) for name, m in body.named_modules()]
-    try:
-        with torch.no_grad():
-            body(torch.zeros(1, 3, side, side, device=next(body.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch(body, side, body.named_modules(), note)
     spread = [n for n, (_, shape) in enumerate(seen) if places_of(shape) > 1]
     if not spread:
         return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from histo.errors import HistoError
+from histo.model.body import watch
 
 DEPTH = 2
 """Blocks are children of the body, or children of these."""
@@ -53,15 +52,15 @@ class Levels(nn.Module):
 
 
 def blocks_of(body: nn.Module, side: int) -> list[str]:
-    """The blocks of a body whose outputs are maps [B, C, h, w], without the last, which its own features are of.
+    """The blocks of a body whose outputs are maps [B, C, h, w], by name, for patches of `side` px.
 
-    Every block, if these are few features, else the last of each larger size. None of a body with tokens
+    The last is left out: the body's own features are made of it. Every block, if these are few features, else the last of each larger size. None of a body with tokens
     or with maps [B, h, w, C].
     """
     seen: list[tuple[str, Tensor]] = []
 
-    def note(name: str, _module: nn.Module, _given: object, output: object) -> None:
-        if isinstance(output, Tensor) and not any(output is known for _, known in seen):
+    def note(name: str, output: Tensor) -> None:
+        if not any(output is known for _, known in seen):
             seen.append((name, output))
 
     blocks = [
@@ -69,16 +68,7 @@ def blocks_of(body: nn.Module, side: int) -> list[str]:
         for name, module in body.named_modules()
         if name and name.count(".") < DEPTH and next(module.children(), None) is not None
     ]
-    hooks = [module.register_forward_hook(partial(note, name)) for name, module in blocks]
-    was_training = body.training
-    try:
-        with torch.no_grad():
-            device = next(body.parameters()).device
-            last = body.eval()(torch.zeros(1, 3, side, side, device=device)).shape[1]
-    finally:
-        body.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    last = watch(body, side, blocks, note).shape[1]
     maps = {name: output.shape[1:] for name, output in seen if is_map(output)}
     every, least = list(maps)[:-1], min((shape[1] for shape in maps.values()), default=0)
     ends = {maps[name][1]: name for name in every if maps[name][1] > least}

@@ -176,9 +176,6 @@ class RunFolder:
             good = all(isinstance(found.get(name), kind) for name, kind in KINDS.items())
             good = good and ("bundle" in found or isinstance(found["weights"], str))
             good = good and all((found.get(name) or 1) in range(1, 10_000) for name in NUMBERS)
-            good = good and not any(
-                "\0" in text for text in found.values() if isinstance(text, str)
-            )
             Split.read(found.get("split"), found.get("leak"))
         except (AttributeError, KeyError, TypeError, ValueError, IndexError):
             good = False

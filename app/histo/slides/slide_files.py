@@ -19,6 +19,8 @@ from histo.slides.dicom import files_of, name_of, one_a_series
 if TYPE_CHECKING:
     from PIL import Image
 
+    from histo.slides.reader import Slide
+
 ONLY_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".czi", ".dcm")
 TIFFS = (".tif", ".tiff")
 SUFFIXES = (*ONLY_SLIDES, *TIFFS)
@@ -175,6 +177,12 @@ class SlideMpp:
             if key in self.by_name:
                 return self.by_name[key]
         return None
+
+    def open(self, name: str, path: Path) -> Slide:
+        """Open a slide with what was given for it. Raises HistoError."""
+        from histo.slides.reader import open_slide
+
+        return open_slide(path, mpp=self.of(name, path), unsaid=self.value)
 
     def unused(self, mpp: float) -> str:
         """What to say of a slide that has `mpp` µm per px; nothing where that is what was given."""

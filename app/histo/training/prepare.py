@@ -48,14 +48,9 @@ class Job:
         return {"epochs": self.epochs, "freeze_epochs": self.freeze_epochs}
 
     @property
-    def train(self) -> int:
-        """Training patches."""
-        return int((~self.data.valid).sum())
-
-    @property
     def epochs(self) -> int:
         """As given; by default more of them for few training patches."""
-        return self.config.epochs or default_epochs(self.train)
+        return self.config.epochs or default_epochs(self.data.train_count)
 
     @property
     def freeze_epochs(self) -> int:
@@ -72,7 +67,7 @@ class Job:
     @property
     def fixed_norm(self) -> bool:
         """Whether batch norm keeps its statistics: for few patches and bodies that gain by it."""
-        few = self.train < FEW_PATCHES
+        few = self.data.train_count < FEW_PATCHES
         return self.config.pretrained and few and self.config.arch.startswith(FIXED_NORM)
 
 
@@ -83,7 +78,7 @@ def default_epochs(train: int) -> int:
 
 def prepare(config: TrainConfig, data: Dataset, screen: Screen, resumed: bool = False) -> Job:
     """Prepare a training; the weights of a `resumed` run come from its checkpoint."""
-    train, valid = int((~data.valid).sum()), int(data.valid.sum())
+    train, valid = data.train_count, int(data.valid.sum())
     screen.say(f"{train:,} train, {valid:,} validate ({split_phrase(data)})")
     with screen.step("loading torch and fastai"):
         from histo.model import device as devices

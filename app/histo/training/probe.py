@@ -71,8 +71,7 @@ class ProbeJob:
     @property
     def views(self) -> int:
         """How many of the eight D4 views of a training patch the head is fitted to."""
-        train = int((~self.data.valid).sum())
-        return self.config.views or min(max(ROWS // train, 1), VIEWS)
+        return self.config.views or min(max(ROWS // self.data.train_count, 1), VIEWS)
 
     @property
     def batch_size(self) -> int:
@@ -86,7 +85,7 @@ class ProbeJob:
 
 def prepare_probe(config: TrainConfig, data: Dataset, screen: Screen) -> ProbeJob:
     """Load the body and its weights."""
-    train, valid = int((~data.valid).sum()), int(data.valid.sum())
+    train, valid = data.train_count, int(data.valid.sum())
     screen.say(f"{train:,} train, {valid:,} validate ({split_phrase(data)})")
     with screen.step("loading torch"):
         from histo.model import device as devices
@@ -203,7 +202,7 @@ def record(
         "accuracy": float((mine.argmax(1) == labels[valid]).mean()),
         "roc_auc": macro_auc(labels[valid], mine),
         "seconds": seconds,
-        "patches_per_second": int((~valid).sum()) / seconds,
+        "patches_per_second": data.train_count / seconds,
     }
     with written(run.history, "w") as file:
         table = csv.DictWriter(file, HISTORY, lineterminator="\n")

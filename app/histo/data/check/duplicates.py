@@ -128,9 +128,8 @@ def magnitudes(
     `weighted` by frequency: a picture has less of the high ones, which tell pictures apart.
     """
     n, side = grey.shape[:2]
-    waves = _cosines(
-        side, lowest
-    )  # as matrices: the few lowest of scipy's dctn, several times as fast
+    # as matrices: the few lowest of scipy's dctn, several times as fast
+    waves = _cosines(side, lowest)
     rows = (grey.reshape(n * side, side) @ waves).reshape(n, side, lowest)
     columns = np.ascontiguousarray(rows.transpose(0, 2, 1)).reshape(n * lowest, side)
     found = (columns @ waves).reshape(n, lowest, lowest)

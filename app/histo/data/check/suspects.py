@@ -13,8 +13,7 @@ from histo.data import remarks
 from histo.data.check.finding import Finding
 from histo.data.check.inspect import FileLabels
 from histo.data.check.quality import faults
-from histo.data.check.tables import SHOWN, CheckedFiles
-from histo.data.labels import similar_classes
+from histo.data.check.tables import SHOWN, CheckedFiles, alike
 from histo.data.split import (
     check_split,
     grouped_split,
@@ -191,20 +190,14 @@ def group_findings(files: CheckedFiles) -> list[Finding]:
             sides[group][split] += 1
     both = {group: count for group, count in sides.items() if len(count) > 1}
     unit = listed.unit or "group"
-    counts = Counter(group for group in listed.group if group)
-    alike = similar_classes(sorted(counts))
     return [
-        Finding(
+        alike(
             "similar_groups",
-            "set",
             f"of names of groups ({unit}) that look alike",
-            [unit, "patches"],
-            [[name, str(counts[name])] for names in alike for name in names],
-            advice="They differ in case, blanks, width, leading zeros or .0 only. If it is one "
-            f"{unit}, written in several ways, it can be on both sides of the split: make the names "
-            "the same.",
-            number=len(alike),
-            examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
+            unit,
+            Counter(sorted(filter(None, listed.group))),
+            f"If it is one {unit}, written in several ways, it can be on both sides of the split: make "
+            "the names the same.",
         ),
         Finding(
             "groups_split",

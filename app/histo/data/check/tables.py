@@ -62,6 +62,21 @@ class CheckedFiles:
         return {self.listed.id[row]: why for row in rows if self.listed.id[row]}
 
 
+def alike(code: str, what: str, unit: str, counts: Counter[str], advice: str) -> Finding:
+    """Names that look alike, with how many patches have each; `unit` is the column that they are of."""
+    sets = similar_classes(counts)
+    return Finding(
+        code,
+        "set",
+        what,
+        [unit, "patches"],
+        [[name, str(counts[name])] for names in sets for name in names],
+        advice=f"They differ in case, blanks, width, leading zeros or .0 only. {advice}",
+        number=len(sets),
+        examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in sets[:9]],
+    )
+
+
 def label_findings(
     rows: Sequence[Row], files: Sequence[str | None], config: CheckConfig
 ) -> list[Finding]:
@@ -74,7 +89,6 @@ def label_findings(
     differ = [same for same in twice if len({(row.label, row.split) for row in same}) > 1]
     counts = Counter(same[0].label for same in by_file.values())
     single = [[name] for name, count in counts.items() if count == 1]
-    alike = similar_classes(counts)
 
     def shown(sets: list[list[Row]]) -> list[str]:
         return [f"{s[0].id} (lines {', '.join(str(r.line) for r in s[:3])})" for s in sets[:9]]
@@ -124,16 +138,12 @@ def label_findings(
             [[name] for name in missing_classes(counts)],
             advice="If these patches have no label, take them out of the table.",
         ),
-        Finding(
+        alike(
             "similar_classes",
-            "set",
             "of classes that look alike",
-            [config.label_column, "patches"],
-            [[name, str(counts[name])] for names in alike for name in names],
-            advice="They differ in case, blanks, width, leading zeros or .0 only. Most often it is one class, "
-            "written twice: make the labels the same.",
-            number=len(alike),
-            examples=[", ".join(f"{n!r} ({counts[n]:,})" for n in names) for names in alike[:9]],
+            config.label_column,
+            counts,
+            "Most often it is one class, written twice: make the labels the same.",
         ),
     ]
 
