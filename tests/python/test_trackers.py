@@ -139,6 +139,7 @@ def test_wandb_has_each_epoch_the_settings_and_the_report(dataset, tmp_path, mon
     run = histo.train(dataset, out=tmp_path / "run", tracker="wandb", **TINY)
     run.interpret(tracker="wandb")
     assert wandb.run is None
+    wandb.teardown()  # as at the end of a process: wandb's own may write on after a run is finished
     config, summary, steps = {}, {}, []
     for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
         for data in wandb_records(path.read_bytes()):

@@ -146,7 +146,7 @@ class Wandb:
         self.run.summary.update({**figures, **paths})
 
     def close(self, finished: bool) -> None:
-        """Wait until everything is sent, or written if wandb is offline."""
+        """Wait until everything is sent; offline, wandb writes on until this process ends."""
         self.run.finish(exit_code=0 if finished else 1)
 
 
