@@ -27,8 +27,8 @@ from histo.commands.doctor import (
 )
 from tests.conftest import histo_process
 
-TORCH = """
-__version__ = "2.15.0+cpu"
+TORCH = f"""
+__version__ = "{metadata.version("torch").partition("+")[0]}+cpu"  # as torchvision's metadata asks
 from types import SimpleNamespace as S
 version = S(cuda=None, hip=None)
 backends = S(mps=S(is_available=lambda: False))

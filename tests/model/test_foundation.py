@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -47,10 +48,12 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("arch", FOUNDATIONS)
-def test_it_has_the_parameters_and_the_features_that_were_published(arch):
+def test_it_has_the_parameters_and_the_features_that_were_published(arch, monkeypatch):
     """The whole model takes no memory here; its features are computed by a model of one block."""
     millions, features = PUBLISHED[arch]
-    with torch.device("meta"):
+    with torch.device("meta"), monkeypatch.context() as context:
+        # timm 1.0.3 reads rates of dropping paths from a tensor, which needs its values
+        context.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
         whole = sum(p.numel() for p in make_foundation(arch).parameters()) / 1e6
     assert whole == pytest.approx(millions, rel=0.01)
     body = make_foundation(arch, depth=1).eval()

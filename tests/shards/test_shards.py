@@ -437,7 +437,9 @@ def test_a_launchers_processes_take_a_share_each_and_the_first_joins_them(
         )
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    last = [lines.splitlines()[-1:] for lines, _ in said]
+    # torch 2.10 says on stdout that Gloo is connected
+    ours = [[x for x in lines.splitlines() if not x.startswith("[Gloo]")] for lines, _ in said]
+    last = [lines[-1:] for lines in ours]
     assert last == [[f"predictions: {out} (160 patches)"], []]
     assert out.read_bytes() == whole
     assert names(tmp_path) == ["p.csv", "patches"]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 
 from histo.data.ids import SUFFIXES
@@ -48,7 +49,10 @@ class Asked:
 
 async def read_form(request: Request) -> Asked:
     """What a request asks for; the files that it sends are deleted when this ends."""
-    form = await request.form(max_files=FILES, max_fields=10, max_part_size=4096)
+    try:
+        form = await request.form(max_files=FILES, max_fields=10, max_part_size=4096)
+    except FormParserError as error:  # which Starlette 1.3 lets through
+        raise HTTPException(400, "Invalid multipart data.") from error
     try:
         files = [each for each in form.getlist("files") if isinstance(each, UploadFile)]
         if not files:
