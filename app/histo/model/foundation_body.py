@@ -62,6 +62,9 @@ def make_foundation(arch: str, depth: int | None = None) -> nn.Module:
 def _with_mean(model: Any) -> nn.Module:
     """With the mean of the patch tokens: as a traced graph, which a pickle holds without this class."""
     pool = torch.fx.symbolic_trace(_ClassAndMean(model.num_prefix_tokens))
+    for node in pool.graph.nodes:
+        node.type = None  # torch 2.10 fails to pickle types that are kept as strings
+    pool.recompile()
     return nn.Sequential(model, pool)
 
 
