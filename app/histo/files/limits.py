@@ -110,8 +110,10 @@ def path_inside(folder: Path, name: str, what: str) -> Path:
     """The path of a file in a folder; HistoError if it is a link to outside of it."""
     path = folder / name
     try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a loop of links
+        found = path.resolve()
+        # what is a link still leads in a loop: before Python 3.13 that is a RuntimeError
+        inside = found.is_relative_to(folder.resolve()) and not found.is_symlink()
+    except (OSError, RuntimeError):
         inside = False
     if not inside:
         raise HistoError(f"{path} is a link to a file outside {what}")
