@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,28 @@ def test_the_engine_that_the_card_vouches_for_predicts_nearly_the_same(
     assert np.array_equal(
         exact.probabilities(patches), open_bundle(GOLDEN, "cpu").probabilities(patches)
     )
+
+
+WATCHED = """
+import multiprocessing, os, socket, sys
+from histo.model import engines
+from pathlib import Path
+from histo.model.predictor import open_bundle
+def refuse(*given, **named): os._exit(9)  # also from a thread
+multiprocessing.Process.start = socket.getaddrinfo = refuse
+engines.fast_precisions = lambda: frozenset({"bf16"})
+assert open_bundle(Path(sys.argv[1]), "cpu").reduced == "OpenVINO bf16"
+assert "openvino" in sys.modules
+"""
+
+
+def test_openvino_sends_nothing_when_it_loads(golden):
+    """By itself it tells a server that it was imported."""
+    needs("OpenVINO")
+    vouch(golden, entry("OpenVINO", "bf16"))
+    words = [sys.executable, "-W", "ignore", "-c", WATCHED, golden]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_auto_takes_the_fastest_that_is_kept_and_that_this_machine_has(golden, monkeypatch):

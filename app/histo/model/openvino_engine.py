@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,9 @@ class OpenVinoEngine:
 
 def _load(data: bytes, precision: str) -> Any:
     """The model, compiled, as a request that can be asked again and again."""
+    # at its import OpenVINO would tell a server of its makers, by a fork of this process; without this
+    # package it does not
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
