@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +21,7 @@ from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
 from histo.files.outputs import Output, check_outputs, never
+from histo.model.foundation import FOUNDATIONS, HUB_STEP
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
 from histo.screen import Progress, Screen, counted, screen_of
@@ -122,7 +124,9 @@ def open_body(
         from histo.model.device import resolve_device
         from histo.model.features import Extractor
 
-    made = make_body(str(body), imagenet=weights == "imagenet")
+    published = weights == "imagenet"
+    with screen.step(HUB_STEP) if published and str(body) in FOUNDATIONS else nullcontext():
+        made = make_body(str(body), imagenet=published)
     if weights not in ("imagenet", "none"):
         screen.say(f"weights: {load_weights(made, Path(weights))}")
     features_of(made, side, str(body))
