@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from histo.data.decode import read_patch
 from histo.model.body import make_body
@@ -110,6 +110,16 @@ def test_a_bundle_gives_the_features_of_its_body_as_parquet(tiny_run, dataset, t
     assert table.num_rows == 24
     assert table["features"].type.list_size == 512
     assert table.schema.metadata[b"body"] == b"squeezenet1_1"
+
+
+def test_features_that_are_no_numbers_are_refused(dataset, weights, tmp_path):
+    tensors = load_file(weights)
+    tensors["features.0.bias"].fill_(float("nan"))
+    save_file(tensors, tmp_path / "damaged.safetensors")
+    words = ["--weights", tmp_path / "damaged.safetensors", "--out", tmp_path / "f.h5"]
+    result = run_histo("features", "squeezenet1_1", dataset / "test", *words)
+    assert_one_line_error(result, "the features are not finite: the body's weights are damaged")
+    assert not (tmp_path / "f.h5").exists()
 
 
 def test_another_suffix_is_refused(dataset, tmp_path):
