@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -64,10 +65,15 @@ def features(
     if layout not in get_args(Layout):
         raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
     check_table(place)
+    if not Path(body).is_dir() and Path(body).parent != Path():
+        raise HistoError(f"no bundle {body}: give its folder, or the name of an architecture")
+    if Path(body).is_dir() and weights != "imagenet":
+        raise HistoError(f"{body} has its own weights", "leave {weights} out")
     if not Path(body).is_dir():
         size = size_for_foundation(str(body), size, screen)
     inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
-    check_outputs([Output(place if place.suffix else None, "out", never)], listed, force, inside)
+    read = [*listed, Path(weights)]
+    check_outputs([Output(place if place.suffix else None, "out", never)], read, force, inside)
     refuse_slides(listed, Path(body))
     inputs = find_inputs(listed, Path(images) if images else None, id_column, screen)
     places = read_places(listed[0], id_column, inputs.ids) if len(listed) == 1 else None
@@ -78,8 +84,13 @@ def features(
             "give {out} FILE.h5",
         )
     files = files_by_slide(places) if places and not place.suffix else {}
-    opened = open_body(body, weights, Fit(crop, size), inputs, device, screen)
-    um = mpp_of(opened.card, mpp, inputs)
+    if place.is_dir():
+        check_outputs(
+            [Output(place / name, "out", never) for name in files.values()], read, force, inside
+        )
+    fit = Fit(crop, size)
+    opened = open_body(body, weights, fit, partial(sides, inputs, skip_bad), device, screen)
+    um = mpp_of(opened.card, mpp, partial(sides, inputs, skip_bad))
     if layout == "stamp" and um is None and place.suffix.lower() != PARQUET:
         raise HistoError(
             "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
@@ -102,6 +113,10 @@ def features(
     return place
 
 
+Sides = Callable[[Fit], tuple[int, int]]
+"""The sides of a patch before and after it is fitted."""
+
+
 @dataclass(frozen=True)
 class OpenBody:
     """A body at work, and what it is."""
@@ -112,18 +127,20 @@ class OpenBody:
 
 
 def open_body(
-    body: str | Path, weights: str, fit: Fit, inputs: Inputs, device: str, screen: Screen
+    body: str | Path, weights: str, fit: Fit, look: Sides, device: str, screen: Screen
 ) -> OpenBody:
     """The body of a bundle, or the one of an architecture and weights."""
     if Path(body).is_dir():
         return open_bundle_body(Path(body), fit, device)
     check_model(str(body), weights)
-    side = len(fit(read_patch(inputs.paths[0]), inputs.paths[0]))
+    _, side = look(fit)
     with screen.step("loading torch"):
         from histo.model.body import features_of, load_weights, make_body, normalisation
-        from histo.model.device import resolve_device
+        from histo.model.device import resolve_device, seed_everything
         from histo.model.features import Extractor
 
+    on = resolve_device(device)
+    seed_everything(0, on)  # a body without weights is the same each time
     published = weights == "imagenet"
     with screen.step(HUB_STEP) if published and str(body) in FOUNDATIONS else nullcontext():
         made = make_body(str(body), imagenet=published)
@@ -133,7 +150,7 @@ def open_body(
     mean, std = normalisation(made)
     card = ModelCard(str(body), ["0", "1"], side, fit.crop, fit.size, mean, std)
     facts = {"body": str(body), "weights": Path(weights).name}
-    return OpenBody(Extractor(made, card, resolve_device(device)), card, facts)
+    return OpenBody(Extractor(made, card, on), card, facts)
 
 
 def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
@@ -159,11 +176,23 @@ def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
     return OpenBody(Extractor(network.model[0], files.card, on), files.card, facts)
 
 
-def mpp_of(card: ModelCard, given: float | None, inputs: Inputs) -> float | None:
+def sides(inputs: Inputs, skip_bad: bool, fit: Fit) -> tuple[int, int]:
+    """Side in px of the first patch that can be used: as its file has it, and as the body sees it."""
+    for path in inputs.paths:
+        try:
+            patch = read_patch(path)
+            return len(patch), len(fit(patch, path))
+        except HistoError:
+            if not skip_bad:
+                raise
+    raise HistoError("none of the patches can be used")
+
+
+def mpp_of(card: ModelCard, given: float | None, look: Sides) -> float | None:
     """µm per px of patches as the body sees them: as a bundle says, else from that of their files."""
     if given is None or card.size is None:
         return given or card.mpp
-    side = card.crop or len(read_patch(inputs.paths[0]))
+    side = card.crop or look(Fit(None, card.size))[0]
     return given * side / card.size
 
 

@@ -93,6 +93,7 @@ def prepare_probe(config: TrainConfig, data: Dataset, screen: Screen) -> ProbeJo
         from histo.model.levels import Levels, blocks_of
 
     device = devices.resolve_device(config.device)
+    devices.seed_everything(config.seed, device)  # a body without weights is drawn
     devices.keep_memory()
     body, card = start_model(config, data, screen, weights=True)
     features_of(body, card.patch_size, config.arch)
