@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,7 @@ from histo.config import ModelCard, TrainConfig
 from histo.data import augment
 from histo.data.augment import Draw
 from histo.data.dataset import Dataset, fold
+from histo.data.loaders import equal_batches
 from histo.data.split import fold_of
 from histo.data.store import open_store
 from histo.model.body import features_of, load_weights, make_body, normalisation
@@ -81,6 +83,10 @@ class Variant:
     dropout: float = 0.5
     probe: int = 0
     """epochs of the head on cached features, instead of frozen epochs"""
+    layers: float = 0.0
+    """rate of each sixth of the body, as a share of the next one's; 0: histo's groups"""
+    teachers: int = 0
+    """learn half from the labels, half from so many models of the other training patches"""
     fp32: int = 0
     seed: int = 0
 
@@ -192,6 +198,25 @@ class Still(Callback):  # type: ignore[misc]
                 module.eval()
 
 
+class Taught(Callback):  # type: ignore[misc]
+    """Half of the loss is that against the teachers' probabilities (Hinton et al., arXiv:1503.02531)."""
+
+    def __init__(self, soft: Tensor) -> None:
+        self.soft = soft
+
+    def before_train(self) -> None:
+        """The patches of each batch of this epoch."""
+        loader = self.learn.dls.train
+        self.rows = equal_batches(loader.get_idxs(), loader.bs)
+
+    def after_loss(self) -> None:
+        """Add the teachers' half."""
+        if self.training:
+            soft = self.soft[self.rows[self.iter]]
+            taught = nn.functional.cross_entropy(self.pred, soft)
+            self.learn.loss_grad = (self.learn.loss_grad + taught) / 2
+
+
 class Curve(Callback):  # type: ignore[misc]
     """Seconds of training and AUC of validation (one view) after each epoch."""
 
@@ -224,12 +249,12 @@ class NoValidation(Callback):  # type: ignore[misc]
         raise CancelValidException
 
 
-def probabilities(learn: Any, views: int = VIEWS) -> NDArray[np.float64]:
-    """Mean probability of class 1 of the validation patches over `views` D4 views."""
+def probabilities(learn: Any, views: int = VIEWS, loader: Any = None) -> NDArray[np.float64]:
+    """Mean probability of class 1 over `views` D4 views, of the validation patches or a loader's."""
     learn.model.eval()
     found = []
     with torch.no_grad():
-        for x, _ in learn.dls.valid:
+        for x, _ in loader or learn.dls.valid:
             each = [
                 learn.model(view(x.permute(0, 2, 3, 1), n).permute(0, 3, 1, 2)).double().softmax(1)
                 for n in range(views)
@@ -287,8 +312,10 @@ Readouts = dict[str, NDArray[np.float64]]
 """Probabilities of the validation patches [N] by what was read out of one training."""
 
 
-def train(data: Dataset, arch: str, weights: Path, one: Variant) -> tuple[Readouts, Curve]:
-    """Train by the recipe of `histo.training.recipe.fit`, changed; all models that it gives."""
+def train(
+    data: Dataset, arch: str, weights: Path, one: Variant
+) -> tuple[Any, Average | None, Curve]:
+    """Train by the recipe of `histo.training.recipe.fit`, changed: learner, average, curve."""
     learn = learner(data, arch, weights, one)
     curve = Curve()
     extra: list[Callback] = [curve, NoValidation()]
@@ -303,14 +330,46 @@ def train(data: Dataset, arch: str, weights: Path, one: Variant) -> tuple[Readou
     extra += [mean] if mean else []
     extra += [MixUp(one.mixup)] if one.mixup else []
     extra += [Still()] if one.bn_frozen else []
+    extra += [Taught(taught(data, arch, weights, one))] if one.teachers else []
+    if one.layers:
+        learn.splitter = sixths
+        learn.create_opt()
+    lowest = one.lr * one.layers**6 if one.layers else one.lr / one.divisor
     learn.fit_one_cycle(
         one.epochs,
-        slice(one.lr / one.divisor, one.lr),
+        slice(lowest, one.lr),
         pct_start=one.warm,
         wd=one.decay,
         cbs=extra,
     )
-    return read_out(learn, mean), curve
+    return learn, mean, curve
+
+
+def sixths(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The tensors of the body in six groups from its input to its features, and those of the head."""
+    body = list(model[0].parameters())  # type: ignore[index]
+    bounds = np.linspace(0, len(body), 7).astype(int)
+    groups = [body[a:b] for a, b in pairwise(bounds)]
+    return [*groups, list(model[1].parameters())]  # type: ignore[index]
+
+
+def taught(data: Dataset, arch: str, weights: Path, one: Variant) -> Tensor:
+    """Probabilities [N, 2] of the training patches, by the mean of models of folds among them.
+
+    Each patch was among the training patches of all models but one, as in a bundle of `--folds`.
+    """
+    mine = np.flatnonzero(~data.valid)
+    labels = [data.labels[n] for n in mine]
+    part = np.full(len(data.labels), -1)
+    part[mine] = fold_of(labels, None, one.teachers, 0)
+    usual = replace(one, teachers=0)
+    found = np.zeros(len(mine))
+    everything = learner(replace(data, valid=~data.valid), arch, weights, usual).dls.valid
+    for number in range(one.teachers):
+        here = replace(data, valid=data.valid | (part == number))
+        learn = train(here, arch, weights, replace(usual, seed=one.seed + 1 + number))[0]
+        found += probabilities(learn, loader=everything) / one.teachers
+    return torch.from_numpy(np.stack([1 - found, found], 1)).float()
 
 
 def read_out(learn: Any, mean: Average | None) -> Readouts:
@@ -379,7 +438,8 @@ def run(
             whole = dataset(data, one.size, out / "store")
             mine = fold(whole, fold_of(whole.labels, None, 5, 0), number)
             begun = time.process_time()
-            found, curve = train(mine, arch, weights, one)
+            learn, mean, curve = train(mine, arch, weights, one)
+            found = read_out(learn, mean)
             facts = {
                 "arch": arch,
                 "variant": one.name,

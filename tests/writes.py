@@ -254,6 +254,8 @@ class Command:
     words: list[str]
     base: Path
     """the folder that it is given, copied for each trial"""
+    refused: str = ""
+    """the line that may answer the same words after a fault, where what was made is left as it is"""
 
 
 TIMED = ("environment.json", "slide.json", "slides.csv")
@@ -305,6 +307,8 @@ class Walk:
     def judge(self, folder: Path, before: End, may_stay: str) -> str:
         """The same words again, and what they lead to; a file that broke as it was removed may stay."""
         again = run(self.command.words, folder)
+        if self.command.refused and self.command.refused in again.line:
+            return ""
         wrong = self.differences(folder, may_stay)
         if wrong and again.line and (found := NAMED.search(again.line)):
             again = run(found[1].split(), folder)
@@ -361,6 +365,7 @@ def preload(folder: Path) -> None:
 
     import histo.commands.check
     import histo.commands.compare
+    import histo.commands.demo
     import histo.commands.evaluate
     import histo.commands.export
     import histo.commands.features
@@ -382,6 +387,8 @@ def preload(folder: Path) -> None:
     import histo.training.single
 
     torch.set_num_threads(1)  # no threads before a fork
+    small = {"patches": 60, "epochs": 1, "arch": "squeezenet1_1"}
+    histo.commands.demo.demo.__kwdefaults__ |= small  # its command has no options for them
     drawn = {"roc", "confusion_matrix"}  # drawing takes long; all are written by the same lines
     figures = histo.report.figures
     figures.FIGURES = tuple(each for each in figures.FIGURES if each.name in drawn)
@@ -426,7 +433,7 @@ def must(words: list[str], folder: Path, status: int = 0) -> None:
 def prepare(folder: Path) -> list[Command]:
     """The bases and the commands that are tried on them."""
     quiet, base = Screen(quiet=True), {}
-    for name in ("data", "run", "cut", "bundle", "parts", "joined", "h5", "checked"):
+    for name in ("data", "run", "cut", "bundle", "parts", "joined", "h5", "checked", "none"):
         base[name] = folder / f"base-{name}"
         base[name].mkdir(parents=True)
     write_dataset(base["data"] / "data", 48, 5, quiet, side=48)
@@ -488,6 +495,7 @@ def prepare(folder: Path) -> list[Command]:
         Command(
             "import-pcam --groups-only", ["import-pcam", "h5", "m", "--groups-only"], base["h5"]
         ),
+        Command("demo", ["demo", "d"], base["none"], "d exists and is not empty (give another"),
     ]
 
 

@@ -52,7 +52,8 @@ class Group(TyperGroup):
         except OSError as error:
             if error.errno not in (*NO_WRITE, *BAD_NAME):
                 raise
-            place = f": {error.filename}" if error.filename else ""
+            named = error.filename2 or error.filename  # of a rename, the name that it was to get
+            place = f": {named}" if named else ""
             typer.echo(f"error: {error.strerror or error}{place}", err=True)
             status = 1
         except KeyboardInterrupt:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_WRITE = (*NO_ROOM, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
-"""Errors of the system that a disk or its owner causes: full, broken, or not to be written."""
+NO_WRITE = (*NO_ROOM, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV)
+"""Errors of the system that a disk or its owner causes: full, broken, not to be written, or a mount."""
 BAD_NAME = (errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.ENXIO)
 """Errors of the system that a path has: a loop of links, a name too long, a file in place of a folder."""
 MAX_LENGTH = 1000

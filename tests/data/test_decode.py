@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -315,6 +316,19 @@ def test_png_chunks_that_libpng_complains_of_leave_stderr_empty(tmp_path, capfd)
     with pytest.raises(HistoError, match="the checksum of its chunk IDAT is wrong"):
         read_patch(path)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("size", [0, 5, 12, 14])
+def test_a_png_whose_header_has_another_size_is_refused(tmp_path, size):
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    name_and_header = (b"IHDR" + path.read_bytes()[16:29] + b"\0")[: 4 + size]
+    checksum = zlib.crc32(name_and_header).to_bytes(4, "big")
+    whole = path.read_bytes()
+    for rest in (b"", whole[33:]):
+        path.write_bytes(whole[:8] + size.to_bytes(4, "big") + name_and_header + checksum + rest)
+        with pytest.raises(HistoError, match="its header is missing"):
+            read_patch(path)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):

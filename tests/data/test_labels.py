@@ -66,6 +66,10 @@ def test_classes_are_ordered_by_value_or_by_name():
         ('id,label\na,1\n"b,1\nc,0\n', "line 3: 1 values where the header has 2 (a quote is open"),
         ("id,label,label\na,1,0\n", "has 2 columns 'label' (rename all but one)"),
         (b"id,label\n\xff,1\n", "not UTF-8"),
+        ("Title,,\nid,label,x\na,1,\n", "line 2 is the header"),
+        ("# made in 2024\n# by us\nid;label\na;1\n", "is not a table (remove lines 1 to 2)"),
+        ("\n\nfile name\tclass\na\t1\n", "line 3 is the header"),
+        (",\nid,label\na,1\n", "is not a table (remove line 1)"),
         ("\x00", "no column"),
     ],
 )

@@ -127,8 +127,11 @@ def test_a_predictions_table_too(tmp_path, monkeypatch):
 
 
 def test_a_class_has_a_name_that_fits_a_cell_and_a_line(tmp_path):
-    assert is_name("tumour, grade 2 – über")
-    for name in ("", "a" * (NAME + 1), "a\nb", "a\x1b[2J", "\ud800", "\x85", 3, None):
+    for name in ("tumour, grade 2 – über", "سرطان", "می‌خواهم"):
+        assert is_name(name)
+    shown_backwards = ("\u202egnp", "a\u2066b", "a\u202c")
+    ends_a_line = ("a\nb", "\x85", "a\u2028b", "a\u2029b")
+    for name in ("", "a" * (NAME + 1), "a\x1b[2J", "\ud800", 3, *shown_backwards, *ends_a_line):
         assert not is_name(name)
     (tmp_path / "l.csv").write_text('id,label\na,0\nb,"x\ny"\n')
     with pytest.raises(HistoError, match=r"l.csv, line 4: the label 'x\\ny' cannot be"):

@@ -16,6 +16,7 @@ from histo.config import CutConfig, takes
 from histo.data.folders import Rule
 from histo.errors import HistoError
 from histo.files.digests import sha256
+from histo.files.outputs import check_apart
 from histo.screen import Progress, Screen, counted, screen_of
 from histo.slides.annotations import Annotations, find_annotation, names_in
 from histo.slides.cut_folder import FAILED, GROUPS, CutFolder, Joined
@@ -69,6 +70,7 @@ def cut_to(slides: Sequence[Path], annotations: Path, config: CutConfig, screen:
     )
     resolutions = SlideMpp.read(config.slide_mpp)
     with CutFolder.open(config.out, shared_settings(config)) as folder:
+        check_apart(folder.path, found)
         cutter = Cutter(folder, plan, config.normal_slides, resolutions, screen)
         failed = [
             (name, why)

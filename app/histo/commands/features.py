@@ -21,7 +21,7 @@ from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
-from histo.files.outputs import Output, check_outputs, never
+from histo.files.outputs import Output, check_apart, check_outputs, never
 from histo.model.foundation import FOUNDATIONS, HUB_STEP
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
@@ -107,6 +107,7 @@ def features(
     if place.suffix and place.suffix.lower() != PARQUET:
         say_coords(places, place, screen)
     (place.parent if place.suffix else place).mkdir(parents=True, exist_ok=True)
+    check_apart(place, files.values())
     listed_bad = skipped_path(place if place.suffix else place / "features.csv")
     write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
     write(place, table, layout, files, screen)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from histo.config import DataConfig
@@ -21,6 +23,8 @@ LABEL_NAMES = (
     *("groundtruth", "annotation", "y"),
 )
 """Names that mean the same, without case, blanks, hyphens and underscores."""
+TITLE_LINES = 10
+"""A header is looked for in so many lines, to tell that it is not the first."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,8 @@ def read_rows(
     """
     table = _rows(path)
     header = [name.strip() for name in next(table, (0, []))[1]]
-    if not any(header):
-        raise HistoError(f"{path} is empty")
     wanted = [Column(each) if isinstance(each, str) else each for each in columns]
+    check_first(header, wanted, path)
     places, row_numbers, count = [place_of(each, header, path, say) for each in wanted], False, 0
     for line, values in table:
         cells = [value.strip() for value in values]
@@ -86,6 +89,27 @@ def read_rows(
         count += 1
     if not count and not may_be_empty:
         raise HistoError(f"{path} has a header and no rows")
+
+
+def check_first(header: Sequence[str], wanted: Sequence[Column], path: Path) -> None:
+    """HistoError where the first line is empty, or a title or a comment above the header."""
+    if any(is_in(each, header) for each in wanted):
+        return
+    for line, cells in islice(_rows(path), 1, TITLE_LINES):
+        row = [name.strip() for cell in cells for name in re.split("[,;\t]", cell)]
+        if all(is_in(each, row) for each in wanted):
+            raise HistoError(
+                f"{path.name}: line {line} is the header, and what stands above it is not a table",
+                f"remove {'line 1' if line == 2 else f'lines 1 to {line - 1}'}",
+            )
+    if not any(header):
+        raise HistoError(f"{path} is empty")
+
+
+def is_in(column: Column, header: Sequence[str]) -> bool:
+    """Whether a header has a column, under its name or one that means the same."""
+    plain = map(plain_name, header)
+    return column.name in header or any(name in column.similar for name in plain)
 
 
 def place_of(column: Column, header: Sequence[str], path: Path, say: Say | None = None) -> int:

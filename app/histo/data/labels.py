@@ -71,7 +71,7 @@ def check_class_names(first: dict[str, str], whole: str) -> None:
         if not is_name(label):
             raise HistoError(
                 f"{where}: the label {label[:NAME]!r} cannot be a class's name "
-                f"(up to {NAME} characters on one line)"
+                f"(up to {NAME} characters on one line, none that changes the direction of text)"
             )
     CLASSES.check(len(first), whole)
 

@@ -11,6 +11,9 @@ from histo.data.header import PNG, check_pixels, damaged
 DECODED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 """The chunks that make the colours; of others, libpng complains on stderr, and animates."""
 
+HEADER = 13
+"""How many bytes a header has."""
+
 
 def sound_png(data: bytes, path: Path) -> bytes:
     """The PNG without the chunks that are not pixels; HistoError where a chunk is not whole.
@@ -35,14 +38,14 @@ def sound_png(data: bytes, path: Path) -> bytes:
         else:
             others = True
         if at == len(PNG):
-            _check_first(name, data, path)
+            _check_first(name, size, data, path)
         at = end
     return b"".join(kept) if others else data
 
 
-def _check_first(name: bytes, data: bytes, path: Path) -> None:
-    """Refuse what does not begin with a header, and too many pixels."""
-    if name != b"IHDR":
+def _check_first(name: bytes, size: int, data: bytes, path: Path) -> None:
+    """Refuse what does not begin with a whole header, and too many pixels."""
+    if name != b"IHDR" or size != HEADER:
         raise damaged(path, "its header is missing")
     width, height = struct.unpack_from(">II", data, len(PNG) + 8)
     check_pixels(width, height, path)

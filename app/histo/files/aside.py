@@ -88,10 +88,15 @@ def folder_aside(path: Path) -> Iterator[Path]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder: at once under its name, then what it holds."""
+    """Remove a folder: at once under its name, then what it holds.
+
+    A mount, and a folder from the image of a container, cannot be renamed: what they hold is removed.
+    """
     aside = name_aside(folder)
-    with suppress(OSError):
+    try:
         folder.rename(aside)
+    except OSError:
+        aside = folder
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -61,6 +61,10 @@ FOLDERS = 2
 """Levels of folders in a run: RUN/fold-1/checkpoint."""
 NAME = 200
 """Characters of a class's name. No variable raises it: names are columns, and lines of a report."""
+NO_LINE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of characters that end a line, or that no file can hold."""
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Characters after which text is shown in another direction (Unicode, annex 9)."""
 
 
 def read_bytes(path: Path, limit: Limit, within: Path | None = None) -> bytes:
@@ -135,9 +139,13 @@ def check_folder(folder: Path, what: str) -> None:
 
 
 def is_name(text: object) -> bool:
-    """Whether something may be the name of a class: some text that fits in a cell and a line."""
+    """Whether something may be the name of a class: some text that fits in a cell and a line.
+
+    Marks that change the direction of text are refused: what follows a name would read backwards.
+    """
     return (
         isinstance(text, str)
         and 0 < len(text) <= NAME
-        and not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+        and not any(unicodedata.category(c) in NO_LINE for c in text)
+        and not any(unicodedata.bidirectional(c) in DIRECTIONS for c in text)
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from histo.errors import HistoError
+from histo.files.aside import folder_aside
 
 START = 1 << 16
 """Bytes of an existing file that are read to recognise it."""
@@ -57,7 +59,7 @@ def check_outputs(
         if not path.parent.is_dir():
             raise HistoError(f"no folder {path.parent} to write {path.name} into (make it first)")
         others = [*(other for _, other in given[:number]), *made]
-        if _place(path) in map(_place, others):
+        if any(_is_same(path, other) for other in others):
             raise HistoError(
                 f"{path} is given for two outputs", f"give another {{{output.setting}}}"
             )
@@ -93,11 +95,15 @@ def _check_existing(
 
 
 def _read_from(path: Path, folders: Mapping[Path, Sequence[str]]) -> Path | None:
-    """The folder of which this file is read, if any; by its place: a rename spares what a link names."""
-    place = Path(os.path.realpath(path.parent), path.name)
+    """The folder of which this file is read, if any; by its place: a rename spares what a link names.
+
+    Folders too are compared by device and inode: one may be mounted twice, or ignore the case of names.
+    """
+    place = _file(path.parent)
     for folder, endings in folders.items():
-        inside = place.is_relative_to(os.path.realpath(folder))
-        if inside and (not endings or path.suffix.lower() in endings):
+        if (not endings or path.suffix.lower() in endings) and any(
+            _file(Path(each)) == place for each, _, _ in os.walk(folder)
+        ):
             return folder
     return None
 
@@ -118,6 +124,23 @@ def check_target(path: Path) -> None:
         raise HistoError(f"{path} is a folder, not a file to write")
     if not stat.S_ISREG(kind.st_mode):
         raise HistoError(f"{path} is a pipe or a device, not a file to write")
+    if _is_mounted(path):
+        raise HistoError(
+            f"{path} is mounted as a file of its own, and such a file cannot be replaced",
+            "mount its folder",
+        )
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether a file is a mount, as `docker run --volume p.csv:/p.csv` makes it; its device does not tell."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    place = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
+    for char in "\\ \t\n":
+        place = place.replace(char, f"\\{ord(char):03o}")
+    return any(line.split(" ")[4] == place for line in mounts)
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -129,6 +152,37 @@ def _file(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _place(path: Path) -> object:
-    """What tells a file apart, whether it is there or not."""
-    return _file(path) or os.path.realpath(path)
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are one file, there or not: of another spelling, say, where case is ignored."""
+    if (key := _file(path)) is not None:
+        return key == _file(other)
+    if _file(path.parent) != _file(other.parent) or _file(path.parent) is None:
+        return False
+    return bool(path.name == other.name or one_name(path.parent, [path.name, other.name]))
+
+
+def one_name(folder: Path, names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of these names that are one in a folder, as on a disk that ignores case; else None.
+
+    Only names that some file system takes for one are tried, in a folder that is removed again.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    for first, *others in alike.values():
+        for other in others:
+            with folder_aside(folder / "names") as aside:
+                (aside / first).mkdir()
+                if (aside / other).exists():
+                    return first, other
+    return None
+
+
+def check_apart(folder: Path, names: Iterable[str]) -> None:
+    """HistoError where two of these names would be one in a folder, and the one's results lost."""
+    if found := one_name(folder, names):
+        raise HistoError(
+            f"{found[0]} and {found[1]} are one name in {folder}, whose disk ignores case",
+            "rename one",
+            "give another {out}",
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from histo.errors import HistoError
-from histo.files.limits import CLASSES
+from histo.files.limits import CLASSES, is_name
 from histo.files.outputs import Output, never, starts_with
 from histo.files.tables import csv_writer, read_table
 from histo.files.writing import written
@@ -147,6 +147,7 @@ def checked_header(
     columns = prediction_columns(vocab)
     if (
         not 2 <= len(set(vocab)) == len(vocab)
+        or not all(map(is_name, vocab))
         or header[:1] + header[2:] not in (["id", *columns], ["id", *columns, ENGINE])
         or header[1] not in ("label", "predicted")
     ):

@@ -12,6 +12,7 @@ from typing import Any
 from histo.errors import HistoError
 from histo.files.limits import check_folder, is_name
 from histo.files.locks import locked, locked_when_free
+from histo.files.outputs import check_apart
 from histo.files.writing import flush_files, read_json, write_json
 from histo.slides.summary import SLIDE_JSON, SLIDES_CSV, SlideRow, read_row, write_row, write_slides
 
@@ -49,6 +50,7 @@ class MapsFolder:
             names = list(dict.fromkeys([*known, *slides]))
             found = cls(path, dict(settings), list(classes), names)
             if names != known:
+                check_apart(path, names)
                 write_json(path / MAPS_JSON, {"format": FORMAT, **_plain(found)})
             with suppress(OSError):  # while it is held: later it may be another process's
                 (path / ".maps.lock").unlink()

@@ -43,7 +43,8 @@ def make_outline(name: str, polygon: Any, path: Path) -> Outline | None:
 
     if name and not is_name(name):
         raise HistoError(
-            f"{path}: {name[:40]!r} can be no class: it has line ends, or more than {NAME} characters"
+            f"{path}: {name[:40]!r} can be no class: it has line ends, characters that change the "
+            f"direction of text, or more than {NAME} characters"
         )
     if not all(math.isfinite(v) and abs(v) < FARTHEST for v in polygon.bounds):
         raise ValueError("no slide is so large")
