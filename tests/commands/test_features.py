@@ -121,13 +121,16 @@ def test_a_bad_patch_that_comes_first_is_left_out_too(dataset, weights, tmp_path
     assert [row["id"] for row in rows_of(tmp_path / "f.skipped.csv")] == ["0"]
 
 
-def test_files_in_a_folder_are_replaced_only_when_asked(tiles, weights, tmp_path):
+def test_files_of_others_in_a_folder_are_replaced_only_when_asked(tiles, weights, tmp_path):
     (tmp_path / "slides").mkdir()
     (tmp_path / "slides" / "S1.h5").write_text("the user's own")
     words = ["features", "squeezenet1_1", tiles, "--weights", weights, "--out", tmp_path / "slides"]
     assert_one_line_error(run_histo(*words), "S1.h5 exists and is not what histo writes", "--force")
     assert not (tmp_path / "slides" / "S0.h5").exists()
     assert run_histo(*words, "--force").exit_code == 0
+    (tmp_path / "slides" / "S1.h5").unlink()  # as if it had been cut
+    assert run_histo(*words).exit_code == 0
+    assert (tmp_path / "slides" / "S1.h5").exists()
 
 
 def test_the_weights_are_never_written_over(tiles, weights, tmp_path):

@@ -16,7 +16,14 @@ from histo.commands.bodies import check_model, size_for_foundation
 from histo.config import PREDICT_BATCH, Layout, ModelCard, check_setting
 from histo.data.decode import read_patch
 from histo.data.decode_ahead import decode_batches, fitting_batch
-from histo.data.feature_tables import PARQUET, FeatureTable, check_table, write_table
+from histo.data.feature_tables import (
+    PARQUET,
+    VERSION,
+    FeatureTable,
+    check_table,
+    is_ours,
+    write_table,
+)
 from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
@@ -65,10 +72,7 @@ def features(
     if layout not in get_args(Layout):
         raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
     check_table(place)
-    if not Path(body).is_dir() and Path(body).parent != Path():
-        raise HistoError(f"no bundle {body}: give its folder, or the name of an architecture")
-    if Path(body).is_dir() and weights != "imagenet":
-        raise HistoError(f"{body} has its own weights", "leave {weights} out")
+    check_body(Path(body), weights)
     if not Path(body).is_dir():
         size = size_for_foundation(str(body), size, screen)
     inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
@@ -84,10 +88,10 @@ def features(
             "give {out} FILE.h5",
         )
     files = files_by_slide(places) if places and not place.suffix else {}
-    if place.is_dir():
-        check_outputs(
-            [Output(place / name, "out", never) for name in files.values()], read, force, inside
-        )
+    if place.is_dir():  # what a call that was cut has written is written anew
+        each = [place / name for name in files.values()]
+        ours = [Output(one, "out", lambda _, one=one: is_ours(one)) for one in each]
+        check_outputs(ours, read, force, inside)
     fit = Fit(crop, size)
     opened = open_body(body, weights, fit, partial(sides, inputs, skip_bad), device, screen)
     um = mpp_of(opened.card, mpp, partial(sides, inputs, skip_bad))
@@ -102,7 +106,7 @@ def features(
         places and places.pick(rows),
         opened.card.patch_size,
         um,
-        {**opened.made_with, "histo_version": __version__},
+        {**opened.made_with, VERSION: __version__},
     )
     if place.suffix and place.suffix.lower() != PARQUET:
         say_coords(places, place, screen)
@@ -112,6 +116,14 @@ def features(
     write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
     write(place, table, layout, files, screen)
     return place
+
+
+def check_body(body: Path, weights: str) -> None:
+    """HistoError for a bundle that is not there, or one beside weights."""
+    if not body.is_dir() and body.parent != Path():
+        raise HistoError(f"no bundle {body}: give its folder, or the name of an architecture")
+    if body.is_dir() and weights != "imagenet":
+        raise HistoError(f"{body} has its own weights", "leave {weights} out")
 
 
 Sides = Callable[[Fit], tuple[int, int]]
