@@ -89,9 +89,7 @@ def features(
         )
     files = files_by_slide(places) if places and not place.suffix else {}
     if place.is_dir():  # what a call that was cut has written is written anew
-        each = [place / name for name in files.values()]
-        ours = [Output(one, "out", lambda _, one=one: is_ours(one)) for one in each]
-        check_outputs(ours, read, force, inside)
+        check_outputs([file_of_slide(place / one) for one in files.values()], read, force, inside)
     fit = Fit(crop, size)
     opened = open_body(body, weights, fit, partial(sides, inputs, skip_bad), device, screen)
     um = mpp_of(opened.card, mpp, partial(sides, inputs, skip_bad))
@@ -116,6 +114,11 @@ def features(
     write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
     write(place, table, layout, files, screen)
     return place
+
+
+def file_of_slide(path: Path) -> Output:
+    """A file in a folder of features."""
+    return Output(path, "out", lambda _: is_ours(path))
 
 
 def check_body(body: Path, weights: str) -> None:

@@ -218,7 +218,7 @@ class UntraceableError(Exception):
 
 def without_histo(model: nn.Sequential, card: ModelCard) -> nn.Sequential:
     """The model, where it is a probe of several blocks with its body as a traced graph."""
-    body, head = model[0][0], model[1]
+    body, head = next(model[0].children()), model[1]
     if not isinstance(body, Levels):
         return model
     patches = torch.rand(2, 3, card.patch_size, card.patch_size)
