@@ -62,10 +62,6 @@ class Sample:
             return HistoError(
                 f"{len(valid)} validation patches are too few to judge others, {LEAST} are needed"
             )
-        if len({row["label"] for row in valid}) == 1:
-            return HistoError(
-                "all validation patches are of one class, and others are judged by AUC"
-            )
         moved = "give {images} if the patches have moved"
         if read is None:
             return HistoError("the run does not say where its patches are", moved)
