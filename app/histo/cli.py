@@ -309,8 +309,9 @@ def train(
     arch: Annotated[
         str,
         typer.Option(
-            help="A torchvision classifier, or a timm model if timm is installed. On a CPU: "
-            "tf_efficientnet_lite0 (timm), or squeezenet1_1, the fastest."
+            help="A torchvision classifier or, if timm is installed, a timm or foundation model "
+            "(uni2-h, virchow2 …). On a CPU: tf_efficientnet_lite0 (timm), or squeezenet1_1, the "
+            "fastest."
         ),
     ] = TrainConfig.arch,
     weights: Annotated[

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from histo.data.decode import read_patch
 from histo.model.body import make_body
@@ -110,6 +110,54 @@ def test_a_bundle_gives_the_features_of_its_body_as_parquet(tiny_run, dataset, t
     assert table.num_rows == 24
     assert table["features"].type.list_size == 512
     assert table.schema.metadata[b"body"] == b"squeezenet1_1"
+
+
+def test_a_bad_patch_that_comes_first_is_left_out_too(dataset, weights, tmp_path):
+    shutil.copytree(dataset / "test", tmp_path / "test")
+    (tmp_path / "test" / "0.png").write_bytes(b"no image")
+    words = ["--weights", weights, "--out", tmp_path / "f.h5", "--skip-bad", "--mpp", 0.5]
+    result = run_histo("features", "squeezenet1_1", tmp_path / "test", *words, "--size", 64)
+    assert result.exit_code == 3, result.output
+    assert [row["id"] for row in rows_of(tmp_path / "f.skipped.csv")] == ["0"]
+
+
+def test_files_of_others_in_a_folder_are_replaced_only_when_asked(tiles, weights, tmp_path):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "S1.h5").write_text("the user's own")
+    words = ["features", "squeezenet1_1", tiles, "--weights", weights, "--out", tmp_path / "slides"]
+    assert_one_line_error(run_histo(*words), "S1.h5 exists and is not what histo writes", "--force")
+    assert not (tmp_path / "slides" / "S0.h5").exists()
+    assert run_histo(*words, "--force").exit_code == 0
+    (tmp_path / "slides" / "S1.h5").unlink()  # as if it had been cut
+    assert run_histo(*words).exit_code == 0
+    assert (tmp_path / "slides" / "S1.h5").exists()
+
+
+def test_the_weights_are_never_written_over(tiles, weights, tmp_path):
+    torch.save(load_file(weights), tmp_path / "weights.h5")
+    words = ["--weights", tmp_path / "weights.h5", "--out", tmp_path / "weights.h5", "--force"]
+    result = run_histo("features", "squeezenet1_1", tiles, *words)
+    assert_one_line_error(result, "is an input", "which would be lost")
+
+
+def test_a_bundle_that_is_not_there_and_weights_beside_a_bundle_are_refused(
+    tiny_run, tiles, weights, tmp_path
+):
+    out = ["--out", tmp_path / "f.h5"]
+    result = run_histo("features", tmp_path / "export", tiles, *out)
+    assert_one_line_error(result, "no bundle", "the name of an architecture")
+    result = run_histo("features", tiny_run / "export", tiles, "--weights", weights, *out)
+    assert_one_line_error(result, "has its own weights", "leave --weights out")
+
+
+def test_features_that_are_no_numbers_are_refused(dataset, weights, tmp_path):
+    tensors = load_file(weights)
+    tensors["features.0.bias"].fill_(float("nan"))
+    save_file(tensors, tmp_path / "damaged.safetensors")
+    words = ["--weights", tmp_path / "damaged.safetensors", "--out", tmp_path / "f.h5"]
+    result = run_histo("features", "squeezenet1_1", dataset / "test", *words)
+    assert_one_line_error(result, "the features are not finite: the body's weights are damaged")
+    assert not (tmp_path / "f.h5").exists()
 
 
 def test_another_suffix_is_refused(dataset, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from histo.config import ModelCard
 from histo.data.synth import write_dataset
 from histo.errors import HistoError
 from histo.model.card import CARD, INT8
+from histo.run.folder import RunFolder
 from histo.screen import Screen
 from tests.conftest import TINY, rows_of, run_histo
 
@@ -163,9 +165,19 @@ def test_export_in_fp32_judges_nothing_and_removes_what_an_earlier_one_kept(run,
     assert not (run / "export" / INT8).exists()
 
 
+def test_of_folds_nothing_is_judged_and_the_reason_is_said(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = json.loads((other / "config.json").read_text())
+    folds = {"folds": {"value": 3, "source": "given"}}
+    (other / "config.json").write_text(json.dumps({**settings, **folds}))
+    found = Sample.draw(RunFolder.open(other), ["0", "1"], None)
+    assert isinstance(found, HistoError)
+    assert found.message.startswith("with folds there is no patch that none of")
+
+
 def test_few_validation_patches_or_none_that_are_found_mean_fp32(run, tiny_run, tmp_path):
     result = run_histo("export", tiny_run, "--out", tmp_path / "few")
-    assert "only fp32: 32 validation patches are too few to judge others" in result.output
+    assert "too few to judge others, 200 are needed\n" in result.output
     result = run_histo("export", run, "--out", tmp_path / "b", "--images", tmp_path)
     assert result.exit_code == 0, result.output
     assert "only fp32: no patch " in result.output

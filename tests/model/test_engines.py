@@ -141,6 +141,32 @@ def test_auto_takes_the_fastest_that_is_kept_and_that_this_machine_has(golden, m
         open_bundle(golden, "cpu", "bf16")
 
 
+def test_prediction_says_why_the_fastest_engine_of_the_card_is_not_used(
+    golden, tmp_path, monkeypatch
+):
+    ours, theirs = entry("ONNX Runtime", "int8", speed=1.5), entry("OpenVINO", "bf16", speed=3.0)
+    vouch(golden, ours, theirs)
+    monkeypatch.setattr(engines, "openvino_is_there", lambda: False)
+    words = ["predict", golden, GOLDEN / "patches", "--device", "cpu", "--out", tmp_path / "p.csv"]
+    result = run_histo(*words)
+    assert "note: bf16 by OpenVINO is not used: OpenVINO is not there: pip" in result.stdout
+    assert "int8 by ONNX Runtime: 1.50 times as fast" in result.stdout
+    monkeypatch.setattr(engines, "openvino_is_there", lambda: True)
+    vouch(golden, ours)
+    assert "is not used" not in run_histo(*words).stdout
+    assert "is not used" not in run_histo(*words, "--precision", "fp32").stdout
+
+
+def test_an_openvino_that_does_not_load_is_named(golden, tmp_path, monkeypatch):
+    vouch(golden, entry("OpenVINO", "int8"))
+    monkeypatch.setattr(engines, "openvino_is_there", lambda: True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    result = run_histo(
+        *("predict", golden, GOLDEN / "patches", "--device", "cpu", "--out", tmp_path / "p.csv")
+    )
+    assert_one_line_error(result, "OpenVINO does not load", "--precision fp32")
+
+
 def test_an_engine_that_was_refused_is_never_taken(golden):
     vouch(golden, entry("ONNX Runtime", "int8", kept=False, why="its AUC is lower by 0.04"))
     assert open_bundle(golden, "cpu").reduced == ""
@@ -212,7 +238,7 @@ def test_shares_of_two_engines_are_not_joined(golden, tmp_path):
     for share, precision in (("1/2", "auto"), ("2/2", "fp32")):
         assert not run_histo(*words, *out, "--shard", share, "--precision", precision).exit_code
     result = run_histo("merge", tmp_path)
-    assert_one_line_error(result, "are not of one table")
+    assert_one_line_error(result, "are not of one table: they are by", "ONNX Runtime")
     assert not run_histo(*words, *out, "--shard", "2/2").exit_code
     whole = tmp_path / "whole.csv"
     assert not run_histo(*words, "--out", whole).exit_code

@@ -230,6 +230,16 @@ def test_a_gated_hub_that_refuses_names_the_ways_out(hub, monkeypatch):
     )
 
 
+def test_a_hub_that_cannot_be_reached_is_said_to_be_so(monkeypatch, tmp_path):
+    nowhere = "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    small = make_foundation("uni", depth=1)
+    monkeypatch.setattr("histo.model.body.make_foundation", lambda _: small)
+    with pytest.raises(HistoError, match="could not be downloaded: the hub cannot be reached"):
+        make_body("uni", imagenet=True)
+
+
 @pytest.fixture(scope="module")
 def kaiko(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A probe on the smallest of them, with random weights in a file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,24 @@ def test_the_card_names_the_levels_and_every_file_of_the_bundle_agrees(probe):
     engine = TorchEngine.open(BundleFiles.open(probe), torch.device("cpu"))
     eager = engine.get(engine.run(engine.put(patches)))
     assert np.allclose(onnx, eager, atol=1e-4)
+
+
+def test_fastais_learner_of_a_probe_holds_no_histo(probe):
+    """Its blocks are read by a traced graph, which fastai opens where histo is not installed."""
+    data = (probe / "learner.pkl").read_bytes().replace(sys.prefix.encode(), b"")
+    assert b"histo" not in data
+
+
+def test_a_body_that_cannot_be_traced_has_no_learner_and_export_says_so(probe, tmp_path):
+    def forward(_: object) -> None:
+        raise RuntimeError("no trace")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Levels, "without_histo", forward)
+        result = run_histo("export", probe.parent, "--out", tmp_path / "bundle")
+    assert result.exit_code == 0, result.output
+    assert "no learner.pkl: a probe of squeezenet1_1" in result.output
+    assert not (tmp_path / "bundle" / "learner.pkl").exists()
 
 
 @pytest.mark.parametrize("names", [["nothing"], ["classifier.0"], 5, [3], ["a"] * 2, "features.3"])

@@ -20,6 +20,7 @@ def test_auc_is_the_share_of_pairs_in_order():
 def test_log_loss_is_minus_the_mean_log_of_the_true_class():
     expected = -np.log([0.9, 0.8, 0.4, 0.7, 0.4, 0.7, 0.8, 0.9]).mean()
     assert log_loss(LABELS, TABLE) == pytest.approx(expected)
+    assert str(log_loss(np.array([1]), np.array([[0.0, 1.0]]))) == "0.0"  # not -0.0
 
 
 def test_a_sure_and_wrong_answer_costs_much_but_not_all():

@@ -80,6 +80,18 @@ def test_onnx_and_fastais_learner_give_the_probabilities_of_the_run(probe, patch
     assert float(learn.predict(first)[2][1]) == pytest.approx(found["tempered"][0], abs=1e-5)
 
 
+def test_without_weights_the_same_seed_gives_the_same_body(patches, tmp_path):
+    """So that its features are known again, in another run as after a kill."""
+    words = ["train", patches, *PROBE, "--weights", "none", "--out"]
+    assert run_histo(*words, tmp_path / "first", "--seed", 7).exit_code == 0
+    again = run_histo(*words, tmp_path / "again", "--seed", 7)
+    assert "features: 0 views computed, 288 known" in again.stdout
+    tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("first", "again")]
+    assert tables[0] == tables[1]
+    other = run_histo(*words, tmp_path / "other", "--seed", 8)
+    assert "features: 288 views computed\n" in other.stdout
+
+
 def test_more_patches_cost_only_their_own_features(probe, patches, weights, tmp_path):
     """And other settings of the head cost none."""
     words = ["train", patches, *PROBE, "--weights", weights]

@@ -234,7 +234,7 @@ def evaluate_share(
         raise exists(out)
     check_setting("batch_size", batch_size)
     predictor = open_bundle(bundle, device, precision)
-    say_engine(predictor.judged, screen)
+    say_engine(predictor.judged, predictor.passed_over, screen)
     batch_size = fitting_batch(batch_size, predictor.card.patch_size)
     known = positive_of(predictor.card, positive)
     patches = read_patches(config, predictor.card, groups, screen)

@@ -13,6 +13,7 @@ import numpy as np
 from histo.commands.cut import check_names, parse_classes
 from histo.commands.judged_slides import MAPS, SCORE, JudgedSlide, write_judged
 from histo.commands.map import map_to, model_of
+from histo.commands.predict import say_engine
 from histo.config import PREDICT_BATCH, DataConfig
 from histo.data.columns import Column, label_column, place_of, read_header, read_rows
 from histo.data.groups import groups_of, table_of
@@ -80,6 +81,7 @@ def evaluate_slides(
         )
     found = find_slides([slides])
     predictor = open_bundle(bundle, device, precision)
+    say_engine(predictor.judged, predictor.passed_over, screen)
     model = model_of(predictor, mpp, positive, tta)
     vocab, name = model.scheme.vocab, model.scheme.named[0]
     if len(vocab) != 2:

@@ -71,7 +71,7 @@ def export(
 
     with screen.step("loading torch and fastai"):
         from histo.model.bundle import write_bundle
-        from histo.model.card import CARD, FILES, UNFINISHED, parse_card
+        from histo.model.card import CARD, FILES, LEARNER, UNFINISHED, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(
@@ -106,6 +106,10 @@ def export(
             screen.say(
                 f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
             )
+        if not no_pickle and card.models == 1 and not (made / LEARNER).is_file():
+            screen.say(
+                f"no {LEARNER}: a probe of {card.arch} cannot be written without histo's code"
+            )
         name = folder.path.resolve().name
         if qupath:
             export_qupath(made, name, model)
@@ -135,8 +139,8 @@ def faster(
     from histo.commands.judge_engines import Sample, engine_facts
 
     sample = Sample.draw(run, card.vocab, patch_reader(run, Path(images) if images else None))
-    if isinstance(sample, str):
-        screen.say(f"only fp32: {sample}", "give {images} if the patches have moved")
+    if isinstance(sample, HistoError):
+        screen.say(f"only fp32: {sample.message}", *sample.ways)
         return {}
     return engine_facts(place, onnx, model, card, sample, screen)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,12 +16,20 @@ from histo.commands.bodies import check_model, size_for_foundation
 from histo.config import PREDICT_BATCH, Layout, ModelCard, check_setting
 from histo.data.decode import read_patch
 from histo.data.decode_ahead import decode_batches, fitting_batch
-from histo.data.feature_tables import PARQUET, FeatureTable, check_table, write_table
+from histo.data.feature_tables import (
+    PARQUET,
+    VERSION,
+    FeatureTable,
+    check_table,
+    is_ours,
+    write_table,
+)
 from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
 from histo.files.outputs import Output, check_apart, check_outputs, never
+from histo.model.foundation import FOUNDATIONS, HUB_STEP
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
 from histo.screen import Progress, Screen, counted, screen_of
@@ -62,10 +72,12 @@ def features(
     if layout not in get_args(Layout):
         raise HistoError(f"layout is {layout!r}: give one of {', '.join(get_args(Layout))}")
     check_table(place)
+    check_body(Path(body), weights)
     if not Path(body).is_dir():
         size = size_for_foundation(str(body), size, screen)
     inside = {one: SUFFIXES for one in (*listed, images and Path(images)) if one}
-    check_outputs([Output(place if place.suffix else None, "out", never)], listed, force, inside)
+    read = [*listed, Path(weights)]
+    check_outputs([Output(place if place.suffix else None, "out", never)], read, force, inside)
     refuse_slides(listed, Path(body))
     inputs = find_inputs(listed, Path(images) if images else None, id_column, screen)
     places = read_places(listed[0], id_column, inputs.ids) if len(listed) == 1 else None
@@ -76,8 +88,11 @@ def features(
             "give {out} FILE.h5",
         )
     files = files_by_slide(places) if places and not place.suffix else {}
-    opened = open_body(body, weights, Fit(crop, size), inputs, device, screen)
-    um = mpp_of(opened.card, mpp, inputs)
+    if place.is_dir():  # what a call that was cut has written is written anew
+        check_outputs([file_of_slide(place / one) for one in files.values()], read, force, inside)
+    fit = Fit(crop, size)
+    opened = open_body(body, weights, fit, partial(sides, inputs, skip_bad), device, screen)
+    um = mpp_of(opened.card, mpp, partial(sides, inputs, skip_bad))
     if layout == "stamp" and um is None and place.suffix.lower() != PARQUET:
         raise HistoError(
             "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
@@ -89,7 +104,7 @@ def features(
         places and places.pick(rows),
         opened.card.patch_size,
         um,
-        {**opened.made_with, "histo_version": __version__},
+        {**opened.made_with, VERSION: __version__},
     )
     if place.suffix and place.suffix.lower() != PARQUET:
         say_coords(places, place, screen)
@@ -99,6 +114,23 @@ def features(
     write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
     write(place, table, layout, files, screen)
     return place
+
+
+def file_of_slide(path: Path) -> Output:
+    """A file in a folder of features."""
+    return Output(path, "out", lambda _: is_ours(path))
+
+
+def check_body(body: Path, weights: str) -> None:
+    """HistoError for a bundle that is not there, or one beside weights."""
+    if not body.is_dir() and body.parent != Path():
+        raise HistoError(f"no bundle {body}: give its folder, or the name of an architecture")
+    if body.is_dir() and weights != "imagenet":
+        raise HistoError(f"{body} has its own weights", "leave {weights} out")
+
+
+Sides = Callable[[Fit], tuple[int, int]]
+"""The sides of a patch before and after it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -111,26 +143,30 @@ class OpenBody:
 
 
 def open_body(
-    body: str | Path, weights: str, fit: Fit, inputs: Inputs, device: str, screen: Screen
+    body: str | Path, weights: str, fit: Fit, look: Sides, device: str, screen: Screen
 ) -> OpenBody:
     """The body of a bundle, or the one of an architecture and weights."""
     if Path(body).is_dir():
         return open_bundle_body(Path(body), fit, device)
     check_model(str(body), weights)
-    side = len(fit(read_patch(inputs.paths[0]), inputs.paths[0]))
+    _, side = look(fit)
     with screen.step("loading torch"):
         from histo.model.body import features_of, load_weights, make_body, normalisation
-        from histo.model.device import resolve_device
+        from histo.model.device import resolve_device, seed_everything
         from histo.model.features import Extractor
 
-    made = make_body(str(body), imagenet=weights == "imagenet")
+    on = resolve_device(device)
+    seed_everything(0, on)  # a body without weights is the same each time
+    published = weights == "imagenet"
+    with screen.step(HUB_STEP) if published and str(body) in FOUNDATIONS else nullcontext():
+        made = make_body(str(body), imagenet=published)
     if weights not in ("imagenet", "none"):
         screen.say(f"weights: {load_weights(made, Path(weights))}")
     features_of(made, side, str(body))
     mean, std = normalisation(made)
     card = ModelCard(str(body), ["0", "1"], side, fit.crop, fit.size, mean, std)
     facts = {"body": str(body), "weights": Path(weights).name}
-    return OpenBody(Extractor(made, card, resolve_device(device)), card, facts)
+    return OpenBody(Extractor(made, card, on), card, facts)
 
 
 def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
@@ -156,11 +192,23 @@ def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
     return OpenBody(Extractor(network.model[0], files.card, on), files.card, facts)
 
 
-def mpp_of(card: ModelCard, given: float | None, inputs: Inputs) -> float | None:
+def sides(inputs: Inputs, skip_bad: bool, fit: Fit) -> tuple[int, int]:
+    """Side in px of the first patch that can be used: as its file has it, and as the body sees it."""
+    for path in inputs.paths:
+        try:
+            patch = read_patch(path)
+            return len(patch), len(fit(patch, path))
+        except HistoError:
+            if not skip_bad:
+                raise
+    raise HistoError("none of the patches can be used")
+
+
+def mpp_of(card: ModelCard, given: float | None, look: Sides) -> float | None:
     """µm per px of patches as the body sees them: as a bundle says, else from that of their files."""
     if given is None or card.size is None:
         return given or card.mpp
-    side = card.crop or len(read_patch(inputs.paths[0]))
+    side = card.crop or look(Fit(None, card.size))[0]
     return given * side / card.size
 
 

@@ -50,16 +50,21 @@ class Sample:
     labels: NDArray[np.int64]
 
     @classmethod
-    def draw(cls, run: RunFolder, vocab: list[str], read: ReadPatches | None) -> Sample | str:
-        """Drawn from a run, the same each time; or why there are none to judge on."""
+    def draw(
+        cls, run: RunFolder, vocab: list[str], read: ReadPatches | None
+    ) -> Sample | HistoError:
+        """Drawn from a run, the same each time; or why there are none to judge on, and the way out."""
+        if run.settings().get("folds"):
+            return HistoError("with folds there is no patch that none of the models was trained on")
         rows = run.read_split()
         valid = [row for row in rows if row["split"] == "valid" and row["label"] in vocab]
         if len(valid) < LEAST:
-            return (
+            return HistoError(
                 f"{len(valid)} validation patches are too few to judge others, {LEAST} are needed"
             )
+        moved = "give {images} if the patches have moved"
         if read is None:
-            return "the run does not say where its patches are"
+            return HistoError("the run does not say where its patches are", moved)
         train = [row for row in rows if row["split"] == "train"] or valid
         rng = np.random.default_rng(0)
 
@@ -72,7 +77,7 @@ class Sample:
             shown = read([row["id"] for row in some(train, CALIBRATION)])
             pixels = read([row["id"] for row in valid])
         except (HistoError, OSError) as error:
-            return error.message if isinstance(error, HistoError) else str(error)
+            return HistoError(error.message if isinstance(error, HistoError) else str(error), moved)
         labels = [vocab.index(row["label"]) for row in valid]
         return cls(np.stack(shown), np.stack(pixels), np.array(labels, np.int64))
 

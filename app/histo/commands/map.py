@@ -125,7 +125,7 @@ def map_to(
     check_installed()
     resolutions = SlideMpp.read(slide_mpp)
     predictor = open_bundle(bundle, device, precision)
-    say_engine(predictor.judged, screen)
+    say_engine(predictor.judged, predictor.passed_over, screen)
     model = model_of(predictor, mpp, positive, tta)
     check_stride(model.side, stride)
     settings = MapSettings(stride, batch_size, hdf5, tissue_word(tissue, no_tissue))

@@ -169,7 +169,7 @@ def write_predictions_table(
     if len(inputs) and (note := opened.apart(inputs.paths[0])):
         screen.say(note)
     batch_size = opened.batch_size
-    say_engine(opened.judged, screen)
+    say_engine(opened.judged, opened.passed_over, screen)
     known = opened.positive(positive)
     if submission is not None:
         check_submission(known, len(opened.vocab), screen)
@@ -212,8 +212,10 @@ def write_part(part: Part, opened: Opened, inputs: Inputs, screen: Screen) -> No
             advance(len(batch.paths))
 
 
-def say_engine(judged: Judged | None, screen: Screen) -> None:
-    """Say which engine predicts, where it is not the exact one, and what it costs."""
+def say_engine(judged: Judged | None, passed_over: str, screen: Screen) -> None:
+    """Say which engine predicts, where it is not the exact one, and why a faster one does not."""
+    if passed_over:
+        screen.say(f"note: {passed_over}")
     if judged:
         screen.say(f"{judged}: {judged.cost()}, by the bundle's card", "{precision} fp32 is exact")
 
@@ -295,6 +297,7 @@ class Opened:
     scale: str = ""
     """of the threshold, where it is another than that of the table"""
     judged: Judged | None = None
+    passed_over: str = ""
     """what the card says of the engine, where it is not the exact one"""
     reduced: str = ""
     """what the table says of such an engine"""
@@ -336,6 +339,7 @@ def open_model(bundle: Path, how: Settings) -> Opened:
         card.threshold,
         scale,
         predictor.judged,
+        predictor.passed_over,
         predictor.reduced,
         partial(note_of_mpp, card),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -18,6 +19,9 @@ from histo.errors import HistoError
 from histo.files.writing import written
 
 HDF5 = (".h5", ".hdf5")
+MAGIC = b"\x89HDF\r\n\x1a\n"
+VERSION = "histo_version"
+"""What the version of histo is called in a table."""
 PARQUET = ".parquet"
 
 
@@ -67,6 +71,12 @@ def check_table(path: Path) -> None:
         raise HistoError(
             f"{path} needs {package}, which is not installed", "pip install 'histolearn[features]'"
         )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file of features was written by histo: it names the version."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data[: len(MAGIC)] == MAGIC and data.find(VERSION.encode()) >= 0
 
 
 def write_table(path: Path, table: FeatureTable, layout: Layout) -> None:

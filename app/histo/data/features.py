@@ -73,8 +73,6 @@ class KnownFeatures:
 
     def add(self, keys: Keys, values: Values) -> None:
         """Keep features [N, F]: in a part of their own, or in memory where there is no folder."""
-        if not np.isfinite(values).all():
-            raise HistoError("the features are not finite: the body's weights are damaged")
         self._keep(keys, values)
         if self.folder is not None:
             write_part(self.folder / f"{os.urandom(6).hex()}.npz", keys, values)

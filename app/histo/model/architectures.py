@@ -55,6 +55,7 @@ def check_arch(arch: str) -> None:
             f"{arch} needs timm, which is not installed: pip install 'histolearn[timm]'"
         )
     known = sorted(torchvision_classifiers() | timm_models() | FOUNDATIONS.keys())
-    near = ", ".join(difflib.get_close_matches(arch, known, n=3, cutoff=0.3)) or "none"
+    near = ", ".join(difflib.get_close_matches(arch.lower(), known, n=3, cutoff=0.3))
+    nearest = f": the nearest are {near}" if near else ""
     more = "" if timm_models() else "; timm's names need timm to be installed"
-    raise HistoError(f"no arch {arch!r}: the nearest are {near}{more}")
+    raise HistoError(f"no arch {arch!r}{nearest}{more}")

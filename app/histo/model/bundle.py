@@ -7,7 +7,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from operator import attrgetter
@@ -41,6 +41,7 @@ from histo.model.card import (
     short_digests,
 )
 from histo.model.checkpoint import on_cpu
+from histo.model.levels import Levels
 from histo.model.network import PixelsToProbabilities
 from histo.model.onnx import OnnxEngine, metadata_of
 
@@ -68,16 +69,16 @@ def write_bundle(
     started from. `more` writes and judges what is faster than model.onnx, which lies in `folder`,
     and returns what the card says of it.
     Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
-    that are averaged have no fastai learner: it would need histo to load.
+    that are averaged have no fastai learner: it would need histo to load. Nor have probes of the few
+    bodies that torch.fx cannot trace.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:
         file.write(save(on_cpu(model.state_dict())))
+    (folder / LEARNER).unlink(missing_ok=True)
     if pickled and isinstance(model, nn.Sequential):
-        with step(f"writing fastai's learner, {LEARNER}"):
+        with step(f"writing fastai's learner, {LEARNER}"), suppress(UntraceableError):
             write_learner(folder / LEARNER, model, card)
-    else:
-        (folder / LEARNER).unlink(missing_ok=True)
     with step(f"converting to {ONNX}, and comparing the two"):
         onnx = write_onnx(folder / ONNX, model, card, facts.get("weights"))
     (folder / INT8).unlink(missing_ok=True)
@@ -177,8 +178,9 @@ def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
 
     It holds only objects of torch, torchvision (or timm) and fastai. It reads 8-bit images. The
     temperature is in its last layer; it calls the most probable class, whatever the threshold.
+    Raises UntraceableError where that is not possible.
     """
-    model = with_temperature(model, card.temperature)
+    model = without_histo(with_temperature(model, card.temperature), card)
     from fastai.data.block import CategoryBlock, DataBlock
     from fastai.data.transforms import Normalize
     from fastai.learner import Learner
@@ -208,6 +210,27 @@ def write_learner(path: Path, model: nn.Sequential, card: ModelCard) -> None:
         learn.export(Path(folder, LEARNER).resolve())
         with written(path) as file:
             file.write(Path(folder, LEARNER).read_bytes())
+
+
+class UntraceableError(Exception):
+    """A model cannot be pickled without histo's own classes."""
+
+
+def without_histo(model: nn.Sequential, card: ModelCard) -> nn.Sequential:
+    """The model, where it is a probe of several blocks with its body as a traced graph."""
+    body, head = next(model[0].children()), model[1]
+    if not isinstance(body, Levels):
+        return model
+    patches = torch.rand(2, 3, card.patch_size, card.patch_size)
+    try:
+        plain = body.cpu().eval().without_histo()
+        with torch.inference_mode():
+            same = torch.allclose(plain(patches), body(patches), rtol=1e-4, atol=1e-5)
+    except Exception as error:  # torch.fx runs the body's own code, which can raise anything
+        raise UntraceableError from error
+    if not same:
+        raise UntraceableError
+    return nn.Sequential(nn.Sequential(plain), head)
 
 
 def with_temperature(model: nn.Sequential, temperature: float) -> nn.Sequential:

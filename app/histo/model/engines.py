@@ -128,6 +128,19 @@ def obstacle(one: Judged, files: BundleFiles, on_cpu: bool) -> str | None:
     return None
 
 
+def passed_over(files: BundleFiles, chosen: Judged | None, on_cpu: bool) -> str:
+    """Why the fastest engine that a card vouches for is not the one chosen; empty where it is.
+
+    Engines of another kind of device do not count.
+    """
+    for one in judged_of(files.facts, files.folder):
+        if one == chosen:
+            return ""
+        if one.kept and (one.engine == "PyTorch") != on_cpu:
+            return f"{one} is not used: {obstacle(one, files, on_cpu)}"
+    return ""
+
+
 def check_precision(precision: str) -> None:
     """HistoError for a precision that prediction does not know."""
     known = get_args(EnginePrecision)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from histo.config import ModelCard
+from histo.errors import HistoError
 from histo.pixels.d4 import view
 from histo.pixels.normalise import Normalise
 
@@ -49,7 +50,7 @@ class Extractor:
     def __call__(
         self, patches: NDArray[np.uint8], views: Sequence[int] = (0,)
     ) -> NDArray[np.float32]:
-        """The features of these D4 views (0 to 7) of each patch, in fp32."""
+        """The features of these D4 views (0 to 7) of each patch, in fp32; HistoError if any is NaN."""
         with torch.inference_mode():
             batch = self.normalise(torch.from_numpy(patches).to(self.device))
             each = [
@@ -60,4 +61,7 @@ class Extractor:
                 )
                 for number in views
             ]
-            return np.asarray(torch.stack(each, 1).float().cpu().numpy())
+            found = torch.stack(each, 1).float()
+            if not found.isfinite().all():
+                raise HistoError("the features are not finite: the body's weights are damaged")
+            return np.asarray(found.cpu().numpy())

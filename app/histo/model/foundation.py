@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 HUB = "https://huggingface.co/"
+HUB_STEP = "taking the weights from the hub, or from its cache here"
+"""What is said meanwhile: a hub that cannot be reached is tried for a minute."""
 SIDE = 224
 """Side in px of the patches that all of them were trained or published for."""
 Access = Literal["gated", "open", "perhaps gated"]

@@ -108,15 +108,17 @@ def download(arch: str) -> dict[str, Tensor]:
                 mine,
             ) from None
         except EntryNotFoundError as error:
-            if name == FILES[-1] or "LocalEntry" in type(error).__name__:
+            if "LocalEntry" in type(error).__name__:  # it says that no file was found
+                raise _no_weights(page, "the hub cannot be reached", mine) from None
+            if name == FILES[-1]:
                 raise _no_weights(page, error, mine) from None
         except (OSError, ValueError) as error:
             raise _no_weights(page, error, mine) from None
     raise AssertionError("unreachable")
 
 
-def _no_weights(page: str, error: Exception, mine: str) -> HistoError:
-    why = (str(error).splitlines() or [""])[0][:100] or type(error).__name__
+def _no_weights(page: str, error: Exception | str, mine: str) -> HistoError:
+    why = (str(error).splitlines() or [""])[0][:100].strip() or type(error).__name__
     return HistoError(f"the weights of {page} could not be downloaded: {why}", mine)
 
 

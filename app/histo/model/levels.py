@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from histo.errors import HistoError
 from histo.model.body import watch
@@ -34,9 +37,12 @@ class Levels(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Features [B, F], those of the first block first."""
-        found: list[Tensor] = []
+        found: list[Any] = []
 
         def keep(_module: nn.Module, _given: object, output: object) -> None:
+            if isinstance(output, Proxy):  # of a trace, whose shapes are not known
+                found.append(output.mean((2, 3)))
+                return
             if not (isinstance(output, Tensor) and output.ndim == 4):
                 raise HistoError("a block that is named as a level gives no map")
             found.append(output.mean((2, 3)))
@@ -50,12 +56,27 @@ class Levels(nn.Module):
                 hook.remove()
         return torch.cat([*found, last], 1)
 
+    def without_histo(self) -> nn.Module:
+        """The same as a traced graph, which a pickle holds without this class.
+
+        Raises what torch.fx raises for a body whose code it cannot follow.
+        """
+
+        class Tracer(torch.fx.Tracer):  # within this method, so that the graph does not name it
+            """Follows the code of modules with parts; the others, such as convolutions, are kept."""
+
+            def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+                """Whether a module is kept as it is."""
+                return next(m.children(), None) is None
+
+        return torch.fx.GraphModule(self, Tracer().trace(self))
+
 
 def blocks_of(body: nn.Module, side: int) -> list[str]:
     """The blocks of a body whose outputs are maps [B, C, h, w], by name, for patches of `side` px.
 
-    The last is left out: the body's own features are made of it. Every block, if these are few features, else the last of each larger size. None of a body with tokens
-    or with maps [B, h, w, C].
+    The last is left out: the body's own features are made of it. Every block, if these are few
+    features, else the last of each larger size. None of a body with tokens or with maps [B, h, w, C].
     """
     seen: list[tuple[str, Tensor]] = []
 

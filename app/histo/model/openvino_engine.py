@@ -26,6 +26,7 @@ class OpenVinoEngine:
     def __init__(
         self, card: ModelCard, data: bytes, onnx: Onnx, precision: str, place: str = ONNX
     ) -> None:
+        check_openvino()
         # ONNX Runtime is asked first: it checks the graph, which fits its card or not, and a graph that
         # asks for any memory, or has no end, fails there in words
         side = card.patch_size
@@ -62,6 +63,18 @@ class OpenVinoEngine:
     def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """As float32."""
         return np.asarray(probabilities, np.float32)
+
+
+def check_openvino() -> None:
+    """HistoError where OpenVINO is installed and does not load: a library of the system is missing."""
+    try:
+        import openvino  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise HistoError(
+            f"OpenVINO does not load: {str(error)[:200]}",
+            "install it anew: pip install --force-reinstall openvino",
+            "give {precision} fp32",
+        ) from None
 
 
 def _load(data: bytes, precision: str) -> Any:

@@ -16,7 +16,7 @@ from histo.config import ModelCard
 from histo.errors import HistoError
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX
-from histo.model.engines import Judged, check_precision, choose_engine
+from histo.model.engines import Judged, check_precision, choose_engine, passed_over
 from histo.pixels.d4 import VIEWS, view
 from histo.pixels.fit import Fit
 from histo.run.calls import apply_temperature, call
@@ -57,6 +57,8 @@ class Predictor:
     """the bundle it was opened from"""
     judged: Judged | None = None
     """what the card says of an engine that is not the exact one"""
+    passed_over: str = ""
+    """why the fastest engine of the card is not used, where the machine or the bundle lacks it"""
 
     @property
     def vocab(self) -> list[str]:
@@ -146,15 +148,16 @@ def open_bundle(folder: Path, device: str = "auto", precision: str = "auto") -> 
     on_cpu = device == "cpu" or (device == "auto" and not gpu_is_there())
     chosen = choose_engine(files, precision, on_cpu)
     kind = chosen.precision if chosen else "fp32"
+    lacks = passed_over(files, chosen, on_cpu) if precision == "auto" else ""
     if chosen and chosen.engine == "OpenVINO":
         from histo.model.openvino_engine import OpenVinoEngine
 
-        return Predictor(files.card, OpenVinoEngine.open(files, kind), files, chosen)
+        return Predictor(files.card, OpenVinoEngine.open(files, kind), files, chosen, lacks)
     if on_cpu and ONNX in files:
-        return Predictor(files.card, OnnxEngine.open(files, kind), files, chosen)
+        return Predictor(files.card, OnnxEngine.open(files, kind), files, chosen, lacks)
 
     from histo.model.device import resolve_device
     from histo.model.torch_engine import TorchEngine
 
     engine = TorchEngine.open(files, resolve_device(device), kind)
-    return Predictor(files.card, engine, files, chosen)
+    return Predictor(files.card, engine, files, chosen, lacks)

@@ -17,7 +17,7 @@ Value = float | None
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:
     """Mean negative log-likelihood in nats; labels int64 [N], probabilities [N, C]."""
     right = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(right, 1e-15, 1)).mean())
+    return 0.0 - float(np.log(np.clip(right, 1e-15, 1)).mean())  # a minus sign alone would give -0
 
 
 def brier(labels: Labels, probabilities: Probabilities) -> float:

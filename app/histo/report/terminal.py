@@ -36,7 +36,10 @@ def say_report(metrics: Metrics, screen: Screen) -> None:
         screen.say(many)
     screen.table(headline(metrics))
     if metrics.classes:
-        screen.table(short_class_rows(metrics))
+        rows = short_class_rows(metrics)
+        screen.table(rows)
+        if (more := len(metrics.classes) - len(rows) + 1) > 0:
+            screen.say(f"… {more} more classes are in the report")
     if metrics.points:
         for rows in split_table(point_rows(metrics), screen.columns):
             screen.table(rows)

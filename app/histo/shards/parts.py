@@ -246,6 +246,12 @@ def _missing(first: Part, shard: Shard) -> str:
 
 def _check_same(first: Part, part: Part) -> None:
     ours, theirs = ({"of": p.shard.of, **asdict(p.facts)} for p in (part, first))
+    if ours["engine"] != theirs["engine"] and ours["bundle"] == theirs["bundle"]:
+        raise HistoError(
+            f"{part.path} and {first.path} are not of one table: they are by {part.facts.engine} and "
+            f"by {first.facts.engine}",
+            "predict all shares in fp32",
+        )
     for name, value in ours.items():
         if value != theirs[name]:
             raise HistoError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from histo.data.dataset import Dataset
 from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
+from histo.model.foundation import FOUNDATIONS, HUB_STEP
 from histo.run.positive import choose_positive
 from histo.screen import Screen
 
@@ -124,7 +126,9 @@ def start_model(
     """The body with its initial weights, and the card of the model."""
     from histo.model.body import load_weights, make_body, normalisation
 
-    body = make_body(config.arch, imagenet=weights and config.weights == "imagenet")
+    published = weights and config.weights == "imagenet"
+    with screen.step(HUB_STEP) if published and config.arch in FOUNDATIONS else nullcontext():
+        body = make_body(config.arch, imagenet=published)
     if weights and config.weights not in ("imagenet", "none"):
         loaded = load_weights(body, Path(config.weights))
         screen.say(f"weights: {loaded}; the head is new")

@@ -19,7 +19,7 @@ from histo.files.writing import read_json, write_json, written
 from histo.pixels.d4 import VIEWS
 from histo.run.folder import RunFolder
 from histo.run.whole import begin_keeping, keep
-from histo.screen import Screen
+from histo.screen import Screen, counted
 from histo.training.prepare import split_phrase, start_model
 from histo.training.recording import HISTORY, write_start
 from histo.training.tracking import Tracking
@@ -93,6 +93,7 @@ def prepare_probe(config: TrainConfig, data: Dataset, screen: Screen) -> ProbeJo
         from histo.model.levels import Levels, blocks_of
 
     device = devices.resolve_device(config.device)
+    devices.seed_everything(config.seed, device)  # a body without weights is drawn
     devices.keep_memory()
     body, card = start_model(config, data, screen, weights=True)
     features_of(body, card.patch_size, config.arch)
@@ -111,14 +112,17 @@ def probe_in(run: RunFolder, job: ProbeJob, screen: Screen, tracking: Tracking) 
     write_start(run, data, job.device)
     screen.say(
         f"{job.config.arch} on {describe_device(job.device)}, frozen: the features of "
-        f"{job.views} views of each training patch"
+        f"{counted(job.views, 'view')} of each training patch"
     )
     tracking.begin()
     try:
         known = features_of_data(job, screen)
     except RuntimeError as error:
         raise out_of_memory(error, job.batch_size) or error from None
-    head = fit(job, known)
+    with screen.step(
+        f"fitting a head of {len(data.vocab)} classes"
+    ):  # minutes, of dozens of classes
+        head = fit(job, known)
     penalty = {"value": head.penalty, "source": "found"}
     write_json(run.config, {**read_json(run.config), "penalty": penalty})
     row = record(run, job, head, known, time.monotonic() - start)
@@ -149,7 +153,9 @@ def features_of_data(job: ProbeJob, screen: Screen) -> KnownFeatures:
         *(job.batch_size, config.checkpoint_minutes, screen),
     )
     kept = int(wanted.sum()) - made
-    screen.say(f"features: {made:,} views computed" + (f", {kept:,} known" if kept else ""))
+    screen.say(
+        f"features: {counted(made, 'view')} computed" + (f", {kept:,} known" if kept else "")
+    )
     return known
 
 
