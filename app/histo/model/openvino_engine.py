@@ -66,7 +66,12 @@ class OpenVinoEngine:
 
 
 def check_openvino() -> None:
-    """HistoError where OpenVINO is installed and does not load: a library of the system is missing."""
+    """HistoError where OpenVINO is installed and does not load: a library of the system is missing.
+
+    At its import OpenVINO would tell a server of its makers, by a fork of this process; without its
+    package for that it does not.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino  # noqa: F401
     except (ImportError, OSError) as error:
@@ -79,9 +84,6 @@ def check_openvino() -> None:
 
 def _load(data: bytes, precision: str) -> Any:
     """The model, compiled, as a request that can be asked again and again."""
-    # at its import OpenVINO would tell a server of its makers, by a fork of this process; without this
-    # package it does not
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
