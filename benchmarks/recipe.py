@@ -47,6 +47,7 @@ from histo.pixels.fit import Fit
 from histo.run.split import Split
 from histo.screen import Screen
 from histo.training.callbacks import FrozenBody
+from histo.training.optimizer import FusedAdamW
 from histo.training.recipe import make_learner, make_loaders
 
 CPU = torch.device("cpu")
@@ -83,6 +84,10 @@ class Variant:
     dropout: float = 0.5
     probe: int = 0
     """epochs of the head on cached features, instead of frozen epochs"""
+    linear: int = 0
+    """1: one small linear layer as the head"""
+    still: int = 0
+    """1: the moments of AdamW stay at 0.9 and 0.999 through the cycle"""
     layers: float = 0.0
     """rate of each sixth of the body, as a share of the next one's; 0: histo's groups"""
     teachers: int = 0
@@ -302,7 +307,15 @@ def learner(data: Dataset, arch: str, weights: Path, one: Variant) -> Any:
     if not one.fp32:
         in_bf16(body)
     learn = make_learner(dls, body, features, card)
-    learn.model[1][3].p = one.dropout
+    if one.linear:
+        small = nn.Linear(features, 2)
+        small.weight.data *= 0.01
+        learn.model[1] = nn.Sequential(small)
+    else:
+        learn.model[1][3].p = one.dropout
+    if one.still:
+        learn.moms = (0.9, 0.9, 0.9)
+        learn.opt_func = partial(FusedAdamW, sqr_mom=0.999, eps=1e-8)
     if one.smooth:
         learn.loss_func = LabelSmoothingCrossEntropyFlat(eps=one.smooth)
     return learn
