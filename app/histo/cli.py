@@ -327,7 +327,8 @@ def train(
     freeze_epochs: Annotated[
         Optional[int],
         number(
-            "freeze_epochs", "Epochs of the head alone, first.  [default: 1, without weights 0]"
+            "freeze_epochs",
+            "Epochs of the head alone, first.  [default: 1; 0 without weights or for tf_efficientnet_lite…]",
         ),
     ] = None,
     lr: Annotated[

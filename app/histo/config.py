@@ -33,8 +33,9 @@ EPOCHS, EPOCHS_OF_FEW = 8, 14
 """Epochs of the whole model, and those for few training patches."""
 FEW_PATCHES = 10_000
 """Fewer training patches than that are few."""
-FIXED_NORM = ("tf_efficientnet_lite",)
-"""Architectures, by their beginning, whose batch norm is fixed for few patches (docs/measurements.md)."""
+LINEAR_HEAD = ("tf_efficientnet_lite",)
+"""Architectures, by their beginning, that learn best with one linear layer as the head, all of the
+model from the first step, and a steady AdamW (docs/measurements.md)."""
 HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5

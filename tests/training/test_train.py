@@ -311,31 +311,20 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     assert not out.exists()
 
 
-def test_of_few_patches_an_efficientnet_lite_keeps_its_batch_norm_statistics(dataset, tmp_path):
-    """Its loss jumps where they follow a small set; the weights of batch norm learn."""
-    body = make_body("tf_efficientnet_lite0")
-    before = {name: value.clone() for name, value in body.state_dict().items()}
-    save_file(before, tmp_path / "lite0.safetensors")
-    words = (
-        "--arch",
-        "tf_efficientnet_lite0",
-        "--epochs",
-        "1",
-        "--freeze-epochs",
-        "0",
-        "--no-store",
-    )
-    words += ("--device", "cpu", "--precision", "fp32", "--out", tmp_path / "run")
-    done = run_histo("train", dataset, *words, "--weights", tmp_path / "lite0.safetensors")
+def test_an_efficientnet_lite_has_a_linear_head_and_is_trained_whole_at_once(dataset, tmp_path):
+    """No frozen epoch: a head fitted to the features of ImageNet makes its loss jump afterwards."""
+    save_file(make_body("tf_efficientnet_lite0").state_dict(), tmp_path / "lite0.safetensors")
+    words = ("--arch", "tf_efficientnet_lite0", "--weights", tmp_path / "lite0.safetensors")
+    words += ("--epochs", "1", "--no-store", "--device", "cpu", "--precision", "fp32")
+    done = run_histo("train", dataset, *words, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
-    assert "0 + 1 epochs, batch norm fixed" in done.stdout
-    after = load_file(tmp_path / "run" / "checkpoint" / "best.safetensors")
-    moved = {
-        name: not torch.equal(value, after[found])
-        for name, value in before.items()
-        for found in after
-        if found.endswith(f".{name}")
-    }
-    assert not any(changed for name, changed in moved.items() if "running_" in name)
-    assert all(changed for name, changed in moved.items() if name.endswith("bn1.weight"))
-    assert sum(name.endswith("running_mean") for name in moved) > 40
+    assert "0 + 1 epochs" in done.stdout
+    weights = load_file(tmp_path / "run" / "checkpoint" / "best.safetensors")
+    head = sorted(tuple(value.shape) for name, value in weights.items() if name.startswith("1."))
+    assert head == [(2,), (2, 1280)]
+    exported = run_histo("export", tmp_path / "run", "--precision", "fp32")
+    assert exported.exit_code == 0, exported.output
+    predicted = run_histo(
+        "predict", tmp_path / "run" / "export", dataset, "--out", tmp_path / "p.csv"
+    )
+    assert predicted.exit_code == 0, predicted.output

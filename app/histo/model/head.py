@@ -6,16 +6,21 @@ from torch import nn
 
 from histo.config import HEAD_DROPOUT
 
+START = 0.01
+"""What the initial weights of a linear head are multiplied with."""
+
 
 def make_head(features: int, units: int, classes: int) -> nn.Sequential:
     """A new head: features [B, F] to logits [B, C].
 
     Layer norm, one hidden layer, dropout: of the heads tried the best on real patches, and far
     better than one with batch norm (benchmarks/README.md). With no units it is the last layer alone,
-    as a probe has it.
+    which starts near zero: its first steps leave the body as it is.
     """
     if not units:
-        return nn.Sequential(nn.Linear(features, classes))
+        last = nn.Linear(features, classes)
+        last.weight.data *= START
+        return nn.Sequential(last)
     return nn.Sequential(
         nn.LayerNorm(features),
         nn.Linear(features, units),

@@ -10,7 +10,6 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from histo.distributed import ranks
 from histo.errors import LOWER_RATE, HistoError
@@ -47,16 +46,6 @@ class FrozenBody(Callback):  # type: ignore[misc]
     def after_fit(self) -> None:
         """Restore the body's own forward pass."""
         del self.body.forward
-
-
-class FixedNorm(Callback):  # type: ignore[misc]
-    """Batch norm of the body normalises by its running statistics and keeps them; its weights learn."""
-
-    def before_train(self) -> None:
-        """Set it to eval mode, after fastai has switched the model to training mode."""
-        for module in self.learn.model[0].modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from histo.config import EPOCHS, EPOCHS_OF_FEW, FEW_PATCHES, FIXED_NORM, ModelCard, TrainConfig
+from histo.config import EPOCHS, EPOCHS_OF_FEW, FEW_PATCHES, LINEAR_HEAD, ModelCard, TrainConfig
 from histo.data.dataset import Dataset
 from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
@@ -56,21 +56,15 @@ class Job:
 
     @property
     def freeze_epochs(self) -> int:
-        """As given; by default 1 for a pretrained body, 0 for a body without weights."""
+        """As given; by default 1 for a pretrained body, 0 without weights or with a linear head."""
         given = self.config.freeze_epochs
-        return given if given is not None else int(self.config.pretrained)
+        return given if given is not None else int(self.config.pretrained and self.card.head > 0)
 
     def plan(self, lr: float) -> Plan:
         """The plan of both phases, at this peak learning rate."""
         from histo.training.recipe import Plan
 
-        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained, self.fixed_norm)
-
-    @property
-    def fixed_norm(self) -> bool:
-        """Whether batch norm keeps its statistics: for few patches and bodies that gain by it."""
-        few = self.data.train_count < FEW_PATCHES
-        return self.config.pretrained and few and self.config.arch.startswith(FIXED_NORM)
+        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained)
 
 
 def default_epochs(train: int) -> int:
@@ -134,7 +128,7 @@ def start_model(
         screen.say(f"weights: {loaded}; the head is new")
     mean, std = normalisation(body)
     card = ModelCard(config.arch, data.vocab, data.store.side, config.crop, config.size, mean, std)
-    card = replace(card, head=0) if config.probe else card
+    card = replace(card, head=0) if config.probe or config.arch.startswith(LINEAR_HEAD) else card
     mpp = model_mpp(config.mpp, data.side, config.size)
     if mpp != config.mpp:
         screen.say(f"{data.side} px resized to {config.size} px: {mpp:.4g} µm per px")

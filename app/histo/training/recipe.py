@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import fastai.callback.fp16
 import fastai.callback.schedule  # noqa: F401  (both patch methods onto Learner: to_fp16, fit_one_cycle)
@@ -23,11 +24,14 @@ from histo.data.loaders import FromStore, PatchDL, takes_files
 from histo.data.transforms import Augmented, ToInput
 from histo.model.checkpoint import Position
 from histo.model.head import make_head, parameter_groups
-from histo.training.callbacks import FixedNorm, FrozenBody
+from histo.training.callbacks import FrozenBody
 from histo.training.loss import CrossEntropy
 from histo.training.optimizer import FusedAdamW
 from histo.training.precision import MixedPrecision
 from histo.training.recorder import EpochRecorder
+
+STEADY = partial(FusedAdamW, sqr_mom=0.999, eps=1e-8)
+"""As Loshchilov and Hutter have it: with it a linear head learns best (docs/measurements.md)."""
 
 
 def make_loaders(
@@ -81,7 +85,8 @@ def make_learner(
         custom_head=make_head(features, card.head, len(card.vocab)),
         splitter=parameter_groups,
         loss_func=CrossEntropy(),
-        opt_func=FusedAdamW,
+        opt_func=FusedAdamW if card.head else STEADY,
+        moms=(0.95, 0.85, 0.95) if card.head else (0.9, 0.9, 0.9),
         train_bn=False,
     )
     learn.remove_cbs([learn.progress, learn.recorder])  # histo has its own progress bar and log
@@ -102,16 +107,12 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Plan:
-    """Epochs of the head alone, epochs of the whole model, and the peak learning rate.
-
-    With `fixed_norm` the body's batch norm keeps the statistics that it came with.
-    """
+    """Epochs of the head alone, epochs of the whole model, and the peak learning rate."""
 
     freeze_epochs: int
     epochs: int
     lr: float
     pretrained: bool
-    fixed_norm: bool = False
 
 
 def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
@@ -127,6 +128,4 @@ def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa:
     if at.epoch < plan.epochs + plan.freeze_epochs:
         learn.unfreeze()
         begun = max(0, at.epoch - plan.freeze_epochs)
-        learn.fit_one_cycle(
-            plan.epochs, lr, cbs=FixedNorm() if plan.fixed_norm else None, start_epoch=begun
-        )
+        learn.fit_one_cycle(plan.epochs, lr, start_epoch=begun)

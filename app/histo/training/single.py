@@ -232,7 +232,6 @@ def start(run: RunFolder, job: Job, screen: Screen) -> float:
     screen.say(
         f"{config.arch} on {describe_device(job.device)}, {job.precision}, batch size "
         f"{job.learn.dls.train.bs}, learning rate {lr:.2g}, {job.freeze_epochs} + {job.epochs} epochs"
-        + (", batch norm fixed" if job.fixed_norm else "")
     )
     return lr
 
