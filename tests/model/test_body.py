@@ -44,7 +44,7 @@ def test_a_timm_name_becomes_a_body():
 
 
 def test_an_unknown_arch_names_the_nearest():
-    with pytest.raises(HistoError, match=r"no arch 'UNI2': the nearest are uni2-h"):
+    with pytest.raises(HistoError, match=r"no arch 'UNI2': the nearest are .*uni2-h"):
         make_body("UNI2")
     with pytest.raises(HistoError, match=r"no arch 'resnet5': the nearest are .*resnet50"):
         make_body("resnet5")
