@@ -42,13 +42,13 @@ from histo.data.split import fold_of
 from histo.data.store import open_store
 from histo.model.body import features_of, load_weights, make_body, normalisation
 from histo.model.device import keep_memory, seed_everything
+from histo.model.head import make_head
 from histo.pixels.d4 import VIEWS, view
 from histo.pixels.fit import Fit
 from histo.run.split import Split
 from histo.screen import Screen
 from histo.training.callbacks import FrozenBody
-from histo.training.optimizer import FusedAdamW
-from histo.training.recipe import make_learner, make_loaders
+from histo.training.recipe import STEADY, STEADY_MOMS, make_learner, make_loaders
 
 CPU = torch.device("cpu")
 app = typer.Typer(add_completion=False)
@@ -308,14 +308,11 @@ def learner(data: Dataset, arch: str, weights: Path, one: Variant) -> Any:
         in_bf16(body)
     learn = make_learner(dls, body, features, card)
     if one.linear:
-        small = nn.Linear(features, 2)
-        small.weight.data *= 0.01
-        learn.model[1] = nn.Sequential(small)
+        learn.model[1] = make_head(features, 0, 2)
     else:
         learn.model[1][3].p = one.dropout
     if one.still:
-        learn.moms = (0.9, 0.9, 0.9)
-        learn.opt_func = partial(FusedAdamW, sqr_mom=0.999, eps=1e-8)
+        learn.moms, learn.opt_func = STEADY_MOMS, STEADY
     if one.smooth:
         learn.loss_func = LabelSmoothingCrossEntropyFlat(eps=one.smooth)
     return learn

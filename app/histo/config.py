@@ -34,8 +34,8 @@ EPOCHS, EPOCHS_OF_FEW = 8, 14
 FEW_PATCHES = 10_000
 """Fewer training patches than that are few."""
 LINEAR_HEAD = ("tf_efficientnet_lite",)
-"""Architectures, by their beginning, that learn best with one linear layer as the head, all of the
-model from the first step, and a steady AdamW (docs/measurements.md)."""
+"""Architectures, by their beginning, with one linear layer as the head: the whole model is trained
+from the first step, with constant moments of AdamW. Found by measurement (docs/measurements.md)."""
 HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5
@@ -245,7 +245,7 @@ class TrainConfig(DataConfig):
     epochs: int | None = None
     """epochs of the whole model; found from the number of training patches"""
     freeze_epochs: int | None = None
-    """epochs of the head alone, before `epochs` of the whole model; found from `weights`"""
+    """epochs of the head alone, before `epochs` of the whole model; found from `weights` and `arch`"""
     lr: float | Literal["find"] | None = None
     """the peak learning rate, or `find`; found from `arch`"""
     batch_size: int | None = None

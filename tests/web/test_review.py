@@ -169,6 +169,18 @@ def test_the_page_shows_the_patches_that_the_user_allows(reviewed, dataset):
             assert other.status_code == 422
 
 
+def test_a_run_that_says_its_patches_are_in_a_loop_of_links_shows_none(reviewed):
+    (reviewed / "loop").symlink_to(reviewed / "loop")
+    config = reviewed / Path(NAME).parent / "config.json"
+    images = {"value": str(reviewed / "loop"), "source": "given"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "images": images}))
+    name = rows_of(reviewed / NAME / "suspects.csv")[0]["id"]
+    with client_of(reviewed) as client:
+        answer = client.get("/api/reviews/patch", params={"name": NAME, "id": name})
+    assert answer.status_code == 422
+    assert "not in the folder" in answer.json()["detail"]
+
+
 def test_a_table_that_is_no_review_is_said(folder):
     """And the list is there all the same."""
     (folder / "odd").mkdir()

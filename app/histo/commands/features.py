@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
 from histo.files.outputs import Output, check_apart, check_outputs, never
-from histo.model.foundation import FOUNDATIONS, HUB_STEP
+from histo.model.foundation import hub_step
 from histo.pixels.fit import Fit
 from histo.run.predictions import skipped_path, write_skipped
 from histo.screen import Progress, Screen, counted, screen_of
@@ -90,9 +89,10 @@ def features(
     files = files_by_slide(places) if places and not place.suffix else {}
     if place.is_dir():  # what a call that was cut has written is written anew
         check_outputs([file_of_slide(place / one) for one in files.values()], read, force, inside)
-    fit = Fit(crop, size)
-    opened = open_body(body, weights, fit, partial(sides, inputs, skip_bad), device, screen)
-    um = mpp_of(opened.card, mpp, partial(sides, inputs, skip_bad))
+    check_apart(place, files.values())
+    look = partial(sides, inputs, skip_bad)
+    opened = open_body(body, weights, Fit(crop, size), look, device, screen)
+    um = mpp_of(opened.card, mpp, look)
     if layout == "stamp" and um is None and place.suffix.lower() != PARQUET:
         raise HistoError(
             "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
@@ -109,7 +109,6 @@ def features(
     if place.suffix and place.suffix.lower() != PARQUET:
         say_coords(places, place, screen)
     (place.parent if place.suffix else place).mkdir(parents=True, exist_ok=True)
-    check_apart(place, files.values())
     listed_bad = skipped_path(place if place.suffix else place / "features.csv")
     write_skipped(listed_bad.with_suffix(".csv"), bad)  # first: a call that was cut can be repeated
     write(place, table, layout, files, screen)
@@ -151,14 +150,16 @@ def open_body(
     check_model(str(body), weights)
     _, side = look(fit)
     with screen.step("loading torch"):
+        import torch
+
         from histo.model.body import features_of, load_weights, make_body, normalisation
-        from histo.model.device import resolve_device, seed_everything
+        from histo.model.device import resolve_device
         from histo.model.features import Extractor
 
     on = resolve_device(device)
-    seed_everything(0, on)  # a body without weights is the same each time
+    torch.manual_seed(0)  # a body without weights is the same each time
     published = weights == "imagenet"
-    with screen.step(HUB_STEP) if published and str(body) in FOUNDATIONS else nullcontext():
+    with hub_step(str(body), published, screen):
         made = make_body(str(body), imagenet=published)
     if weights not in ("imagenet", "none"):
         screen.say(f"weights: {load_weights(made, Path(weights))}")

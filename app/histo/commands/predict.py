@@ -297,8 +297,9 @@ class Opened:
     scale: str = ""
     """of the threshold, where it is another than that of the table"""
     judged: Judged | None = None
-    passed_over: str = ""
     """what the card says of the engine, where it is not the exact one"""
+    passed_over: str = ""
+    """why the fastest engine of the card is not used, where it is not"""
     reduced: str = ""
     """what the table says of such an engine"""
     apart: Callable[[Path], str] = lambda _: ""

@@ -10,7 +10,6 @@ from histo.data.header import PNG, check_pixels, damaged
 
 DECODED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 """The chunks that make the colours; of others, libpng complains on stderr, and animates."""
-
 HEADER = 13
 """How many bytes a header has."""
 

@@ -164,14 +164,16 @@ def _is_same(path: Path, other: Path) -> bool:
 def one_name(folder: Path, names: Iterable[str]) -> tuple[str, str] | None:
     """Two of these names that are one in a folder, as on a disk that ignores case; else None.
 
-    Only names that some file system takes for one are tried, in a folder that is removed again.
+    Only names that some file system takes for one are tried, in a folder that is removed again:
+    within this one, or within the nearest above it that is there.
     """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     alike: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
     for first, *others in alike.values():
         for other in others:
-            with folder_aside(folder / "names") as aside:
+            with folder_aside(there / "names") as aside:
                 (aside / first).mkdir()
                 if (aside / other).exists():
                     return first, other

@@ -7,12 +7,13 @@ LazySlide). None of this needs torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from histo.screen import Screen
+
 HUB = "https://huggingface.co/"
-HUB_STEP = "taking the weights from the hub, or from its cache here"
-"""What is said meanwhile: a hub that cannot be reached is tried for a minute."""
 SIDE = 224
 """Side in px of the patches that all of them were trained or published for."""
 Access = Literal["gated", "open", "perhaps gated"]
@@ -141,3 +142,10 @@ FOUNDATIONS: Mapping[str, Foundation] = {
     ),
 }
 """By the name that `arch` has."""
+
+
+def hub_step(arch: str, imagenet: bool, screen: Screen) -> AbstractContextManager[None]:
+    """Say that a foundation model's weights are being taken: a hub out of reach is tried for a minute."""
+    if imagenet and arch in FOUNDATIONS:
+        return screen.step("taking the weights from the hub, or from its cache here")
+    return nullcontext()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from histo.data.dataset import Dataset
 from histo.data.pixel_size import model_mpp
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.model.foundation import FOUNDATIONS, HUB_STEP
+from histo.model.foundation import hub_step
 from histo.run.positive import choose_positive
 from histo.screen import Screen
 
@@ -121,7 +120,7 @@ def start_model(
     from histo.model.body import load_weights, make_body, normalisation
 
     published = weights and config.weights == "imagenet"
-    with screen.step(HUB_STEP) if published and config.arch in FOUNDATIONS else nullcontext():
+    with hub_step(config.arch, published, screen):
         body = make_body(config.arch, imagenet=published)
     if weights and config.weights not in ("imagenet", "none"):
         loaded = load_weights(body, Path(config.weights))

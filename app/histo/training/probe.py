@@ -88,12 +88,14 @@ def prepare_probe(config: TrainConfig, data: Dataset, screen: Screen) -> ProbeJo
     train, valid = data.train_count, int(data.valid.sum())
     screen.say(f"{train:,} train, {valid:,} validate ({split_phrase(data)})")
     with screen.step("loading torch"):
+        import torch
+
         from histo.model import device as devices
         from histo.model.body import features_of
         from histo.model.levels import Levels, blocks_of
 
     device = devices.resolve_device(config.device)
-    devices.seed_everything(config.seed, device)  # a body without weights is drawn
+    torch.manual_seed(config.seed)  # a body without weights is drawn
     devices.keep_memory()
     body, card = start_model(config, data, screen, weights=True)
     features_of(body, card.patch_size, config.arch)
@@ -119,9 +121,7 @@ def probe_in(run: RunFolder, job: ProbeJob, screen: Screen, tracking: Tracking) 
         known = features_of_data(job, screen)
     except RuntimeError as error:
         raise out_of_memory(error, job.batch_size) or error from None
-    with screen.step(
-        f"fitting a head of {len(data.vocab)} classes"
-    ):  # minutes, of dozens of classes
+    with screen.step(f"fitting a head of {len(data.vocab)} classes"):  # of dozens, minutes
         head = fit(job, known)
     penalty = {"value": head.penalty, "source": "found"}
     write_json(run.config, {**read_json(run.config), "penalty": penalty})

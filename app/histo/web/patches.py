@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from histo.web.served import RUN, Served
 SIDE = 512
 """Most px of a side of a picture."""
 MISSING = "the patches are not in the folder that is served"
+
+
+def real(path: Path) -> Path:
+    """A path with its links resolved; one of a loop stays, where `resolve` may raise."""
+    return Path(os.path.realpath(path))
 
 
 class Patches:
@@ -35,7 +41,7 @@ class Patches:
             if folder not in self._lists:
                 self._lists[folder] = PatchIndex(folder)
             found = self._lists[folder].find(patch)
-        if found is None or not self.is_served(found.resolve()):
+        if found is None or not self.is_served(real(found)):
             raise HistoError(MISSING)
         return found
 
@@ -48,7 +54,7 @@ class Patches:
             raise HistoError(MISSING)
         said = Path(str(RunFolder(run).settings().get("images") or "/"))
         for place in (said, self._served.root / said):
-            found = place.resolve()
+            found = real(place)
             if found.is_dir() and self.is_served(found):
                 return found
         raise HistoError(MISSING)

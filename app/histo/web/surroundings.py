@@ -8,7 +8,7 @@ from pathlib import Path
 from histo.data.decode import read_patch
 from histo.errors import HistoError
 from histo.files.tables import read_table
-from histo.web.patches import Patches
+from histo.web.patches import Patches, real
 from histo.web.served import is_plain
 from histo.web.slides import Box, Slides
 
@@ -41,7 +41,7 @@ class Surroundings:
         """The table of a slide's patches, beside the folder of the patches or in it."""
         folder = self._patches.folder(review)
         for place in (folder.parent, folder):
-            table = (place / "slides" / slide / TABLE).resolve()
+            table = real(place / "slides" / slide / TABLE)
             if self._patches.is_served(table) and table.is_file():
                 return table
         return None
