@@ -61,7 +61,7 @@ LITE0 = ("tf_efficientnet_lite0", "tf_efficientnet_lite0-imagenet.safetensors")
 SQUEEZENET = ("squeezenet1_1", "squeezenet1_1-imagenet.safetensors")
 YOLO = ("yolo26n-cls", "")  # its pretrained weights are a download: random ones
 ENTRIES = (
-    Entry("histo", *LITE0, frozen=1),
+    Entry("histo", *LITE0),
     Entry("fastai", *LITE0, frozen=1),
     Entry("fastai", *LITE0, tuned=True, frozen=1),
     Entry("timm", *LITE0),

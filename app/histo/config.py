@@ -35,7 +35,8 @@ FEW_PATCHES = 10_000
 """Fewer training patches than that are few."""
 LINEAR_HEAD = ("tf_efficientnet_lite",)
 """Architectures, by their beginning, with one linear layer as the head: the whole model is trained
-from the first step, with constant moments of AdamW. Found by measurement (docs/measurements.md)."""
+from the first step at one rate, with constant moments of AdamW. Found by measurement
+(docs/measurements.md)."""
 HEAD_UNITS = 512
 """Units of the head's hidden layer."""
 HEAD_DROPOUT = 0.5

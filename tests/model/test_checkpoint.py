@@ -32,7 +32,7 @@ def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(t
     """Weights, running means, the optimizer's moments and steps of all layers, the scaler."""
     learn, _, kept = watched_learner()
     learn.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    fit(learn, Plan(0, 1, 1e-3, pretrained=False))
+    fit(learn, Plan(0, 1, 1e-3, discriminative=False))
     _, middle, last = kept[:3]
     names = [name for name, _ in learn.model.named_parameters()]
     assert not torch.equal(*(k.tensors[f"model.{names[0]}"] for k in (middle, last)))
@@ -47,7 +47,7 @@ def test_what_was_captured_is_what_is_restored_and_training_changes_it_no_more(t
     learn, watch, _ = watched_learner(stop := Stop())
     learn.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     watch.begin, watch.at = read, read.position
-    fit(learn, Plan(0, 1, 1e-3, pretrained=False), read.position)
+    fit(learn, Plan(0, 1, 1e-3, discriminative=False), read.position)
     tensors, facts = stop.found
     assert tensors.keys() == middle.tensors.keys()
     assert all(torch.equal(tensors[name], middle.tensors[name]) for name in tensors)
@@ -63,7 +63,7 @@ def test_a_checkpoint_whose_facts_are_none_is_damaged(tmp_path, facts):
 
 def test_from_the_end_of_the_heads_epochs_training_goes_on_as_if_unbroken():
     """The optimizer begins anew there, and so it does after a break."""
-    plan, ends = Plan(1, 1, 1e-3, pretrained=True), []
+    plan, ends = Plan(1, 1, 1e-3, discriminative=True), []
 
     def keep(learn: Learner, seen: Epoch) -> None:
         report(learn)
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_model_is_refused():
     learn, watch, _ = watched_learner()
     watch.begin = Checkpoint(Position(), {"model.a": torch.ones(2)}, {})
     with pytest.raises(HistoError, match="is of another model"):
-        fit(learn, Plan(0, 1, 1e-3, pretrained=False))
+        fit(learn, Plan(0, 1, 1e-3, discriminative=False))
 
 
 def test_the_best_weights_are_those_of_the_model_or_refused(tmp_path):

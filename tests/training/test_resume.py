@@ -308,14 +308,14 @@ def test_a_loss_that_is_not_finite_names_batch_and_rate_and_keeps_the_checkpoint
     torch.manual_seed(0)
     learn, _, kept = watched_learner(Spoil())
     with pytest.raises(HistoError, match=r"batch 3 of epoch 2, at learning rate \d"):
-        fit(learn, Plan(0, 3, 1e-3, pretrained=False))
+        fit(learn, Plan(0, 3, 1e-3, discriminative=False))
     assert kept[-1].position == Position(1, 2)
     assert all(torch.isfinite(value).all() for value in kept[-1].tensors.values())
 
 
 def test_the_schedule_goes_on_where_it_was():
     """Each batch after a break has the rate and momentum it would have had."""
-    plan, seen = Plan(1, 2, 1e-3, pretrained=True), []
+    plan, seen = Plan(1, 2, 1e-3, discriminative=True), []
 
     class Look(Callback):
         order = 70

@@ -125,7 +125,7 @@ def test_while_frozen_the_body_keeps_still_and_batch_norm_too():
     before = {k: v.clone() for k, v in learn.model[0].state_dict().items()}
     head = learn.model[1][1].weight.clone()
     learn.add_cb(Watch(lambda: None, look))
-    fit(learn, Plan(1, 1, 1e-3, pretrained=True))
+    fit(learn, Plan(1, 1, 1e-3, discriminative=True))
     assert all(torch.equal(before[k], seen[0][k]) for k in before)
     assert not all(torch.equal(before[k], seen[1][k]) for k in before)
     assert not torch.equal(head, learn.model[1][1].weight)
@@ -311,14 +311,28 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     assert not out.exists()
 
 
-def test_an_efficientnet_lite_has_a_linear_head_and_is_trained_whole_at_once(dataset, tmp_path):
-    """No frozen epoch: a head fitted to the features of ImageNet makes its loss jump afterwards."""
+def test_an_efficientnet_lite_has_a_linear_head_and_is_trained_whole_at_once(
+    dataset, tmp_path, monkeypatch
+):
+    """No frozen epoch: a head fitted to the features of ImageNet makes its loss jump afterwards.
+
+    And at one rate: in all folds better than discriminative ones (docs/measurements.md).
+    """
+    rates = []
+
+    def watched(learn, plan, at):
+        fit(learn, plan, at)
+        rates.extend(group["lr"] for group in learn.opt.hypers)
+
+    monkeypatch.setattr("histo.training.recipe.fit", watched)
     save_file(make_body("tf_efficientnet_lite0").state_dict(), tmp_path / "lite0.safetensors")
     words = ("--arch", "tf_efficientnet_lite0", "--weights", tmp_path / "lite0.safetensors")
     words += ("--epochs", "1", "--no-store", "--device", "cpu", "--precision", "fp32")
     done = run_histo("train", dataset, *words, "--out", tmp_path / "run")
     assert done.exit_code == 0, done.output
     assert "0 + 1 epochs" in done.stdout
+    assert len(rates) == 3
+    assert len(set(rates)) == 1
     weights = load_file(tmp_path / "run" / "checkpoint" / "best.safetensors")
     head = sorted(tuple(value.shape) for name, value in weights.items() if name.startswith("1."))
     assert head == [(2,), (2, 1280)]

@@ -60,10 +60,14 @@ class Job:
         return given if given is not None else int(self.config.pretrained and self.card.head > 0)
 
     def plan(self, lr: float) -> Plan:
-        """The plan of both phases, at this peak learning rate."""
+        """The plan of both phases, at this peak learning rate.
+
+        A pretrained body under a head of several layers gets discriminative learning rates.
+        """
         from histo.training.recipe import Plan
 
-        return Plan(self.freeze_epochs, self.epochs, lr, self.config.pretrained)
+        discriminative = self.config.pretrained and self.card.head > 0
+        return Plan(self.freeze_epochs, self.epochs, lr, discriminative)
 
 
 def default_epochs(train: int) -> int:

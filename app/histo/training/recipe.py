@@ -109,21 +109,23 @@ def make_learner(
 
 @dataclass(frozen=True)
 class Plan:
-    """Epochs of the head alone, epochs of the whole model, and the peak learning rate."""
+    """Epochs of the head alone, epochs of the whole model, and the peak learning rate.
+
+    `discriminative`: the first half of the body learns at a lower rate, its second half between.
+    """
 
     freeze_epochs: int
     epochs: int
     lr: float
-    pretrained: bool
+    discriminative: bool
 
 
 def fit(learn: Learner, plan: Plan, at: Position = Position()) -> None:  # noqa: B008  (frozen)
     """Train the head with the body frozen, then the whole model: one cycle each (Smith, arXiv:1708.07120).
 
-    A pretrained body gets lower learning rates in its first layers than in its last (discriminative
-    learning rates, Howard and Ruder, arXiv:1801.06146); an untrained body has one rate.
+    Discriminative learning rates are those of Howard and Ruder, arXiv:1801.06146.
     """
-    lr = slice(plan.lr / BODY_LR_DIVISOR, plan.lr) if plan.pretrained else plan.lr
+    lr = slice(plan.lr / BODY_LR_DIVISOR, plan.lr) if plan.discriminative else plan.lr
     if at.epoch < plan.freeze_epochs:
         learn.freeze()
         learn.fit_one_cycle(plan.freeze_epochs, plan.lr, cbs=FrozenBody(), start_epoch=at.epoch)
