@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
 import os
-import platform
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from histo import __version__
+from histo.commands.evaluated_run import COLUMNS, is_cut, write_joined
 from histo.commands.overlap import Trained
 from histo.commands.predict import say_engine
 from histo.commands.runs import Run
@@ -32,29 +25,17 @@ from histo.data.patch_files import PatchFiles
 from histo.data.pixel_size import mpp_apart
 from histo.distributed import ranks
 from histo.errors import HistoError
-from histo.files.writing import write_json
 from histo.model.predictor import Predictor, open_bundle
 from histo.run.calls import apply_temperature
-from histo.run.folder import RunFolder, exists, write_split
+from histo.run.folder import RunFolder, exists
 from histo.run.positive import Positive, bundle_positive
-from histo.run.predictions import (
-    PROBABILITY,
-    SKIPPED,
-    prediction_columns,
-    write_predictions,
-    write_skipped,
-)
+from histo.run.predictions import prediction_columns
 from histo.run.split import Split
 from histo.screen import Advance, Progress, Screen, screen_of
-from histo.shards.parts import Part, TableFacts, fingerprint, joined_bytes, open_parts, part_line
+from histo.shards.parts import Part, TableFacts, fingerprint, open_parts, part_line
 from histo.shards.shard import Shard, whole_path
 from histo.shards.table import PartWriter, open_table
 from histo.slides.slide_files import holds_slides
-
-ROWS = "rows_sha256"
-"""The key in environment.json of the rows that the run was made of."""
-COLUMNS = ("id", "label", "group", "sha1", "seen")
-"""Columns of a part before the probabilities; `seen` is as `Trained.seen` has it."""
 
 
 @dataclass(frozen=True)
@@ -267,27 +248,6 @@ def table_of(run: Path) -> Path:
     return run.with_name(f"{run.name}.csv")
 
 
-def is_cut(out: Path) -> bool:
-    """Whether a process was killed between making the run `out` and removing the parts it is of."""
-    stem = glob.escape(out.name)
-    found = [*out.parent.glob(f"{stem}.csv.json"), *out.parent.glob(f"{stem}.*-of-*.csv.json")]
-    with suppress(HistoError):
-        parts = sorted((Part.read(each.with_suffix("")) for each in found), key=lambda p: p.shard)
-        return bool(parts) and written_before(parts, out) is not None
-    return False
-
-
-def write_joined(
-    parts: Sequence[Part], out: Path | None, then: Callable[[RunFolder], object]
-) -> RunFolder:
-    """Write the run from its complete parts, do `then` with it, and remove the parts."""
-    run = written_before(parts, out) or write_run(parts, out)
-    then(run)
-    for one in parts:
-        one.remove()
-    return run
-
-
 def facts_of(
     predictor: Predictor, patches: Labelled, tta: bool, batch_size: int, skip_bad: bool
 ) -> TableFacts:
@@ -410,66 +370,3 @@ def write_rows(
         table.add(rows)
         at += len(batch.paths)
         advance(len(batch.paths))
-
-
-def write_run(parts: Sequence[Part], out: Path | None) -> RunFolder:
-    """Write the run folder of an evaluation whose parts are complete."""
-    facts, settings = parts[0].facts, dict(parts[0].settings)
-    text = b"".join(joined_bytes(parts)).decode()
-    _, *every = csv.reader(io.StringIO(text, newline=""))
-    rows = [row for row in every if row[COLUMNS.index("sha1")]]
-    skipped = {
-        row[0]: row[COLUMNS.index("seen")] for row in every if not row[COLUMNS.index("sha1")]
-    }
-    if not rows:
-        raise HistoError(
-            f"none of {len(every):,} patches can be used: {next(iter(skipped.values()))}"
-        )
-    seen = Counter(row[COLUMNS.index("seen")] for row in rows)
-    split = Split.read(settings["split"])
-    leak = replace(split.leak, patches=seen["1"], near=seen["2"])
-    if leak:
-        split = replace(split, leak=replace(leak, of=len(rows)))
-    settings["split"] = split.as_dict()
-    positive = settings.pop("positive", None)
-    entries = {name: {"value": value, "source": "given"} for name, value in settings.items()}
-    config = {**entries, **({"positive": positive} if positive else {})}
-    packages = ("onnxruntime", "numpy", "opencv-python")
-    found = {"histo": __version__, **{name: version(name) for name in packages}}
-    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    environment = {
-        "versions": {"python": platform.python_version(), **found},
-        "device": facts.engine,
-        "started": now,
-        "finished": now,
-        ROWS: digest_of(parts),
-    }
-    ids, labels, groups, sha1, _, *columns = zip(*rows, strict=True)
-    vocab = [name.removeprefix(PROBABILITY) for name in facts.columns[len(COLUMNS) :]]
-    table = list(zip(*([float(value) for value in column] for column in columns), strict=True))
-    named = groups if any(groups) else None
-
-    def fill(run: RunFolder, _: Path) -> None:
-        write_json(run.config, config)
-        write_json(run.environment, environment)
-        write_split(run.split, ids, labels, ["test"] * len(ids), sha1, named)
-        write_predictions(run.predictions, ids, labels, table, vocab)
-        write_skipped(run.path / SKIPPED, skipped)
-
-    return RunFolder.create(out, "evaluate", fill)
-
-
-def digest_of(parts: Sequence[Part]) -> str:
-    """SHA-256 over the rows of all parts, by which a run is known to be made of them."""
-    return fingerprint(part.sha256 for part in parts)
-
-
-def written_before(parts: Sequence[Part], out: Path | None) -> RunFolder | None:
-    """The run that a process wrote of these parts before it was killed, while it removed them."""
-    digest = digest_of(parts)
-    for place in [out] if out else sorted(Path("runs").glob("evaluate-*")):
-        with suppress(HistoError):
-            run = RunFolder.open(place)
-            if run.finished and run.facts().get(ROWS) == digest:
-                return run
-    return None

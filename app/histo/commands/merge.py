@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from histo.commands.evaluate import write_run, written_before
+from histo.commands.evaluated_run import write_run, written_before
 from histo.commands.predict import check_submission
 from histo.commands.runs import Run
 from histo.errors import HistoError
