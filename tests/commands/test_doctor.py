@@ -16,6 +16,7 @@ from histo.commands.doctor import (
     BOTH,
     LOADS,
     MORE,
+    OPTIONAL,
     PACKAGES,
     Probe,
     device,
@@ -47,7 +48,7 @@ NMS = "operator torchvision::nms does not exist"
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """A folder of packages that load at once, to be put before the real ones."""
-    for module in PACKAGES:
+    for module in [*PACKAGES, *OPTIONAL]:
         folder = tmp_path.joinpath("site", *module.split("."))
         folder.mkdir(parents=True)
         for part in (folder, folder.parent):
@@ -78,6 +79,7 @@ def test_a_machine_where_all_loads_can_train(broken):
     assert lines[-1] == "training can work here"
     for said in ("histo ", "Python ", "memory ", "this folder    can be written to", "fastai"):
         assert any(line.startswith(said) for line in lines), said
+    assert any(line.startswith("openslide ") and line.endswith(" 1.2.3") for line in lines)
     (line,) = [line for line in lines if line.startswith("weights")]
     assert "not in the cache, and download.pytorch.org cannot be reached" in line
     assert "weights file" in lines[lines.index(line) + 1]
@@ -129,6 +131,27 @@ def test_whatever_is_broken_is_named_with_its_fix(broken):
         assert fix in lines[at + 1]
     assert "jane" not in done.stdout
     assert "unknown without torch" in done.stdout
+
+
+def test_an_extra_that_is_broken_is_named_and_training_still_can_work(broken):
+    breaks(broken, "openslide", "raise ModuleNotFoundError('Couldn\\'t locate OpenSlide')")
+    done = run_doctor(broken)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("openslide ")]
+    assert "does not load: ModuleNotFoundError: Couldn't locate OpenSlide" in lines[at]
+    assert lines[at + 1].strip() == f"fix: pip install --force-reinstall {OPTIONAL['openslide']}"
+
+
+def test_extras_are_named_as_installed_when_every_package_of_them_is(monkeypatch):
+    wanted = ["fastai>=2.8", 'timm>=1.0; extra == "timm"', 'h5py>=3.14; extra == "features"']
+    wanted += [
+        'pyarrow>=17; extra == "features"',
+        "x_1>=2; sys_platform == 'linux' and extra == 'x'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(doctor, "installed", {"timm", "h5py", "x_1"}.__contains__)
+    assert doctor.extras().found == "timm, x; not installed: features"
 
 
 def test_a_package_that_is_not_there_is_named_as_pip_calls_it(monkeypatch):

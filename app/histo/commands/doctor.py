@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError
@@ -50,6 +51,10 @@ PACKAGES = {
     "PIL.Image": "pillow",
 }
 """Packages that histo imports, and their names for pip."""
+OPTIONAL = {"timm": "timm", "openslide": "openslide-python openslide-bin"}
+"""The same of extras: loaded where they are installed."""
+EXTRA = re.compile(r"([\w.-]+).*\bextra\s*==\s*['\"]([\w-]+)")
+"""A requirement of an extra, as the metadata of histolearn has it: the package, and the extra."""
 LOADS = (
     "import json, sys, {0}\nfacts = {{'version': sys.modules['{0}'.split('.')[0]].__version__}}\n"
 )
@@ -93,7 +98,7 @@ for code in json.loads(sys.argv[1]):
         facts = {{"error": traceback.format_exception_only(error)[-1].strip()}}
     print({ANSWER!r} + json.dumps(facts), flush=True)
 """
-WIDTH = max(map(len, [*PACKAGES.values(), "this folder"]))
+WIDTH = max(map(len, ["openslide", *PACKAGES.values(), "this folder"]))
 PackageFacts = dict[str, Any]
 """Facts about a package: `version` and more, or `error` if it does not load."""
 
@@ -113,14 +118,16 @@ def examine(screen: Screen) -> Iterator[Probe]:
     """Each finding as soon as it is known."""
     yield from machine()
     packages: dict[str, PackageFacts] = {}
-    tried = zip(PACKAGES, try_packages(list(PACKAGES)), strict=True)
+    wanted = [*PACKAGES, *filter(find_spec, OPTIONAL)]
+    tried = zip(wanted, try_packages(wanted), strict=True)
     with ThreadPoolExecutor(1) as pool:  # the network may take seconds to fail
-        for module, facts in screen.track(tried, "loading packages", len(PACKAGES)):
+        for module, facts in screen.track(tried, "loading packages", len(wanted)):
             packages[module] = facts
             if module == "torchvision":
                 last = pool.submit(weights, facts)
             yield package(module, facts)
         yield from match(packages)
+        yield extras()
         yield device(packages["torch"])
         yield last.result()
 
@@ -233,9 +240,12 @@ def writable() -> Probe:
 
 def package(module: str, facts: PackageFacts) -> Probe:
     """A package and its version, or why it does not load."""
-    name, error = PACKAGES[module], facts.get("error", "")
+    name, error = PACKAGES.get(module, module), facts.get("error", "")
     if not error:
         return Probe(name, facts["version"])
+    if module in OPTIONAL:
+        fix = f"pip install --force-reinstall {OPTIONAL[module]}"
+        return Probe(name, f"does not load: {error}", fix)
     if "libGL" in error or "libgthread" in error or "libglib" in error:
         fix = LIBGL
     elif "torchvision::" in error or name in ("torch", "torchvision"):
@@ -246,6 +256,25 @@ def package(module: str, facts: PackageFacts) -> Probe:
     else:
         fix = f"pip install --force-reinstall {name}"
     return Probe(name, f"does not load: {error}", fix, fatal=True)
+
+
+def extras() -> Probe:
+    """The extras of which every package is installed, and the others."""
+    lacking: dict[str, bool] = {}
+    with suppress(metadata.PackageNotFoundError):  # histo runs from its source
+        for found in map(EXTRA.match, metadata.requires("histolearn") or []):
+            if found:
+                lacking[found[2]] = lacking.get(found[2], False) or not installed(found[1])
+    there = ", ".join(sorted(name for name, lacks in lacking.items() if not lacks))
+    others = ", ".join(sorted(name for name, lacks in lacking.items() if lacks))
+    return Probe("extras", "; not installed: ".join([there or "none", *filter(None, [others])]))
+
+
+def installed(package: str) -> bool:
+    """Whether a package is installed, by its name for pip."""
+    with suppress(metadata.PackageNotFoundError):
+        return bool(metadata.version(package))
+    return False
 
 
 def match(packages: dict[str, PackageFacts]) -> Iterator[Probe]:
