@@ -30,23 +30,27 @@ types:
 test *ARGS:
     uv run --compile-bytecode pytest -n auto --dist loadscope {{ARGS}}
 
+# the tests of about a second or more each: whole commands, processes, browsers, servers
+test-slow *ARGS:
+    uv run --compile-bytecode pytest -n auto --dist loadscope -m slow {{ARGS}}
+
 # the tests that take long: kills at random, several processes, every write, the parts of bench-gpu
 test-long *ARGS:
     uv run --compile-bytecode pytest -n auto --dist loadscope -m long {{ARGS}}
 
 # the lines of histo that no test runs, in this process or in those that tests start
 coverage *ARGS:
-    uv run --compile-bytecode pytest -n auto --dist loadscope --cov --cov-report=term-missing:skip-covered {{ARGS}}
+    uv run --compile-bytecode pytest -n auto --dist loadscope -m "not long" --cov --cov-report=term-missing:skip-covered {{ARGS}}
 
 # what CI runs
-check: lint types test
+check: lint types test test-slow
 
 # the tests with the lowest versions that pyproject.toml allows, in an environment of their own; without
 # --no-config the pins of [tool.uv] would be installed instead
 lowest *ARGS="tests":
     uv venv --quiet --allow-existing .venv-lowest
     uv pip install --no-config --quiet --python .venv-lowest --resolution lowest-direct --group dev .
-    uv run --no-project --python .venv-lowest --no-sync python -m pytest {{ARGS}}
+    uv run --no-project --python .venv-lowest --no-sync python -m pytest -m "not long" {{ARGS}}
 
 # known holes of the dependencies as they are installed, from the advisory databases
 audit:

@@ -39,6 +39,7 @@ def test_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
     assert not (ROOT / "benchmarks" / "results" / "gpu-cpu.json").exists()
 
 
+@pytest.mark.slow
 def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
     """At its smallest: every patch is predicted, and SIGTERM in the middle loses no request."""
     golden = ROOT / "tests" / "golden" / "bundle-2"
@@ -54,6 +55,7 @@ def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
     assert found["sigterm"]["answered"] == found["sigterm"]["requests"] == 12
 
 
+@pytest.mark.slow
 def test_the_trainings_of_rivals_make_a_table_of_medians(tmp_path: Path):
     """Of what is there: a tool without a training at some time has an empty cell."""
     entry = {"network": "tf_efficientnet_lite0", "frozen": 0}

@@ -37,6 +37,7 @@ def test_what_is_not_there_is_one_line(tiny_run, dataset, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.slow
 def test_on_a_cpu_only_train_export_and_demo_need_torch(tiny_run, dataset, tmp_path):
     """The others never load torch or fastai."""
     code = """

@@ -75,6 +75,7 @@ def tables(draw: st.DrawFn, header: list[str]) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @same
 @given(data=st.one_of(st.binary(max_size=99), tables(["id", "label", "split"])))
 def test_any_bytes_are_labels_or_refused(folder, data):
@@ -159,6 +160,7 @@ SOUND = {
 }
 
 
+@pytest.mark.slow
 @same
 @given(
     changes=st.dictionaries(st.sampled_from(sorted(SOUND)), values, max_size=2),
@@ -231,6 +233,7 @@ def images(draw: st.DrawFn) -> bytes:
     return bytes(data) + draw(st.binary(max_size=8))
 
 
+@pytest.mark.slow
 @settings(same, max_examples=500)
 @given(data=st.one_of(st.binary(max_size=200), images()))
 def test_any_bytes_are_a_patch_or_refused(data):
@@ -343,6 +346,7 @@ def test_inks_that_are_too_few_are_refused():
         decode_patch(bytes(made), PATH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [8, 34925])
 def test_a_strip_takes_no_more_memory_than_its_rows(compression):
     """Whatever it inflates to."""

@@ -53,6 +53,7 @@ def row_of(name: str) -> int:
     return next(n for n, row in enumerate(LAYERS) if name.partition(".")[0] in row)
 
 
+@pytest.mark.slow
 def test_arrows_point_down():
     """A module imports only from its own package and from the packages below it."""
     graph = {name: imports_of(path, set(modules())) for name, path in modules().items()}
@@ -62,6 +63,7 @@ def test_arrows_point_down():
             assert same or row_of(other) > row_of(name), f"{name} imports {other}"
 
 
+@pytest.mark.slow
 def test_no_circle_of_imports():
     """No module imports itself by way of others, at any depth, imports within functions counted."""
     graph = {name: imports_of(path, set(modules())) for name, path in modules().items()}

@@ -36,6 +36,7 @@ def done_in(folder: Path, *words: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [(SCRIPT,), MODULE], ids=["script", "module"])
 def test_a_run_is_made_in_a_folder_of_hostile_modules(hostile, start: Sequence[object]):
     """From training to the report, with its figures."""

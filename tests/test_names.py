@@ -52,6 +52,7 @@ def assert_harmless(text: str) -> None:
     assert "\u202e" not in text
 
 
+@pytest.mark.slow
 def test_any_class_name_trains_is_drawn_exported_predicted_and_evaluated(
     oddly_named, odd_run, tmp_path
 ):
@@ -76,6 +77,7 @@ def test_any_class_name_trains_is_drawn_exported_predicted_and_evaluated(
         assert {row["predicted"] for row in csv.DictReader(file)} <= set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
 def test_what_an_encoding_lacks_is_replaced_on_both_streams(oddly_named, encoding, tmp_path):
     env = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
@@ -102,6 +104,7 @@ def test_a_name_that_no_class_can_have_is_refused_by_its_line(name, tmp_path):
     assert_harmless(result.output)
 
 
+@pytest.mark.slow
 def test_many_classes_are_listed_and_said_to_be_macro_in_60_columns(odd_run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     result = run_histo("interpret", odd_run)

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import assert_one_line_error, run_histo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -32,6 +33,7 @@ def test_a_path_that_no_file_can_have_is_one_line(tiny_run, dataset, tmp_path, w
     assert_one_line_error(run_histo(*[word.format(**places) for word in words]), said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["link", "folder"])
 def test_what_is_no_lock_file_is_not_locked(tiny_run, dataset, tmp_path, made):
     """A lock file that came with somebody's data: filelock would empty what it names."""

@@ -380,6 +380,7 @@ def test_other_pictures_than_stained_tissue_raise_no_alarm():
             assert judge_colours(measured(turned)).notes == []
 
 
+@pytest.mark.slow
 @needs_pcam
 def test_real_patches_raise_no_alarm_that_a_person_does_not_share():
     """4,000 of PatchCamelyon: no duplicates, and the few empty or blurred ones that were looked at."""
@@ -555,6 +556,7 @@ def test_pixels_that_a_rule_of_reading_changed_are_noted_with_their_files(datase
         assert [row["file"] for row in rows_of(tmp_path / "out" / table)] == [name]
 
 
+@pytest.mark.slow
 def test_patches_cut_at_an_edge_are_said_to_be_of_one_class_and_the_way_out_works(
     weights, tmp_path
 ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import assert_one_line_error, run_histo
 
 
@@ -48,6 +50,7 @@ def test_without_the_labels_their_option_is_named(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_on_what_is_compared_is_named(tiny_run, dataset, tmp_path):
     """Its bundle is judged on the whole set, most of which it was trained on; not so the run itself."""
     assert run_histo("export", tiny_run, "--out", tmp_path / "bundle").exit_code == 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 import histo
 from histo.data.labels import read_labels
 from tests.conftest import assert_one_line_error, rows_of, run_histo
 
 
+@pytest.mark.slow
 def test_the_demo_goes_the_whole_way(tmp_path, capsys):
     """Smaller than the command's, by its Python function."""
     small = {"patches": 64, "epochs": 1, "arch": "squeezenet1_1"}

@@ -27,6 +27,7 @@ def evaluated(run: Path) -> dict:
     return json.loads((run / "report" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_bundle_is_judged_on_a_set_it_never_saw(tiny_run, elsewhere, tmp_path):
     out = tmp_path / "there"
     result = run_histo("evaluate", tiny_run / "export", elsewhere, "--out", out)
@@ -73,6 +74,7 @@ def test_two_tables_of_one_class_are_compared_as_far_as_they_go(tmp_path):
     assert found["difference"]["specificity"] == {"value": 0, "interval": [0, 0]}
 
 
+@pytest.mark.slow
 def test_patches_it_was_trained_on_are_found_by_their_pixels(tiny_run, dataset, tmp_path):
     """Renamed or not: what counts is the pixels."""
     shutil.copytree(dataset / "train", tmp_path / "train")
@@ -99,6 +101,7 @@ def test_a_label_the_bundle_does_not_know_is_one_line(tiny_run, elsewhere, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_path):
     bundle = tmp_path / "bundle"
     words = ("--out", bundle, "--sensitivity", 0.9)
@@ -133,6 +136,7 @@ def test_temperature_and_threshold_go_with_the_bundle(tiny_run, elsewhere, tmp_p
     assert "temperature" not in evaluated(out)["calibration"]
 
 
+@pytest.mark.slow
 def test_a_bundle_without_these_facts_still_loads(tiny_run, elsewhere, tmp_path):
     """A card made before temperature, threshold, sizes and its own SHA-256 were kept."""
     bundle = shutil.copytree(tiny_run / "export", tmp_path / "old")

@@ -105,6 +105,7 @@ def test_the_figures_are_those_of_a_plain_computation(judged):
     assert 'href="maps/s0/slide.html"' in page
 
 
+@pytest.mark.slow
 def test_labels_of_slides_are_enough(slides, tmp_path):
     words = ["--labels", slides / "labels.csv", *HOW, "--out", tmp_path / "out"]
     done = run_histo("evaluate", BUNDLE, slides / "slides", *words)
@@ -128,6 +129,7 @@ def test_what_is_missing_is_named(slides, tmp_path):
     assert_one_line_error(result, "names no label for the slide s1")
 
 
+@pytest.mark.slow
 def test_groups_are_read_by_the_slides_column_before_anything_is_mapped(slides, tmp_path):
     """A table of slide, patient and centre; --id-column names the column of the slides."""
     table = tmp_path / "slides.csv"
@@ -162,6 +164,7 @@ def test_annotations_of_other_names_are_told(slides, tmp_path):
     assert_one_line_error(result, "is of the class 'tumour': there are Necrosis")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -184,6 +187,7 @@ def test_damaged_annotations_are_refused_in_a_line(text, slides, tmp_path):
     assert_one_line_error(run_histo("evaluate", BUNDLE, one, *words), "is not GeoJSON")
 
 
+@pytest.mark.slow
 def test_a_ring_that_crosses_itself_is_mended(slides, tmp_path):
     """And an outline of many points is read."""
     one = tmp_path / "slides"
@@ -205,6 +209,7 @@ def test_a_ring_that_crosses_itself_is_mended(slides, tmp_path):
     assert int(row["tiles_inside"]) == pytest.approx(np.pi * 400**2 / 48**2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_xml_of_asap_gives_the_figures_of_geojson(slides, judged, tmp_path):
     """With Camelyon16's names of groups."""
     (tmp_path / "drawn").mkdir()
@@ -237,6 +242,7 @@ def write_masks(folder, values: dict[str, int]) -> None:
         cv2.imwrite(str(folder / f"{name}.png"), mask)
 
 
+@pytest.mark.slow
 def test_masks_give_the_figures_of_geojson(slides, judged, tmp_path):
     """One value is the positive class; of several --class says which."""
     words = ["--labels", slides / "labels.csv", "--groups", slides / "patients.csv", *HOW]
@@ -251,6 +257,7 @@ def test_masks_give_the_figures_of_geojson(slides, judged, tmp_path):
             assert (out / name).read_text() == (judged / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_mask_of_several_values_does_not_pass_for_one_without_lesions(slides, tmp_path):
     """Where nothing says which of them is the positive class."""
     write_masks(tmp_path / "drawn", {"s0": 1, "s1": 3})
@@ -262,6 +269,7 @@ def test_a_mask_of_several_values_does_not_pass_for_one_without_lesions(slides, 
     assert_one_line_error(done, "s1.png", "values 2, 3", "--class 2=tumour")
 
 
+@pytest.mark.slow
 def test_masks_of_one_value_each_must_have_the_same(slides, tmp_path):
     """Where one has only 1 and another only 3, nothing says that both are the positive class."""
     write_masks(tmp_path / "drawn", {"s0": 1, "s1": 3})
@@ -273,6 +281,7 @@ def test_masks_of_one_value_each_must_have_the_same(slides, tmp_path):
     assert run_histo("evaluate", BUNDLE, slides / "slides", *words, *named).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
     """Its pooling and threshold are kept in a file that cannot judge the slides it was chosen on."""
     for name, numbers in (("training", (0, 2)), ("rest", (1, 3))):
@@ -314,6 +323,7 @@ def test_the_score_of_slides_is_chosen_on_other_slides(slides, tmp_path):
     assert_one_line_error(again, "s0 is one of the slides on which")
 
 
+@pytest.mark.slow
 def test_annotations_of_any_name_are_lesions_where_class_says_so(slides, tmp_path):
     """And a name that no annotation has is told: otherwise no slide would have a lesion."""
     one = tmp_path / "slides"
@@ -333,6 +343,7 @@ def test_annotations_of_any_name_are_lesions_where_class_says_so(slides, tmp_pat
     assert_one_line_error(wrong, "of the class 'tumour': there are Invasive region")
 
 
+@pytest.mark.slow
 def test_figures_without_some_slides_say_so(slides, tmp_path):
     """A slide that cannot be mapped is told on the screen, in the report and by the exit status."""
     one = tmp_path / "slides"

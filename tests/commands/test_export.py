@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 
 from histo.run.predictions import read_predictions
 from tests.conftest import rows_of, run_histo
@@ -27,6 +28,7 @@ def test_the_card_says_what_is_needed_to_use_the_model(tiny_run):
     assert len(card["fingerprint"]["labels"]) == 64
 
 
+@pytest.mark.slow
 def test_weights_and_learner_predict_what_the_run_did(tiny_run, dataset, tmp_path):
     """To 1e-5: raw what the run did, and the learner, where histo cannot be imported, what predict does."""
     table = read_predictions(tiny_run / "predictions.csv")
@@ -66,6 +68,7 @@ def test_the_learner_holds_neither_histo_nor_a_path_of_the_data(tiny_run, datase
     assert f"{tempfile.gettempdir()}/tmp".encode() not in data  # where the blank patch lay
 
 
+@pytest.mark.slow
 def test_without_fingerprint_nothing_tells_what_it_was_trained_on(tiny_run, dataset, tmp_path):
     """No hash of a patch, nor of all of them; evaluate says that overlap cannot be found."""
     out = tmp_path / "bundle"

@@ -50,6 +50,7 @@ def test_the_run_holds_paths_and_patients(idc, run):
     assert len(sides) == 8
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_descend_and_agree(idc, run, tmp_path):
     words = (run / "export", idc, "--device", "cpu", "--out")
     assert run_histo("predict", *words, tmp_path / "p.csv").exit_code == 0

@@ -480,6 +480,7 @@ def test_killed_at_any_step_it_goes_on_to_the_same_end(tmp_path):
         assert len(list((folder / ".histo").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_patches_it_does_not_write_them_again(tmp_path):
     write_pcam(tmp_path / "h5", "train", draw(2000, 0))
     data = tmp_path / "data"
@@ -514,6 +515,7 @@ def test_hashes_and_unpacked_files_of_a_killed_import_are_gone_on_with(h5, tmp_p
     assert not part.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """Three times the patches, 66 MB more, take some MB more of memory at their peak."""

@@ -14,6 +14,7 @@ from histo.run.predictions import write_predictions
 from tests.conftest import assert_one_line_error, run_histo
 
 
+@pytest.mark.slow
 def test_interpret_draws_every_figure_twice_and_prints_the_table(tiny_run, tmp_path):
     result = run_histo("interpret", tiny_run, "--out", tmp_path / "report")
     for name in ("roc", "confusion_matrix", "precision_recall", "scores", "mistakes"):
@@ -65,6 +66,7 @@ def test_a_table_without_labels_is_refused_with_a_way_out(tmp_path):
     assert_one_line_error(result, "no labels (histo evaluate judges a bundle", "histo compare")
 
 
+@pytest.mark.slow
 def test_names_of_the_downloads_are_no_formulas(tmp_path):
     """A class called =1+1 would be run by a spreadsheet."""
     names, values = ["=1+1", "b"], np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.4, 0.6]])

@@ -135,6 +135,7 @@ def engines_in(bundle: Path) -> dict:
     return json.loads((bundle / CARD).read_text()).get("engines", {})
 
 
+@pytest.mark.slow
 def test_export_says_and_records_what_was_kept_and_what_was_refused(run, tmp_path, monkeypatch):
     """Whatever is kept predicts; a file of int8 is there only if the card vouches for it."""
     monkeypatch.setattr(judge_engines, "fast_precisions", lambda: frozenset({"int8"}))
@@ -155,6 +156,7 @@ def test_export_says_and_records_what_was_kept_and_what_was_refused(run, tmp_pat
     assert len(rows_of(out)) == 400
 
 
+@pytest.mark.slow
 def test_export_in_fp32_judges_nothing_and_removes_what_an_earlier_one_kept(run, tmp_path):
     run_histo("export", run)
     (run / "export" / INT8).write_bytes(b"of an earlier export")
@@ -175,6 +177,7 @@ def test_of_folds_nothing_is_judged_and_the_reason_is_said(run, tmp_path):
     assert found.message.startswith("with folds there is no patch that none of")
 
 
+@pytest.mark.slow
 def test_few_validation_patches_or_none_that_are_found_mean_fp32(run, tiny_run, tmp_path):
     result = run_histo("export", tiny_run, "--out", tmp_path / "few")
     assert "too few to judge others, 200 are needed\n" in result.output

@@ -49,6 +49,7 @@ def first_lines(bundle: Path, data: Path, *words: object) -> str:
     return " ".join(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_copies_turned_and_saved_as_jpeg_are_not_called_new(trained, tmp_path):
     bundle, patches = trained
     copies = [np.rot90(p) if n % 2 else p[:, ::-1] for n, p in enumerate(patches)]
@@ -59,6 +60,7 @@ def test_copies_turned_and_saved_as_jpeg_are_not_called_new(trained, tmp_path):
     assert "new to the model" not in said
 
 
+@pytest.mark.slow
 def test_slides_of_the_training_are_named_and_new_ones_are_not(trained, tmp_path):
     bundle, _ = trained
     others = [pixels for pixels, _ in synthetic_patches(20, seed=4)]
@@ -72,6 +74,7 @@ def test_slides_of_the_training_are_named_and_new_ones_are_not(trained, tmp_path
     assert "Not compared" not in said
 
 
+@pytest.mark.slow
 def test_what_was_not_compared_is_said(trained, tmp_path):
     """Without groups, slides; without hashes in the bundle, near-duplicates too."""
     bundle, _ = trained
@@ -82,6 +85,7 @@ def test_what_was_not_compared_is_said(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_other_patches_are_never_near_ones_of_the_training(trained):
     """800 synthetic patches of other seeds, and 40 copies with noise: only the copies are near."""
     from histo.data.similar import similar_to, similarity_hashes

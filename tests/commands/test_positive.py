@@ -35,6 +35,7 @@ def write_idc(folder: Path, vocab: list[str] = IDC) -> Path:
     return folder / "p.csv"
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_a_sixth_of_the_cancers_has_that_sensitivity(tmp_path):
     """Though the alphabet puts `IDC` first: in the terminal, the page and metrics.json."""
     table = write_idc(tmp_path)
@@ -56,6 +57,7 @@ def test_a_model_that_finds_a_sixth_of_the_cancers_has_that_sensitivity(tmp_path
     assert found["at_0.5"]["sensitivity"] == pytest.approx(59 / 60)
 
 
+@pytest.mark.slow
 def test_where_the_names_say_nothing_only_what_depends_on_it_asks(tmp_path):
     table = write_idc(tmp_path, ["A", "B"])
     result = run_histo("interpret", table)
@@ -77,6 +79,7 @@ def test_two_tables_are_compared_by_the_same_class(tmp_path):
     assert json.loads(out.read_text())["A"]["sensitivity"] == pytest.approx(10 / 60)
 
 
+@pytest.mark.slow
 def test_a_run_of_before_has_the_second_class_and_says_so(tmp_path):
     run = write_run(tmp_path / "run")
     write_predictions(run / "predictions.csv", *a_sixth_of_the_cancers(IDC), IDC)
@@ -114,6 +117,7 @@ def idc_run(idc_data: Path, weights: Path, tmp_path_factory: pytest.TempPathFact
     return run
 
 
+@pytest.mark.slow
 def test_the_positive_class_goes_from_training_into_the_bundle(idc_run):
     config = json.loads((idc_run / "config.json").read_text())
     assert config["positive"] == {"value": "IDC", "source": "given"}
@@ -152,6 +156,7 @@ def test_table_card_and_onnx_are_on_one_scale(idc_run, idc_data, tmp_path):
     assert [row["label"] for row in rows_of(kaggle)] == [row["p_IDC"] for row in rows]
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_what_was_asked_for(idc_run, idc_data, tmp_path):
     out = tmp_path / "there"
     result = run_histo("evaluate", idc_run / "export", idc_data, "--out", out)
@@ -164,6 +169,7 @@ def test_an_evaluation_says_what_was_asked_for(idc_run, idc_data, tmp_path):
     assert_one_line_error(other, "is 'IDC', not 'benign'", "leave --positive out")
 
 
+@pytest.mark.slow
 def test_a_submission_of_a_bundle_that_does_not_say_asks(dataset, tmp_path):
     card = ModelCard("squeezenet1_1", ["A", "B"], 48, None, None, [0.5] * 3, [0.5] * 3)
     write_bundle(tmp_path / "b", make_one(card).eval(), card, {}, pickled=False)

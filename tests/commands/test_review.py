@@ -117,6 +117,7 @@ def labels_of(data: Path) -> dict[str, str]:
     return {row["id"]: row["label"] for row in rows_of(data / "train_labels.csv")}
 
 
+@pytest.mark.slow
 def test_train_takes_the_corrections_of_a_review(dataset, tmp_path):
     """It says what it changed, and the run keeps settings, split and fingerprint of the new labels."""
     labels = labels_of(dataset)

@@ -65,6 +65,7 @@ def test_shares_of_a_prediction_leave_them_out_when_they_are_joined(odd, tiny_ru
     assert len(rows_of(tmp_path / "p.csv")) == 157
 
 
+@pytest.mark.slow
 def test_evaluate_leaves_them_out(odd, tiny_run, tmp_path):
     data, said = odd
     words = ("evaluate", tiny_run / "export", data, "--device", "cpu", "--out", tmp_path / "e")
@@ -74,6 +75,7 @@ def test_evaluate_leaves_them_out(odd, tiny_run, tmp_path):
     assert len(rows_of(tmp_path / "e" / "predictions.csv")) == 157
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [True, False])
 def test_train_leaves_them_out_with_a_store_and_without(odd, weights, tmp_path, store):
     """With a store a second training does so too, and one that is not told to stops."""

@@ -152,6 +152,7 @@ def test_a_chunk_of_a_gigabyte_is_refused_before_it_is_unpacked(path, monkeypatc
     assert memory.taken < 10 << 20
 
 
+@pytest.mark.slow
 def test_a_chunk_that_unpacks_to_more_than_its_size_is_damage(path):
     import zlib
 
@@ -164,6 +165,7 @@ def test_a_chunk_that_unpacks_to_more_than_its_size_is_damage(path):
     assert memory.taken < 10 << 20
 
 
+@pytest.mark.slow
 def test_a_gz_that_unpacks_to_more_than_its_patches_need_is_refused_and_gone(tmp_path):
     h5, data = tmp_path / "h5", tmp_path / "data"
     write_pcam(h5, "train", draw(4, 0))
@@ -179,6 +181,7 @@ def test_a_gz_that_unpacks_to_more_than_its_patches_need_is_refused_and_gone(tmp
     assert not list(data.rglob("*.h5*"))
 
 
+@pytest.mark.slow
 def test_any_bytes_are_pixels_or_a_refusal(path):
     """2,000 files with some bytes changed, most of them in the headers."""
     made: list[bytes] = []

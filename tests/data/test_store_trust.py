@@ -159,6 +159,7 @@ def bomb(name: str, claims: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claims", ["packed", "header"])
 def test_an_index_that_asks_for_gigabytes_is_not_believed(paths, tmp_path, user, claims):
     opened(paths, tmp_path / "store")

@@ -93,10 +93,12 @@ def launch(tmp_path: Path):
         each.process.kill()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_slower_than_the_timeout_is_waited_for(launch):
     assert [each.result() for each in launch(wait_for_the_first)] == [(0, []), (0, [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_process_ends_another_that_is_busy(launch, ending: signal.Signals):
     """One is killed, or stands still as if its machine were out of reach: one line, status 1."""
@@ -121,6 +123,7 @@ def test_a_bug_in_one_is_its_traceback_and_a_line_of_the_other(launch):
     assert trace[-1] == "RuntimeError: a bug"
 
 
+@pytest.mark.slow
 def test_when_all_stop_the_first_has_time_to_write_its_checkpoint(launch):
     first, other = launch(stop_the_first_last)
     assert first.result() == (1, ["error: stopped, a checkpoint written"])

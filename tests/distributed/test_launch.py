@@ -109,6 +109,7 @@ def train(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_devices_is_all_it_takes_on_one_machine(tmp_path: Path):
     write_dataset(tmp_path / "data", 40, 0, Screen(quiet=True))
     words = [str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--weights", "none"]
@@ -119,6 +120,7 @@ def test_devices_is_all_it_takes_on_one_machine(tmp_path: Path):
     assert (tmp_path / "run" / "predictions.csv").is_file()
 
 
+@pytest.mark.slow
 def test_the_launcher_adds_nothing_to_the_lines_of_its_processes(tmp_path: Path):
     """An expected problem is a line of each process that met it, without the launcher's page."""
     done = train(str(tmp_path / "missing"))

@@ -204,6 +204,7 @@ def test_a_graph_that_asks_for_five_gigabytes_gets_none_of_them(bundle):
     assert memory.taken < 50 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [folding, sparse])
 def test_a_graph_that_grows_while_it_loads_is_refused_before_it_takes_much(
     bundle, monkeypatch, made
@@ -256,6 +257,7 @@ except HistoError as error:
 """
 
 
+@pytest.mark.slow
 def test_what_one_part_of_a_batch_holds_the_next_cannot_take_once_more():
     """A part may hold all of its bound until parts that begin later have theirs.
 
@@ -284,6 +286,7 @@ def test_a_graph_that_does_not_end_is_stopped(bundle, monkeypatch, made):
     assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [endless, slow, nested])
 def test_such_a_command_ends_with_one_line_and_so_does_its_process(bundle, tmp_path, made):
     (tmp_path / "a").mkdir()
@@ -302,6 +305,7 @@ def test_such_a_command_ends_with_one_line_and_so_does_its_process(bundle, tmp_p
     assert not (tmp_path / "predictions.csv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [endless, slow])
 def test_the_second_ctrl_c_ends_it(bundle, tmp_path, made):
     (tmp_path / "a").mkdir()
@@ -322,6 +326,7 @@ def test_the_second_ctrl_c_ends_it(bundle, tmp_path, made):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_patches_of_200_mb_do_not_wait_by_the_hundred(tmp_path):
     """Sixteen patches of 48 MB are decoded in the memory of a few."""
     from histo.data.decode_ahead import decode_each

@@ -84,6 +84,7 @@ def test_there_are_a_hundred_corruptions():
     assert len(CORRUPTIONS) >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corrupt_bundle_is_refused(sound, tmp_path, name):
     """On a CPU and by torch, in words, in little memory, and without opening the learner."""
@@ -132,6 +133,7 @@ class Shifty(nn.Module):
         return x.mean((2, 3))[:, :2] * (9 if torch.compiler.is_compiling() else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [Undecided(), Shifty()])
 def test_a_model_that_cannot_be_converted_has_no_onnx_and_an_older_one_goes(model, tmp_path):
     (tmp_path / ONNX).write_bytes(b"of an older export")
@@ -142,6 +144,7 @@ def test_a_model_that_cannot_be_converted_has_no_onnx_and_an_older_one_goes(mode
     assert ONNX not in facts["files"]
 
 
+@pytest.mark.slow
 def test_a_patch_is_known_by_the_first_eight_bytes_of_its_hash(tmp_path):
     """Sorted, so that what was trained on in which order is not told."""
     digests = ["ff23456789abcdef" + "0" * 24, "0123456789abcdef" + "1" * 24]
@@ -204,6 +207,7 @@ def test_an_onnx_model_that_fails_at_work_is_one_line(sound, tmp_path):
         model.predict(np.zeros((2, 47, 48, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_no_pickle_leaves_the_learner_out_of_an_old_folder_too(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     assert (run / "export" / LEARNER).is_file()

@@ -272,6 +272,7 @@ def test_of_five_gigabytes_it_gets_none(bundle, engine, precision):  # noqa: F81
         open_bundle(folder, "cpu").predict(PATCHES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "precision"), BY)
 @pytest.mark.parametrize("made", [endless, slow])
 def test_without_an_end_it_is_stopped(bundle, monkeypatch, made, engine, precision):  # noqa: F811

@@ -47,6 +47,7 @@ PUBLISHED = {
 """Millions of parameters, and features, as published."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", FOUNDATIONS)
 def test_it_has_the_parameters_and_the_features_that_were_published(arch, monkeypatch):
     """The whole model takes no memory here; its features are computed by a model of one block."""
@@ -130,6 +131,7 @@ def old_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**found, "layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "names"),
     [
@@ -183,6 +185,7 @@ def test_weights_of_another_model_are_refused(tmp_path):
         load_weights(make_foundation("uni", depth=1), tmp_path / "w.safetensors")
 
 
+@pytest.mark.slow
 def test_a_body_with_the_mean_of_tokens_becomes_onnx(tmp_path):
     body = make_foundation("virchow2", depth=1)
     model = nn.Sequential(nn.Sequential(body), nn.Sequential(nn.Linear(2560, 2)))
@@ -230,6 +233,7 @@ def test_a_gated_hub_that_refuses_names_the_ways_out(hub, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_said_to_be_so(monkeypatch, tmp_path):
     nowhere = "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", nowhere)

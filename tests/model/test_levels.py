@@ -37,6 +37,7 @@ def test_the_features_of_a_convolutional_body_are_of_all_its_depths(arch, featur
     assert features_of(Levels(body, names), SIDE, arch) == features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["swin_t", "vit_b_16"])
 def test_those_of_a_transformer_are_its_own(arch):
     assert blocks_of(make_body(arch), 224) == []
@@ -84,6 +85,7 @@ def test_fastais_learner_of_a_probe_holds_no_histo(probe):
     assert b"histo" not in data
 
 
+@pytest.mark.slow
 def test_a_body_that_cannot_be_traced_has_no_learner_and_export_says_so(probe, tmp_path):
     def forward(_: object) -> None:
         raise RuntimeError("no trace")

@@ -46,6 +46,7 @@ def as_the_extension_does(folder, patches):
         return torch.softmax(torch.jit.load(str(model))(batch), 1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["tiny_run", "folds_run"])
 def test_qupath_gives_the_probabilities_of_predict(which, request, dataset, tmp_path):
     """To 1e-5, temperature and folds included, for any number of patches at once; by the schema."""
@@ -84,6 +85,7 @@ def test_a_pixel_size_that_cannot_be_is_refused(tiny_run, tmp_path):
         assert result.exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_later_export_leaves_no_model_of_an_earlier_one(folds_run):
     """In the run's own folder, which each export replaces."""
     assert run_histo("export", folds_run, "--qupath", "--mpp", 1).exit_code == 0

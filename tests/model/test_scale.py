@@ -63,6 +63,7 @@ def raw_of(model, patches: np.ndarray) -> np.ndarray:
     return model.predict(patches, raw=True).probabilities
 
 
+@pytest.mark.slow
 def test_a_bundle_of_folds_scales_the_mean(tmp_path):
     """In the graph as the predictor always did: mean of the models' probabilities, then temperature."""
     torch.manual_seed(0)
@@ -100,6 +101,7 @@ def blocks(page: str, word: str) -> list[str]:
     return [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in b]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["onnxruntime", "torchvision"])
 def test_the_documented_lines_without_histo_predict_what_histo_does(resnet, word):
     """In a process where neither histo nor fastai can be imported, to 1e-5; README and docs agree."""
@@ -125,6 +127,7 @@ def test_the_documented_lines_without_histo_predict_what_histo_does(resnet, word
         assert done.stdout.splitlines()[0].endswith(str(row["predicted"] == "IDC"))
 
 
+@pytest.mark.slow
 def test_a_class_called_location_does_not_make_its_own_bundle_refused(tmp_path):
     """By that word a model would name other files."""
     card = ModelCard("squeezenet1_1", ["location", "other"], 48, None, None, [0.5] * 3, [0.5] * 3)

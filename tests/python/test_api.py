@@ -60,6 +60,7 @@ def test_help_shows_every_setting_with_its_default(function, config):
         getattr(histo, function)("data", epoch=1)
 
 
+@pytest.mark.slow
 def test_train_is_the_command_and_says_nothing(trained, dataset, tmp_path, monkeypatch, capfd):
     """The same tables, byte for byte; a path may be text, and what is given is recorded as given."""
     result = run_histo("train", dataset, *WORDS, "--out", tmp_path / "cli")
@@ -91,6 +92,7 @@ def test_a_run_has_tables_figures_and_a_picture_of_itself(trained):
     assert repr(trained) == f"Run('{trained.path}')"
 
 
+@pytest.mark.slow
 def test_interpret_is_the_command_and_says_nothing(trained, tmp_path, capfd):
     result = run_histo("interpret", trained.path, "--sensitivity", 0.9, "--out", tmp_path / "cli")
     assert result.exit_code == 0
@@ -161,6 +163,7 @@ def test_what_is_no_patch_is_named(bundle, tmp_path):
         model.predict(tmp_path / "none.tif")
 
 
+@pytest.mark.slow
 def test_evaluate_and_compare_are_the_commands_and_say_nothing(bundle, dataset, tmp_path, capfd):
     test = {"labels": dataset / "test_labels.csv", "images": dataset / "test"}
     words = [word for name, path in test.items() for word in (f"--{name}", path)]

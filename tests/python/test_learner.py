@@ -115,6 +115,7 @@ class Stock(Recorder):
     name = "stock"
 
 
+@pytest.mark.slow
 def test_the_recorder_holds_what_fastais_own_holds(dataset):
     """Losses, rates and the loss of validation, batch by batch; the plots; also with callbacks."""
     stock, shown = Stock(), ShowGraphCallback()
@@ -151,6 +152,7 @@ def _rows(history: list[dict[str, float]]) -> list[dict[str, float]]:
     ]
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_run_that_is_then_finished(dataset):
     stop = EarlyStoppingCallback(monitor="roc_auc", min_delta=2, patience=1)
     run = histo.train(dataset, out="run", callbacks=[stop], **{**TINY, "epochs": 9})
@@ -168,6 +170,7 @@ class Cut(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_callbacks_of_a_resumed_run_see_the_epochs_before(dataset):
     """fastai skips those epochs, and its callbacks look at the figures of each."""
     longer = {**TINY, "epochs": 3}

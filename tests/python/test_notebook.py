@@ -10,6 +10,7 @@ import pytest
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "pcam.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     """On fewer patches, for one epoch; what it shows is there. It is kept without outputs."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 import histo
 
 README = Path(__file__).parents[2] / "README.md"
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_readme_run(tmp_path, monkeypatch):
     """On a small data set in the folder `data`; with the figures that they promise."""
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)

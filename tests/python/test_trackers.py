@@ -55,6 +55,7 @@ def kept(run: histo.Run) -> dict[str, float]:
     return max(rows, key=lambda row: row["roc_auc"])
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_epoch_once_the_settings_and_the_report(dataset, tmp_path):
     """Also of a run that was killed and went on."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -92,6 +93,7 @@ def mlflow(tmp_path, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_mlflow_has_each_epoch_once_the_settings_and_the_report(mlflow, dataset, tmp_path):
     """Also of a run that was killed and went on."""
     run = cut_and_resumed(dataset, tmp_path / "run", "mlflow")
@@ -160,6 +162,7 @@ def test_wandb_has_each_epoch_the_settings_and_the_report(dataset, tmp_path, mon
     assert json.loads(summary["report"]) == str(run.path / "report" / "report.html")
 
 
+@pytest.mark.slow
 def test_each_fold_is_a_run_of_its_own(dataset, tmp_path):
     short = {**TINY, "epochs": 1, "freeze_epochs": 0}
     run = histo.train(dataset, out=tmp_path / "run", folds=2, tracker="tensorboard", **short)
@@ -169,6 +172,7 @@ def test_each_fold_is_a_run_of_its_own(dataset, tmp_path):
     assert not (run.path / "tensorboard").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
 def test_figures_of_a_run_are_sent_nowhere_unasked(trained, tmp_path, monkeypatch, name):
     """A run may be a stranger's, with a tracker.json that names a tracker of this user's."""
@@ -192,6 +196,7 @@ def test_a_tracker_that_the_training_had_not_is_refused(trained, tmp_path, track
     assert_one_line_error(result, "damaged" if tracker else "not trained with the tracker tensorb")
 
 
+@pytest.mark.slow
 def test_events_stay_in_the_run_whatever_its_tracker_json_says(trained, tmp_path):
     run = Path(shutil.copytree(trained.path, tmp_path / "run"))
     set_tracker(run, "tensorboard", "../elsewhere")
@@ -233,6 +238,7 @@ def _without(monkeypatch: Any, name: str) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_is_said_once_and_ends_nothing(
     dataset, tmp_path, monkeypatch, mlflow, capsys
 ):

@@ -10,6 +10,7 @@ from histo.run.calls import apply_temperature
 from tests.report.tables import one_class, page_of, report_of, two_classes, write_table
 
 
+@pytest.mark.slow
 def test_an_overconfident_table_gets_the_temperature_that_mends_it(tmp_path):
     labels, table = two_classes(2000)
     sure = apply_temperature(table, 1 / 3)

@@ -74,6 +74,7 @@ def drawn_in(folder) -> set[str]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pyplot", ["none", "pyplot"])
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path, pyplot):
     """Neither the backend nor a setting changes, no figure stays open, pyplot is not imported."""
@@ -85,6 +86,7 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path, pyplot):
     assert "roc" in drawn_in(tmp_path / "report")
 
 
+@pytest.mark.slow
 def test_a_report_with_patches_and_maps_has_every_figure_in_the_order_of_the_list(tmp_path):
     report_from_python(tmp_path, read=patches_of, gradcam=maps_of(40), centre=16)
     assert drawn_in(tmp_path) == {figure.name for figure in FIGURES}
@@ -100,6 +102,7 @@ def test_a_table_without_patches_has_no_sheets(tmp_path):
     assert "Grad-CAM inside the centre 16x16 px" in page_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_report_that_no_longer_apply_are_removed(tmp_path):
     """Those of another table, and those that earlier versions called otherwise."""
     report_from_python(tmp_path, read=patches_of, gradcam=maps_of(40), centre=16)
@@ -125,6 +128,7 @@ def test_patches_that_are_not_found_leave_the_rest_of_the_report(tmp_path):
     assert drawn_in(tmp_path) == ALWAYS | {"roc", "precision_recall"}
 
 
+@pytest.mark.slow
 def test_maps_of_patches_of_another_size_are_not_drawn(tmp_path):
     """The patches have been changed since."""
 

@@ -69,6 +69,7 @@ def maps_of(table: np.ndarray, cells: int = 3) -> GradCam:
     return GradCam([str(n) for n in range(40)], called, np.arange(40) % 2 == 0, maps, 32)
 
 
+@pytest.mark.slow
 def test_the_report_shows_maps_and_their_share_inside_the_centre(run):
     """Patches of 32 px have no known centre: it is reported where the user gives one."""
     assert run_histo("interpret", run).exit_code == 0
@@ -86,6 +87,7 @@ def test_the_report_shows_maps_and_their_share_inside_the_centre(run):
     assert (run / "report" / "gradcam.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_centre_that_the_maps_cannot_show_is_one_line(run):
     assert_one_line_error(run_histo("interpret", run, "--centre", 64), "32x32 px")
     write_gradcam(run, maps_of(two_classes()[1], cells=2))
@@ -93,6 +95,7 @@ def test_a_centre_that_the_maps_cannot_show_is_one_line(run):
     assert run_histo("interpret", run).exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_maps_of_folds_are_in_one_report(run, tmp_path):
     """Half of the maps in each fold give the report of all of them in the run."""
     run_histo("interpret", run, "--centre", 16)
@@ -123,6 +126,7 @@ def test_a_damaged_file_of_maps_is_one_line(run, tmp_path):
         assert_one_line_error(run_histo("interpret", run), GRADCAM, "is damaged")
 
 
+@pytest.mark.slow
 def test_a_run_without_maps_has_a_report_without_them(run):
     """A run of an earlier version, or of a transformer."""
     (run / GRADCAM).unlink()

@@ -22,6 +22,7 @@ def test_a_group_is_judged_at_the_threshold_and_each_class_by_its_own():
     assert row.roc_auc == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_groups_get_a_row_each_the_worst_first_and_widen_the_interval(tmp_path):
     labels, table = two_classes(400)
     bad = np.arange(400) // 20 == 7
@@ -56,6 +57,7 @@ def test_groups_of_many_classes_have_errors_and_no_rates_of_two(tmp_path):
     assert sum(int(row["patches"]) for row in rows) == 150
 
 
+@pytest.mark.slow
 def test_a_report_without_groups_removes_the_table_of_an_earlier_one(tmp_path):
     write_table(tmp_path, *two_classes())
     (tmp_path / "groups.csv").write_text(

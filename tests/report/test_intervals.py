@@ -31,6 +31,7 @@ def count_held(
         held[name] += found[name][0] <= value <= found[name][1]
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
     """Every metric but the calibration error; its truth is known, or that of a million patches."""
     rng = np.random.default_rng(0)
@@ -49,6 +50,7 @@ def test_intervals_hold_the_truth_in_92_to_98_of_100_simulated_tables():
     assert all(0.92 <= count / TABLES <= 0.98 for count in held.values()), held
 
 
+@pytest.mark.slow
 def test_where_slides_differ_the_grouped_interval_holds_and_the_plain_one_does_not():
     """A slide has one label, as PatchCamelyon's normal slides, and a stain that shifts its scores."""
     rng = np.random.default_rng(0)
@@ -139,6 +141,7 @@ def test_the_interval_of_a_difference_lies_evenly_around_it():
     assert low < 0 < high
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_holds_it_as_often():
     """Two readers of the same patches, one right in 85 of 100 and one in 80, often on the same."""
     rng, held = np.random.default_rng(0), {"accuracy": 0}

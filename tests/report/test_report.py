@@ -48,6 +48,7 @@ def test_many_classes_have_intervals_too_each_class_its_own(tmp_path):
     assert_one_line_error(result, "two classes")
 
 
+@pytest.mark.slow
 def test_the_operating_point_reaches_what_was_wanted(tmp_path):
     labels, table = two_classes()
     write_table(tmp_path, labels, table)
@@ -61,6 +62,7 @@ def test_the_operating_point_reaches_what_was_wanted(tmp_path):
     assert both.exit_code == 2
 
 
+@pytest.mark.slow
 def test_patches_of_one_class_get_only_the_metrics_that_apply(tmp_path):
     """null and a dash for the others, no curve that needs both classes."""
     write_table(tmp_path, *two_classes())
@@ -95,6 +97,7 @@ def test_a_threshold_cannot_be_found_for_a_class_without_patches(tmp_path):
     assert run_histo("interpret", table, "--specificity", 0.9).exit_code == 0
 
 
+@pytest.mark.slow
 def test_many_classes_of_which_one_has_no_patch_are_judged_over_the_others(tmp_path):
     rng = np.random.default_rng(2)
     labels = rng.integers(3, size=150)
@@ -156,6 +159,7 @@ def test_the_page_says_that_the_patches_judged_also_chose_the_epoch(tiny_run):
     assert "which also selected the best epoch" in page
 
 
+@pytest.mark.slow
 def test_names_in_the_page_are_text_not_markup(tmp_path):
     labels, table = two_classes(60)
     names = ["<b>no</b>", "<script>yes"]
@@ -204,6 +208,7 @@ def train_on_slides(folder: Path, weights: Path, seed: int) -> dict[str, tuple[f
     return found
 
 
+@pytest.mark.slow
 def test_a_slide_effect_looks_like_skill_until_the_split_is_by_slide(tmp_path, weights):
     """Colours say the slide, the slide says the label: nothing that helps on a new slide.
 

@@ -59,6 +59,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_terminal_metrics_json_and_the_page_say_what_the_split_was(name, tmp_path):
     """The same sentence in both texts, a warning where the metrics are not those of new slides."""
@@ -78,6 +79,7 @@ def test_the_terminal_metrics_json_and_the_page_say_what_the_split_was(name, tmp
     assert "leak" not in found
 
 
+@pytest.mark.slow
 def test_a_leak_is_said_before_the_kind_of_split(tmp_path):
     split = Split("random", leak=Leak(patches=1, first_patches=("7",)))
     run = write_run(tmp_path / "run", split)

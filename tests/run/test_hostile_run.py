@@ -60,6 +60,7 @@ def test_no_pipe_device_or_link_out_of_a_run_is_read(run, tmp_path, words, kind,
     assert "private file" not in "".join(p.read_text(errors="replace") for p in run.rglob("*.html"))
 
 
+@pytest.mark.slow
 def test_a_linked_folder_is_not_followed_out_of_a_run(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run / "fold-1").symlink_to(tmp_path / "elsewhere")
@@ -91,6 +92,7 @@ def test_pictures_are_shown_of_the_patches_of_the_run_alone(tmp_path):
 VALUES = [None, True, -1, 5, 1e308, "", "x", [], [1], {}, {"a": 1}, "9" * 5000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.json", "environment.json"])
 def test_any_value_in_the_json_of_a_run_is_a_result_or_one_line(run, file):
     """Values of another type at any place, by chance."""
@@ -109,6 +111,7 @@ def test_any_value_in_the_json_of_a_run_is_a_result_or_one_line(run, file):
                 assert_one_line_error(result)
 
 
+@pytest.mark.slow
 def test_maps_that_unpack_to_gigabytes_are_refused(run):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:

@@ -24,6 +24,7 @@ def cut(tiny_run: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_report_and_bundle_of_a_run_that_was_cut_say_so_first_and_inside(cut):
     said = "1 of 3 epochs are trained; the weights are those of epoch 1"
     for verb in ("interpret", "export", "review"):
@@ -46,12 +47,14 @@ def test_weights_of_one_epoch_are_never_joined_with_figures_of_another(cut):
     assert not (cut / "export").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_nothing_of_it(tiny_run, tmp_path):
     result = run_histo("interpret", tiny_run, "--out", tmp_path / "report")
     assert "not finished" not in result.stdout
     assert "unfinished" not in json.loads((tmp_path / "report" / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_what_was_made_before_a_resumed_run_had_ended_is_named(dataset, tmp_path, monkeypatch):
     from histo.training.recording import Recording
 

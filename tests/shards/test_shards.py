@@ -90,6 +90,7 @@ def test_a_parts_name_says_of_what():
     assert whole_path(Path("a/b.v1.2-of-4.csv")) == Path("a/b.v1.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe makes the process wait")
 def test_four_shards_one_killed_and_repeated_make_the_table_of_one_process(
     bundle, dataset, patches, whole, tmp_path
@@ -347,6 +348,7 @@ def test_a_part_with_a_changed_byte_is_refused(parts, tmp_path):
     assert names(tmp_path) == ["parts"]
 
 
+@pytest.mark.slow
 def test_evaluate_in_shards_gives_the_run_of_one_process(bundle, dataset, tmp_path):
     """The same settings, split, predictions and leak; labels and groups go with the parts."""
     groups = tmp_path / "slides.csv"
@@ -405,6 +407,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
         monkeypatch.setenv(name, str(world))
 
 
+@pytest.mark.slow
 def test_a_launchers_processes_take_a_share_each_and_the_first_joins_them(
     bundle, patches, whole, tmp_path, monkeypatch
 ):

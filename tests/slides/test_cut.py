@@ -388,6 +388,7 @@ def test_a_name_that_can_be_no_class_is_refused(tmp_path, name):
         list(read_geojson(tmp_path / "a.geojson"))
 
 
+@pytest.mark.slow
 def test_an_outline_of_a_million_wild_points_is_refused_quickly(tmp_path):
     points = np.random.default_rng(0).integers(0, 50_000, (1_000_000, 2)).tolist()
     points.append(points[0])
@@ -416,6 +417,7 @@ def test_hostile_xml_is_refused(tmp_path, text):
         list(read_asap(tmp_path / "a.xml"))
 
 
+@pytest.mark.slow
 def test_a_killed_cut_goes_on_with_the_same_bytes(slide, tmp_path):
     """Killed at several moments, the same command ends with the files of a cut that was not."""
     path, pixels = slide
@@ -466,6 +468,7 @@ def annotated(slide, tmp_path):
     return slide[0]
 
 
+@pytest.mark.slow
 def test_without_files_every_command_finds_the_same_patches(slide, tmp_path):
     """One ZIP file a slide: check, train, predict and evaluate give what they give for files."""
     path = annotated(slide, tmp_path)
@@ -588,6 +591,7 @@ def test_corrected_tissue_is_taken_back_where_the_slide_has_bounds(tmp_path):
     assert 15**2 > len(labels(tmp_path / "d")) >= 13**2
 
 
+@pytest.mark.slow
 def test_predict_notes_patches_of_another_pixel_size(slide, tmp_path):
     path = annotated(slide, tmp_path)
     assert cut(path, tmp_path / "d", "--background", "n").exit_code == 0

@@ -110,6 +110,7 @@ def test_any_value_in_the_json_of_a_map_is_a_result_or_one_line(maps, name):
             assert_one_line_error(result, "slide.json is damaged")
 
 
+@pytest.mark.slow
 def test_processes_that_open_one_folder_together_lose_no_slide(tmp_path):
     """Each removes the lock that it held, while others wait for it."""
     code = (

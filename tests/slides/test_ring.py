@@ -41,6 +41,7 @@ def annotated_slide(path, scale):
     return notes
 
 
+@pytest.mark.slow
 def test_cut_train_and_map_close_the_ring(tmp_path):
     """The map reads the slide at the pixel size that cut wrote and train kept.
 

@@ -52,6 +52,7 @@ def test_every_patch_is_predicted_by_the_model_that_did_not_see_it(folds):
     assert "in 3 folds" in (folds / "report" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_folds_without_groups_warn_that_the_split_is_random(folds):
     """On the terminal and in the report."""
     warning = "The split is random over patches"
@@ -78,6 +79,7 @@ def test_the_bundle_averages_the_models(folds, dataset, tmp_path):
     assert np.abs(each[0] - each[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_folds_that_are_missing(folds, dataset, tmp_path):
     run = shutil.copytree(folds, tmp_path / "run")
     unfinish(run)

@@ -45,6 +45,7 @@ def patches(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_given_pixel_size_is_kept_in_run_and_bundle(patches, tmp_path):
     """The run's config says that it was given; the model's card and the bundle have it too."""
     assert train(patches(48), tmp_path / "run", "--mpp", 0.5).exit_code == 0
@@ -53,6 +54,7 @@ def test_a_given_pixel_size_is_kept_in_run_and_bundle(patches, tmp_path):
     assert histo.load(tmp_path / "run" / "export").card.mpp == 0.5
 
 
+@pytest.mark.slow
 def test_each_fold_keeps_it(patches, tmp_path):
     """Of folds, the card of all and that of each have the µm per px that the models see."""
     done = train(patches(48), tmp_path / "run", "--mpp", 0.5, "--folds", 2, "--size", 96)
@@ -61,6 +63,7 @@ def test_each_fold_keeps_it(patches, tmp_path):
     assert kept(tmp_path / "run" / "fold-2")[1] == 0.25
 
 
+@pytest.mark.slow
 def test_an_unknown_pixel_size_stays_unknown(patches, tmp_path):
     """Nothing is guessed; export takes it, also as a whole number in Python."""
     assert train(patches(48), tmp_path / "run").exit_code == 0
@@ -68,6 +71,7 @@ def test_an_unknown_pixel_size_stays_unknown(patches, tmp_path):
     assert histo.load(histo.export(tmp_path / "run", mpp=1)).card.mpp == 1.0
 
 
+@pytest.mark.slow
 def test_a_crop_leaves_the_pixel_size_and_resizing_changes_it(patches, tmp_path):
     """40 px at 0.5 µm per px, resized to 80 px, have 0.25, and the command says so."""
     words = ("--mpp", 0.5, "--crop", 40)
@@ -129,6 +133,7 @@ def test_an_import_json_of_others_says_nothing(text, patches, tmp_path):
     assert kept(tmp_path / "run")[1] is None
 
 
+@pytest.mark.slow
 def test_the_record_beside_the_given_images_counts(patches, tmp_path):
     """Where --images names a folder elsewhere, its own record says what its patches are."""
     data = patches(48)
@@ -141,6 +146,7 @@ def test_the_record_beside_the_given_images_counts(patches, tmp_path):
     assert kept(tmp_path / "run") == ({"value": 2.0, "source": "found"}, 2.0)
 
 
+@pytest.mark.slow
 def test_evaluating_patches_of_another_pixel_size_is_said(patches, tmp_path):
     """A model trained at 0.5 µm per px says what it thinks of patches that were cut at 1."""
     data = patches(48)

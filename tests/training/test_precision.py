@@ -52,6 +52,7 @@ def kept_precision(run: Path) -> str:
     return str(json.loads((run / "config.json").read_text())["precision"]["value"])
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_the_same_seed_gives_the_same_run_and_other_weights_than_fp32(run, dataset, tmp_path):
     for name in ("bf16", "fp32"):
@@ -125,6 +126,7 @@ def test_bf16_trains_the_head_alone_first(dataset, weights, tmp_path):
     assert len(rows_of(tmp_path / "run" / "history.csv")) == 2
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_folds_choose_once_and_keep_it(dataset, tmp_path, monkeypatch):
     speeds = iter([2.0, 0.5, 0.5])
@@ -136,6 +138,7 @@ def test_folds_choose_once_and_keep_it(dataset, tmp_path, monkeypatch):
     assert next(speeds) == 0.5
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_a_resumed_run_does_not_choose_again(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr("histo.training.precision.bf16_speed", lambda *_: 2.0)

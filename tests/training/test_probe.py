@@ -80,6 +80,7 @@ def test_onnx_and_fastais_learner_give_the_probabilities_of_the_run(probe, patch
     assert float(learn.predict(first)[2][1]) == pytest.approx(found["tempered"][0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_without_weights_the_same_seed_gives_the_same_body(patches, tmp_path):
     """So that its features are known again, in another run as after a kill."""
     words = ["train", patches, *PROBE, "--weights", "none", "--out"]
@@ -92,6 +93,7 @@ def test_without_weights_the_same_seed_gives_the_same_body(patches, tmp_path):
     assert "features: 288 views computed\n" in other.stdout
 
 
+@pytest.mark.slow
 def test_more_patches_cost_only_their_own_features(probe, patches, weights, tmp_path):
     """And other settings of the head cost none."""
     words = ["train", patches, *PROBE, "--weights", weights]
@@ -109,6 +111,7 @@ def test_more_patches_cost_only_their_own_features(probe, patches, weights, tmp_
     assert settings["precision"]["value"] == "fp32"
 
 
+@pytest.mark.slow
 def test_features_that_another_wrote_are_not_used(probe, patches, weights, tmp_path, monkeypatch):
     parts = {path: path.read_bytes() for path in (patches / ".histo").glob("features-*/*.npz")}
     words = ["train", patches, *PROBE, "--weights", weights, "--out"]

@@ -92,12 +92,14 @@ def test_ctrl_c_checkpoints_and_says_how_to_go_on(cut):
     assert checkpoint.position.epoch >= 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_can_be_judged_and_exported_as_it_stands(cut, tmp_path):
     run = shutil.copytree(cut[0], tmp_path / "run")
     assert run_histo("interpret", run).exit_code == 0
     assert run_histo("export", run).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_and_ctrl_c_twice_stops_it_at_once(cut, tmp_path):
     """The checkpoint before stays readable, and environment.json names both processes."""
     run = shutil.copytree(cut[0], tmp_path / "run")
@@ -171,6 +173,7 @@ def test_other_data_than_the_runs_are_refused(cut, dataset, tmp_path, change):
     assert_one_line_error(run_histo("train", data, "--resume", cut[0]), said)
 
 
+@pytest.mark.slow
 def test_the_same_data_may_lie_elsewhere(tiny_run, dataset, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     unfinish(run)  # as if killed before its first checkpoint
@@ -257,6 +260,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoint_before_and_the_run_goes_on_with_room(
     as_tiny, tiny_run, small_disk
 ):
@@ -281,6 +285,7 @@ def files_of_at_most(most: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_a_write_cut_short_keeps_the_checkpoint_before(as_tiny, tiny_run, tmp_path):
     """The checkpoint of the head's first epoch is 6 MB; that of the whole model breaks off."""
     run = tmp_path / "run"
@@ -350,6 +355,7 @@ def begun_elsewhere(run: Path, to: Path, **said: str) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_writes_no_store_where_it_says(tiny_run, dataset, tmp_path):
     """Nor beside the data that it names: into this user's cache, or where the user says now."""
     forged = begun_elsewhere(tiny_run, tmp_path / "forged", store=str(tmp_path / "victim"))
@@ -369,6 +375,7 @@ def test_a_run_from_elsewhere_writes_no_store_where_it_says(tiny_run, dataset, t
     assert not (tmp_path / "victim").exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_elsewhere_sends_nothing_to_its_tracker(tiny_run, tmp_path):
     forged = begun_elsewhere(tiny_run, tmp_path / "forged", tracker="tensorboard", store="s")
     done = run_histo("train", "--resume", forged, "--no-store")
@@ -378,6 +385,7 @@ def test_a_run_from_elsewhere_sends_nothing_to_its_tracker(tiny_run, tmp_path):
     assert not (forged / "tracker.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_goes_on_in_its_store(dataset, weights, tmp_path):
     """Also where its store was named; the run of a fold too."""
     store, run = tmp_path / "store", tmp_path / "run"

@@ -90,6 +90,7 @@ def test_the_best_epoch_is_the_one_kept(tiny_run):
     assert metrics["roc_auc"] == pytest.approx(best, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(tiny_run, dataset, weights, tmp_path):
     again = tmp_path / "again"
     run_histo("train", dataset, *TINY, "--weights", weights, "--epochs", 2, "--out", again)
@@ -97,6 +98,7 @@ def test_the_same_seed_gives_the_same_figures(tiny_run, dataset, weights, tmp_pa
         assert (again / name).read_bytes() == (tiny_run / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_training_learns_and_needs_no_store_to_give_the_same(dataset, weights, tmp_path):
     runs = []
     for n, where in enumerate((["--no-store"], ["--store", tmp_path / "store"])):
@@ -153,6 +155,7 @@ def test_runs_are_numbered_and_never_overwritten(dataset, tmp_path, monkeypatch)
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_many_classes_names_png_and_a_given_split(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "pics").mkdir()
@@ -177,6 +180,7 @@ def test_many_classes_names_png_and_a_given_split(tmp_path):
     assert run_histo("export", out).exit_code == 0
 
 
+@pytest.mark.slow
 def test_lr_find_runs_the_finder_and_saves_its_plot(dataset, weights, tmp_path):
     out = tmp_path / "run"
     words = ["--weights", weights, "--crop", 32, "--epochs", 1, "--lr", "find", "--out", out]
@@ -311,6 +315,7 @@ def test_a_gpu_out_of_memory_names_the_batch_size_to_try(dataset, tmp_path, monk
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_efficientnet_lite_has_a_linear_head_and_is_trained_whole_at_once(
     dataset, tmp_path, monkeypatch
 ):

@@ -37,6 +37,7 @@ def site(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_page_works_at_every_width(page, site):
     """Nothing serious by axe, no sideways scrolling, light and dark."""
     shutil.copytree(site / "runs" / "tiny", site / "runs" / "again")
@@ -59,6 +60,7 @@ def test_every_page_works_at_every_width(page, site):
         assert "roc_auc" in page.inner_text("table")
 
 
+@pytest.mark.slow
 def test_the_curve_of_a_run_that_trains_grows(page, site):
     """Without a touch: each epoch as the run writes it."""
     run = site / "runs" / "tiny"
@@ -74,6 +76,7 @@ def test_the_curve_of_a_run_that_trains_grows(page, site):
         assert page.locator("#rows tr").count() == 2
 
 
+@pytest.mark.slow
 def test_patches_are_predicted_as_they_are_given(page, site, tmp_path):
     """By the button, as a dropped folder, as a ZIP; where the model looked can be seen."""
     with opened(page, site) as (_, base):
@@ -141,6 +144,7 @@ def suspects(site, dataset):
     return table
 
 
+@pytest.mark.slow
 def test_a_review_by_keys_outlives_a_killed_server(page, site, suspects):
     """Thirty patches by keys, the server killed in the middle and started again: nothing is lost."""
     keys, words = "cku", {"c": "change", "k": "keep", "u": "unsure"}
@@ -175,6 +179,7 @@ def test_a_review_by_keys_outlives_a_killed_server(page, site, suspects):
     ]
 
 
+@pytest.mark.slow
 def test_a_map_is_started_stopped_and_gone_on_with(page, site):
     """Followed in the page to its end, after which it lies over the slide."""
     write_slide(site / "large.tif", tissue_slide(4000, 3000), 0.5)

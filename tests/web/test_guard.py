@@ -96,6 +96,7 @@ PARTS = st.sampled_from(
 ROUTES = ("/runs/{}/report", "/api/runs/{}", "/static/{}", "/review/{}", "/api/reviews/{}", "/{}")
 
 
+@pytest.mark.slow
 @given(st.lists(PARTS, min_size=1, max_size=8), st.sampled_from(ROUTES))
 @settings(
     max_examples=300,

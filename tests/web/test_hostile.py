@@ -56,6 +56,7 @@ def is_there(place: tuple[str, int]) -> bool:
     return sent(place, request(place)).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 def test_headers_that_never_end_are_cut_off(place):
     """Of many connections that send a byte now and then none stays; others are answered meanwhile."""
     links = [socket.create_connection(place, timeout=SECONDS + 15) for _ in range(50)]

@@ -118,6 +118,7 @@ def test_a_request_that_takes_too_long_ends(client, folder, dataset, monkeypatch
         assert hurried.post("/api/predict", files=files).status_code == 503
 
 
+@pytest.mark.slow
 def test_many_clients_of_a_real_server(folder, dataset):
     """Each gets its own figures, to the digit, or 429; the server is there afterwards."""
     paths = sorted((dataset / "train").iterdir())[:24]
@@ -139,6 +140,7 @@ def test_many_clients_of_a_real_server(folder, dataset):
         assert process.wait(30) in (0, -15)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_request_under_way(folder, dataset):
     """Its answer comes whole; then the server ends."""
     files = files_of(sorted((dataset / "train").iterdir()))

@@ -81,6 +81,7 @@ def test_a_new_review_does_not_overwrite_decisions(reviewed):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_server_loses_no_review(reviewed):
     """Thirty decisions, the server killed in the middle of them: all that were answered are there."""
     said = {}

@@ -121,6 +121,7 @@ def test_the_curve_grows_while_a_run_trains(client, folder):
     assert found["epochs"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is open")
 def test_a_link_that_takes_a_reports_place_meanwhile_is_not_followed(tmp_path):
     """By somebody who may write to the folder, and not read what the server can."""

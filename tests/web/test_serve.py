@@ -7,6 +7,8 @@ import re
 import socket
 import time
 
+import pytest
+
 from tests.conftest import assert_one_line_error, run_histo
 from tests.web.conftest import BEARER, server
 
@@ -42,6 +44,7 @@ def test_a_wrong_bound_is_said_at_the_start(tmp_path, monkeypatch):
     assert_one_line_error(run_histo("serve", tmp_path, "--no-browser", "--port", 0), name)
 
 
+@pytest.mark.slow
 def test_a_connection_is_kept_beyond_retry_after(tmp_path):
     """A client that comes again when it was told to is not cut off."""
     with server(tmp_path) as (_, client):
