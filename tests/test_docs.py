@@ -80,3 +80,20 @@ def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     here = [link for link in links if not link.startswith(("http://", "https://"))]
     assert not [link for link in here if not (page.parent / link).exists()]
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    navigation = (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert not [page.stem for page in DOCS.glob("*.md") if f'"docs/{page.stem}"' not in navigation]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda p: p.stem)
+def test_links_lead_to_headings(page):
+    """By the words of the heading, as GitHub and Sphinx make its anchor."""
+    for path, anchor in re.findall(
+        r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")
+    ):
+        there = (page.parent / path if path else page).read_text(encoding="utf-8")
+        heads = re.findall(r"^#+ (.+)$", there, re.MULTILINE)
+        anchors = {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+        assert anchor in anchors, f"{path}#{anchor}"
