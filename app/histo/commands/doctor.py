@@ -52,7 +52,7 @@ PACKAGES = {
 }
 """Packages that histo imports, and their names for pip."""
 OPTIONAL = {"timm": "timm", "openslide": "openslide-python openslide-bin"}
-"""The same of extras: loaded where they are installed."""
+"""Packages of extras, and what pip installs for them: loaded where they are installed."""
 EXTRA = re.compile(r"([\w.-]+).*\bextra\s*==\s*['\"]([\w-]+)")
 """A requirement of an extra, as the metadata of histolearn has it: the package, and the extra."""
 LOADS = (

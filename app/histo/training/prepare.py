@@ -57,17 +57,18 @@ class Job:
     def freeze_epochs(self) -> int:
         """As given; by default 1 for a pretrained body, 0 without weights or with a linear head."""
         given = self.config.freeze_epochs
-        return given if given is not None else int(self.config.pretrained and self.card.head > 0)
+        return given if given is not None else int(self.slower_body)
+
+    @property
+    def slower_body(self) -> bool:
+        """Whether the body learns later and more slowly: a pretrained one, under several layers."""
+        return self.config.pretrained and self.card.head > 0
 
     def plan(self, lr: float) -> Plan:
-        """The plan of both phases, at this peak learning rate.
-
-        A pretrained body under a head of several layers gets discriminative learning rates.
-        """
+        """The plan of both phases, at this peak learning rate."""
         from histo.training.recipe import Plan
 
-        discriminative = self.config.pretrained and self.card.head > 0
-        return Plan(self.freeze_epochs, self.epochs, lr, discriminative)
+        return Plan(self.freeze_epochs, self.epochs, lr, self.slower_body)
 
 
 def default_epochs(train: int) -> int:

@@ -111,7 +111,8 @@ def make_learner(
 class Plan:
     """Epochs of the head alone, epochs of the whole model, and the peak learning rate.
 
-    `discriminative`: the first half of the body learns at a lower rate, its second half between.
+    `discriminative`: the second half of the body learns more slowly than the head, the first half
+    more slowly still.
     """
 
     freeze_epochs: int
