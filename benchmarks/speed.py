@@ -4,7 +4,8 @@ uv run python benchmarks/speed.py [PART …] [--patches N] [--rounds N] [--data 
 
 Parts: loading, training, prediction, startup; quality (needs --data, real patches in Kaggle's
 layout, and --weights for the body); growth (takes minutes at its largest size).
-checkpoint (what one costs, and of training at one in five minutes).
+checkpoint (what one costs, and of training at one in five minutes); profile (a training step by
+operator, in fp32 and bf16).
 Without a part: the first four, and quality where --data is given.
 Synthetic patches of 96 px are drawn into a temporary folder. Alternatives take turns within a
 round, so that a slow minute slows them all; figures are medians over the rounds.
@@ -26,8 +27,18 @@ import parts as measure
 from common import Bench, Tables, write_results
 from growth import growth
 from histo.model.device import resolve_device
+from step_profile import step_profile
 
-PARTS = ("loading", "training", "prediction", "startup", "quality", "growth", "checkpoint")
+PARTS = (
+    "loading",
+    "training",
+    "prediction",
+    "startup",
+    "quality",
+    "growth",
+    "checkpoint",
+    "profile",
+)
 
 
 def show(tables: Tables) -> None:
@@ -80,6 +91,8 @@ def main(
                 tables |= measure.training(bench, model, most, compiled)
             if "checkpoint" in wanted:
                 tables |= measure.checkpointing(bench, model)
+            if "profile" in wanted:
+                tables |= step_profile(bench, model)
             if "prediction" in wanted:
                 tables |= measure.prediction(bench, model, most)
         if "startup" in wanted:
@@ -94,7 +107,7 @@ def main(
         where,
         {"patches": patches, "rounds": rounds, "compile": compiled, "seeds": seeds}
         | {"seconds": "of the processor, one thread" if processor else "of the clock"},
-        "patches a second where a table's title names no unit; start-up in seconds",
+        "patches a second where a table's title names no unit; start-up in seconds; profile in ms",
         tables=tables,
     )
 

@@ -40,6 +40,20 @@ def test_the_measurement_on_a_gpu_runs_and_writes_its_tables(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_the_operators_of_a_training_step_add_up_to_the_step(tmp_path: Path):
+    """In fp32 and in bf16, on a CPU of one thread."""
+    words = ["benchmarks/speed.py", "profile", "--arch", "squeezenet1_1", "--device", "cpu"]
+    words += ["--patches", "160", "--rounds", "1", "--out", str(tmp_path / "profile.json")]
+    run(*words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    tables = json.loads((tmp_path / "profile.json").read_text())["tables"]
+    assert [*tables] == [f"a step of squeezenet1_1 in {each}, ms" for each in ("fp32", "bf16")]
+    for rows in tables.values():
+        [whole] = rows.pop("the whole step")
+        assert sum(time for [time] in rows.values()) == pytest.approx(whole)
+        assert rows["aten::convolution_backward"] > rows["aten::max_pool2d_with_indices"]
+
+
+@pytest.mark.slow
 def test_the_load_of_serve_runs_and_loses_nothing(tmp_path: Path):
     """At its smallest: every patch is predicted, and SIGTERM in the middle loses no request."""
     golden = ROOT / "tests" / "golden" / "bundle-2"
