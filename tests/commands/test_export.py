@@ -10,7 +10,8 @@ import tempfile
 import numpy as np
 import pytest
 
-from histo.run.predictions import read_predictions
+from histo.model import bundle
+from histo.run.predictions import PROBABILITY, read_predictions
 from tests.conftest import rows_of, run_histo
 
 
@@ -83,3 +84,23 @@ def test_without_fingerprint_nothing_tells_what_it_was_trained_on(tiny_run, data
     )
     result = run_histo("evaluate", out, dataset, "--out", tmp_path / "e", "--device", "cpu")
     assert "does not say what it was trained on" in result.stdout
+
+
+def test_a_model_too_large_for_one_onnx_file_is_exported_without_it(
+    tiny_run, dataset, tmp_path, monkeypatch
+):
+    """As the largest foundation models are; its weights predict, by torch on a CPU too."""
+    monkeypatch.setattr(bundle, "ONNX_BYTES", 1000)
+    out = tmp_path / "bundle"
+    result = run_histo("export", tiny_run, "--out", out, "--no-pickle")
+    assert result.exit_code == 0, result.output
+    assert "no model.onnx: squeezenet1_1 is too large or cannot be converted" in result.stdout
+    assert not (out / "model.onnx").exists()
+    for place, folder in (("a.csv", out), ("b.csv", tiny_run / "export")):
+        words = ("predict", folder, dataset / "test", "--device", "cpu", "--out", tmp_path / place)
+        assert run_histo(*words, "--precision", "fp32").exit_code == 0
+    mine, theirs = (
+        [float(row[f"{PROBABILITY}1"]) for row in rows_of(tmp_path / name)]
+        for name in ("a.csv", "b.csv")
+    )
+    assert np.abs(np.subtract(mine, theirs)).max() < 1e-5

@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from histo.data.decode import read_patch
+from histo.files.digests import sha256
 from histo.model.body import make_body
 from histo.pixels.normalise import Normalise
 from tests.conftest import assert_one_line_error, rows_of, run_histo
@@ -119,6 +121,40 @@ def test_a_bad_patch_that_comes_first_is_left_out_too(dataset, weights, tmp_path
     result = run_histo("features", "squeezenet1_1", tmp_path / "test", *words, "--size", 64)
     assert result.exit_code == 3, result.output
     assert [row["id"] for row in rows_of(tmp_path / "f.skipped.csv")] == ["0"]
+
+
+def test_patches_of_several_sides_are_refused_where_their_resolution_is_given(
+    dataset, weights, tmp_path
+):
+    """Resized, they have another µm per px each; a crop first gives all the same."""
+    shutil.copytree(dataset / "test", tmp_path / "test")
+    small = sorted((tmp_path / "test").iterdir())[-1]
+    cv2.imwrite(str(small), cv2.imread(str(small))[:32, :32])
+    words = ["features", "squeezenet1_1", tmp_path / "test", "--weights", weights, "--mpp", 0.5]
+    words += ["--size", 40, "--layout", "stamp", "--out", tmp_path / "f.h5"]
+    result = run_histo(*words)
+    assert_one_line_error(result, f"{small} is 32x32 px", "the same µm per px", "--crop cuts")
+    assert not (tmp_path / "f.h5").exists()
+    assert run_histo(*words, "--crop", 32).exit_code == 0
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file.attrs["tile_size_um"] == 16
+    assert run_histo(*words, "--skip-bad", "--force").exit_code == 3
+    assert [row["id"] for row in rows_of(tmp_path / "f.skipped.csv")] == [small.stem]
+
+
+def test_features_say_which_weights_made_them(dataset, tiny_run, weights, tmp_path):
+    """By name and by digest: a bundle in its usual place, and a file."""
+    found = []
+    for body, more in (
+        (tiny_run / "export", ()),
+        ("squeezenet1_1", ("--weights", weights)),
+    ):
+        words = ["features", body, dataset / "test", "--out", tmp_path / "f.h5", "--force", *more]
+        assert run_histo(*words).exit_code == 0
+        with h5py.File(tmp_path / "f.h5") as file:
+            found.append((file.attrs["weights"], file.attrs["weights_sha256"]))
+    of_bundle = sha256(tiny_run / "export" / "model.safetensors")
+    assert found == [(f"{tiny_run.name}/export", of_bundle), (weights.name, sha256(weights))]
 
 
 def test_files_of_others_in_a_folder_are_replaced_only_when_asked(tiles, weights, tmp_path):

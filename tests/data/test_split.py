@@ -60,6 +60,23 @@ def test_a_class_absent_from_a_side_is_refused(zeros, side):
         check_split(LABELS, valid)
 
 
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("grouped", "seed="),
+        ("column", "the column"),
+        ("folders", "that folder"),
+        ("folds", "folds="),
+    ],
+)
+def test_the_way_out_of_an_absent_class_fits_what_made_the_split(kind, way):
+    valid = np.zeros(100, bool)
+    valid[-9:] = True
+    with pytest.raises(HistoError) as found:
+        check_split(LABELS, valid, kind)
+    assert way in str(found.value)
+
+
 def test_no_group_is_on_both_sides_and_the_classes_are_balanced():
     rng = np.random.default_rng(0)
     groups = [f"slide {n}" for n in rng.integers(40, size=2000)]

@@ -157,14 +157,18 @@ def test_prediction_says_why_the_fastest_engine_of_the_card_is_not_used(
     assert "is not used" not in run_histo(*words, "--precision", "fp32").stdout
 
 
-def test_an_openvino_that_does_not_load_is_named(golden, tmp_path, monkeypatch):
-    vouch(golden, entry("OpenVINO", "int8"))
+def test_an_openvino_that_does_not_load_is_not_used_and_named(golden, tmp_path, monkeypatch):
+    vouch(golden, entry("OpenVINO", "bf16"))
+    monkeypatch.setattr(engines, "fast_precisions", lambda: frozenset({"bf16"}))
     monkeypatch.setattr(engines, "openvino_is_there", lambda: True)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    result = run_histo(
-        *("predict", golden, GOLDEN / "patches", "--device", "cpu", "--out", tmp_path / "p.csv")
-    )
-    assert_one_line_error(result, "OpenVINO does not load", "--precision fp32")
+    words = ["predict", golden, GOLDEN / "patches", "--device", "cpu", "--out", tmp_path / "p.csv"]
+    asked = run_histo(*words, "--precision", "bf16")
+    assert_one_line_error(asked, "OpenVINO does not load (", "--precision auto")
+    result = run_histo(*words)
+    assert result.exit_code == 0, result.output
+    assert "note: bf16 by OpenVINO is not used: OpenVINO does not load (" in result.stdout
+    assert "pip install --force-reinstall openvino" in result.stdout
 
 
 def test_an_engine_that_was_refused_is_never_taken(golden):

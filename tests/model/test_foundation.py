@@ -185,6 +185,28 @@ def test_weights_of_another_model_are_refused(tmp_path):
         load_weights(make_foundation("uni", depth=1), tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("arch", "other"), [("kaiko-vits8", "kaiko-vits16"), ("kaiko-vitb16", "kaiko-vitb8")]
+)
+def test_weights_for_patches_of_another_side_are_refused(arch, other, tmp_path):
+    """Of the same width and depth: timm would resample them, to features of neither model."""
+    state = make_foundation(other, depth=1).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(HistoError, match=rf"not of {arch}: 1 of its .*, patch_embed.proj.weight"):
+        load_weights(make_foundation(arch, depth=1), tmp_path / "w.safetensors")
+
+
+def test_the_teacher_of_a_checkpoint_is_what_is_loaded(tmp_path):
+    """Checkpoints of self-supervised training hold a student too."""
+    state = make_foundation("kaiko-vits16", depth=1).state_dict()
+    teacher = {f"backbone.{name}": value for name, value in state.items()}
+    student = {name: value * 0 for name, value in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "epoch": 3}, tmp_path / "checkpoint.pth")
+    body = make_foundation("kaiko-vits16", depth=1)
+    assert not load_weights(body, tmp_path / "checkpoint.pth").new
+    assert all(torch.equal(value, state[name]) for name, value in body.state_dict().items())
+
+
 @pytest.mark.slow
 def test_a_body_with_the_mean_of_tokens_becomes_onnx(tmp_path):
     body = make_foundation("virchow2", depth=1)

@@ -189,6 +189,8 @@ def test_a_second_call_has_nothing_to_do(slides, maps):
 def test_other_settings_are_refused_in_the_same_folder(slides, maps):
     result = run_histo("map", BUNDLE, slides, "--out", maps, "--mpp", 0.6, "--hdf5")
     assert_one_line_error(result, "holds maps with other settings (mpp)", "give another --out")
+    words = ["map", BUNDLE, slides, "--out", maps, "--mpp", MPP, "--hdf5", "--tta"]
+    assert_one_line_error(run_histo(*words), "holds maps with other settings (views)")
 
 
 def test_a_slide_that_cannot_be_read_is_listed_and_the_others_go_on(slides, tmp_path):

@@ -32,7 +32,7 @@ def blackness(tiles):
     return np.stack([1 - share, share], 1)
 
 
-MODEL = MapModel(blackness, Scheme(["other", "black"], 1, 0.5), SIDE, MPP, "black")
+MODEL = MapModel(blackness, Scheme(["other", "black"], 1, 0.5), SIDE, MPP, {"bundle": "black"})
 
 
 def every_tile(_slide, grid):
@@ -210,11 +210,11 @@ def test_a_map_that_failed_goes_on_after_the_tiles_it_has(tmp_path):
     for folder in folders:
         folder.mkdir()
     settings = MapSettings(batch_size=64)
-    model = MapModel(failing, MODEL.scheme, SIDE, MPP, "black")
+    model = MapModel(failing, MODEL.scheme, SIDE, MPP, {"bundle": "black"})
     with pytest.raises(HistoError):
         map_slide(slide, "s", folders[0], "k", model, settings, every_tile, QUIET)
     seen.clear()
-    model = MapModel(rest, MODEL.scheme, SIDE, MPP, "black")
+    model = MapModel(rest, MODEL.scheme, SIDE, MPP, {"bundle": "black"})
     map_slide(slide, "s", folders[0], "k", model, settings, every_tile, QUIET)
     assert sum(seen) == 300 - 128
     map_slide(slide, "s", folders[1], "k", MODEL, settings, every_tile, QUIET)
@@ -262,7 +262,9 @@ def test_of_three_classes_each_has_a_channel_and_its_regions(tmp_path):
     pixels[256:384, 256:512] = 0
     pixels[512:640, 640:768] = (255, 0, 0)
     (tmp_path / "map").mkdir()
-    model = MapModel(third, Scheme(["rest", "black", "red"], 0, 0.5), SIDE, MPP, "three")
+    model = MapModel(
+        third, Scheme(["rest", "black", "red"], 0, 0.5), SIDE, MPP, {"bundle": "three"}
+    )
     slide = MemorySlide(pixels, 0.25)
     done = map_slide(slide, "s", tmp_path / "map", "k", model, MapSettings(), every_tile, QUIET)
     with tifffile.TiffFile(tmp_path / "map" / "heatmap.tiff") as tiff:

@@ -71,7 +71,7 @@ def export(
 
     with screen.step("loading torch and fastai"):
         from histo.model.bundle import write_bundle
-        from histo.model.card import CARD, FILES, LEARNER, UNFINISHED, parse_card
+        from histo.model.card import CARD, FILES, LEARNER, ONNX, UNFINISHED, parse_card
 
     card = parse_card(read_json(folder.path / CARD), folder.path / CARD)
     card = replace(
@@ -104,7 +104,8 @@ def export(
         )
         if not has_onnx:
             screen.say(
-                f"{card.arch} could not be converted to ONNX: predict will use torch on a CPU too"
+                f"no {ONNX}: {card.arch} is too large or cannot be converted; predict will use "
+                "torch on a CPU too"
             )
         if not no_pickle and card.models == 1 and not (made / LEARNER).is_file():
             screen.say(

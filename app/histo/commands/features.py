@@ -27,6 +27,7 @@ from histo.data.ids import SUFFIXES
 from histo.data.inputs import Inputs, find_inputs
 from histo.data.tile_places import TilePlaces, read_places
 from histo.errors import HistoError
+from histo.files.digests import sha256
 from histo.files.outputs import Output, check_apart, check_outputs, never
 from histo.model.foundation import hub_step
 from histo.pixels.fit import Fit
@@ -92,12 +93,12 @@ def features(
     check_apart(place, files.values())
     look = partial(sides, inputs, skip_bad)
     opened = open_body(body, weights, Fit(crop, size), look, device, screen)
-    um = mpp_of(opened.card, mpp, look)
+    um, before = mpp_of(opened.card, mpp, look)
     if layout == "stamp" and um is None and place.suffix.lower() != PARQUET:
         raise HistoError(
             "STAMP has coordinates in µm, and µm per px of the patches is not known", "give {mpp}"
         )
-    rows, found, bad = compute(opened, inputs, batch_size, skip_bad, screen)
+    rows, found, bad = compute(opened, inputs, batch_size, skip_bad, before, screen)
     table = FeatureTable(
         [inputs.ids[row] for row in rows],
         found,
@@ -167,12 +168,15 @@ def open_body(
     mean, std = normalisation(made)
     card = ModelCard(str(body), ["0", "1"], side, fit.crop, fit.size, mean, std)
     facts = {"body": str(body), "weights": Path(weights).name}
+    if weights not in ("imagenet", "none"):
+        facts["weights_sha256"] = sha256(Path(weights))
     return OpenBody(Extractor(made, card, on), card, facts)
 
 
 def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
     """The body of a bundle of one model; its card says how patches are prepared."""
     from histo.model.bundle_files import BundleFiles
+    from histo.model.card import WEIGHTS
     from histo.model.device import resolve_device
     from histo.model.features import Extractor
     from histo.model.torch_engine import TorchEngine
@@ -189,7 +193,11 @@ def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
         )
     on = resolve_device(device)
     network: Any = TorchEngine.open(files, on).model
-    facts = {"body": files.card.arch, "weights": folder.resolve().name}
+    facts = {
+        "body": files.card.arch,
+        "weights": "/".join(folder.resolve().parts[-2:]),
+        "weights_sha256": files.facts["files"][WEIGHTS],
+    }
     return OpenBody(Extractor(network.model[0], files.card, on), files.card, facts)
 
 
@@ -205,20 +213,33 @@ def sides(inputs: Inputs, skip_bad: bool, fit: Fit) -> tuple[int, int]:
     raise HistoError("none of the patches can be used")
 
 
-def mpp_of(card: ModelCard, given: float | None, look: Sides) -> float | None:
-    """µm per px of patches as the body sees them: as a bundle says, else from that of their files."""
+def mpp_of(card: ModelCard, given: float | None, look: Sides) -> tuple[float | None, int | None]:
+    """µm per px of patches as the body sees them: as a bundle says, else from that of their files.
+
+    And the side in px that every file must have for it; None where any will do.
+    """
     if given is None or card.size is None:
-        return given or card.mpp
-    side = card.crop or look(Fit(None, card.size))[0]
-    return given * side / card.size
+        return given or card.mpp, None
+    if card.crop:
+        return given * card.crop / card.size, None
+    before = look(Fit(None, card.size))[0]
+    return given * before / card.size, before
 
 
 def compute(
-    opened: OpenBody, inputs: Inputs, batch_size: int, skip_bad: bool, screen: Screen
+    opened: OpenBody,
+    inputs: Inputs,
+    batch_size: int,
+    skip_bad: bool,
+    before: int | None,
+    screen: Screen,
 ) -> tuple[list[int], np.ndarray, dict[str, str]]:
-    """The rows of patches that could be used, their features [N, F], and why others could not."""
+    """The rows of patches that could be used, their features [N, F], and why others could not.
+
+    Each file must have `before` px a side, where that is given.
+    """
     card, rows, parts, bad, done = opened.card, list[int](), [], dict[str, str](), 0
-    fit = Fit(card.crop, card.size, card.patch_size)
+    fit = Fit(card.crop, card.size, card.patch_size, before)
     size = fitting_batch(batch_size, card.patch_size)
     with screen.bar("features", len(inputs), unit="patches") as advance:
         for batch in decode_batches(inputs.paths, fit, size, skip_bad):

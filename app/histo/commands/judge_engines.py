@@ -99,7 +99,7 @@ def engine_facts(
     if not any(one.kept and one.precision == "int8" for one in judged):
         (folder / INT8).unlink(missing_ok=True)
     for one in judged:
-        screen.say(f"{one}: {one.cost()}: {'kept' if one.kept else 'refused, ' + one.why}")
+        screen.say(f"{one}: {one.verdict()}")
     bounds = {"auc": AUC, "changed": CHANGED, "log_loss": LOG_LOSS, "speed": SPEED}
     entries = [asdict(one) for one in judged]
     patches = {"patches": len(sample.patches), "calibration": len(sample.calibration)}

@@ -19,6 +19,7 @@ from histo.data.appearance import Appearance
 from histo.distributed import ranks
 from histo.errors import HistoError
 from histo.model.predictor import Predictor, open_bundle
+from histo.pixels.d4 import VIEWS
 from histo.report.map_page import write_slide_page
 from histo.run.calls import apply_temperature
 from histo.run.positive import bundle_positive
@@ -171,7 +172,11 @@ def model_of(predictor: Predictor, mpp: float | None, positive: str | None, tta:
         Scheme(card.vocab, about.index if about else 0, published_threshold(card)),
         card.patch_size,
         known,
-        f"{predictor.files.fingerprint()} {predictor.engine.name} {'8 views' if tta else ''}",
+        {
+            "bundle": predictor.files.fingerprint(),
+            "engine": predictor.engine.name,
+            "views": VIEWS if tta else 1,
+        },
         Appearance.read(predictor.files.facts.get("appearance")),
     )
 
@@ -187,7 +192,7 @@ def published_threshold(card: ModelCard) -> float:
 def shared_settings(model: MapModel, settings: MapSettings) -> dict[str, Any]:
     """What all maps of a folder share, as maps.json keeps it."""
     return {
-        "model": model.facts,
+        **model.facts,
         "mpp": model.mpp,
         "stride": settings.stride or model.side,
         "positive": model.scheme.vocab[model.scheme.positive],

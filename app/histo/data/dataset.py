@@ -92,7 +92,7 @@ def load_dataset(
         table = table.pick([n for n, row in enumerate(table.rows) if row.id in known.sides])
     sides = read_split(known, config, table) if known else choose_split(config, table)
     if not known:
-        check_split(table.labels, sides.valid)
+        check_split(table.labels, sides.valid, sides.split.kind)
         say_similar_groups(sides.groups or [], sides.unit, screen)
     folder = None if config.no_store else store_folder(config.data, config.store)
     store = open_store(table.paths, folder, Fit(config.crop, config.size), screen, config.skip_bad)
@@ -100,7 +100,7 @@ def load_dataset(
     if skipped:
         good = [n for n in range(len(table.rows)) if n not in store.unusable]
         table, store, sides = table.pick(good), store.pick(good), sides.pick(good)
-        check_split(table.labels, sides.valid)
+        check_split(table.labels, sides.valid, sides.split.kind)
         why = next(iter(skipped.values()))
         screen.say(f"{counted(len(skipped), 'patch')} left out that cannot be used, as {why}")
     labels, ids = table.labels, [row.id for row in table.rows]
@@ -195,7 +195,7 @@ def choose_folds(data: Dataset, config: TrainConfig) -> NDArray[np.int64]:
 def fold(data: Dataset, folds: NDArray[np.int64], number: int) -> Dataset:
     """The data of one fold's run: the patches of fold `number` validate."""
     valid = folds == number
-    check_split(data.labels, valid)
+    check_split(data.labels, valid, "folds")
     return replace(data, valid=valid, split=replace(data.split, folds=0))
 
 

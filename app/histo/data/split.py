@@ -145,14 +145,21 @@ def on_both_sides(valid: NDArray[np.bool_], keys: Sequence[str] | NDArray[np.byt
     return sorted(first[(there > 0) & (there < count)].tolist())
 
 
-def check_split(labels: list[str], valid: NDArray[np.bool_]) -> None:
-    """Refuse a split that leaves a class out of one side."""
+OTHER = ("add patches of it", "give another {valid_pct} or {seed}")
+WAYS: dict[str, tuple[str, ...]] = {
+    "random": OTHER,
+    "grouped": OTHER,
+    "column": ("add patches of it there", "correct the column that says train or valid"),
+    "folders": ("add patches of it to that folder",),
+    "folds": ("add patches of it", "give another {seed}", "give fewer {folds}"),
+}
+"""How a class gets to the side that lacks it, by what made the split."""
+
+
+def check_split(labels: list[str], valid: NDArray[np.bool_], kind: str = "random") -> None:
+    """Refuse a split, of a kind as in histo.run.split, that leaves a class out of one side."""
     names = np.array(labels)
     for name, where in (("train", ~valid), ("valid", valid)):
         absent = sorted(set(labels) - set(names[where]))
         if absent:
-            raise HistoError(
-                f"no patch of class {absent[0]!r} in {name}",
-                "add patches of it",
-                "give another {valid_pct} or {seed}",
-            )
+            raise HistoError(f"no patch of class {absent[0]!r} in {name}", *WAYS[kind])

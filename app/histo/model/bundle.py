@@ -23,6 +23,7 @@ from torch import nn
 from histo import __version__
 from histo.config import ModelCard
 from histo.files.digests import sha256
+from histo.files.limits import MB
 from histo.files.writing import write_json, written
 from histo.model.card import (
     CARD,
@@ -47,6 +48,8 @@ from histo.model.onnx import OnnxEngine, metadata_of
 
 Step = Callable[[str], AbstractContextManager[None]]
 OPSET = 18
+ONNX_BYTES = 1536 * MB
+"""Weights of more make no model.onnx: torch would put them into other files, protobuf ends at 2 GB."""
 PACKAGES = ("fastai", "torch", "torchvision")
 """Packages whose versions a card records."""
 
@@ -68,7 +71,8 @@ def write_bundle(
     files out; `pickled=False` leaves fastai's learner out; `facts["weights"]` says what the body
     started from. `more` writes and judges what is faster than model.onnx, which lies in `folder`,
     and returns what the card says of it.
-    Returns whether there is an ONNX model: a few architectures cannot be converted. Several models
+    Returns whether there is an ONNX model: a few architectures cannot be converted, and the largest
+    foundation models do not fit in one file. Several models
     that are averaged have no fastai learner: it would need histo to load. Nor have probes of the few
     bodies that torch.fx cannot trace.
     """
@@ -132,7 +136,9 @@ def write_trained(folder: Path, trained_on: TrainedOn | None) -> None:
 def write_onnx(
     path: Path, model: nn.Module, card: ModelCard, weights: Mapping[str, Any] | None = None
 ) -> Onnx | None:
-    """Write model.onnx, checked against the model itself; None if torch cannot convert it."""
+    """Write model.onnx, checked against the model itself; None if torch cannot convert it to one file."""
+    if sum(tensor.nbytes for tensor in model.state_dict().values()) > ONNX_BYTES:
+        return None
     whole = (
         PixelsToProbabilities(model, card).cpu().eval().to(memory_format=torch.contiguous_format)
     )

@@ -41,7 +41,8 @@ class Judged:
     """int8 or bf16"""
     kept: bool
     speed: float
-    """times as fast as fp32 by ONNX Runtime (PyTorch: as fp32 by PyTorch on the same GPU)"""
+    """times as fast as fp32 by ONNX Runtime (PyTorch: as fp32 by PyTorch on the same GPU); 0 with
+    `auc`, `log_loss` and `changed` where it gave no probabilities"""
     auc: float
     """AUC less that of fp32"""
     log_loss: float
@@ -65,6 +66,11 @@ class Judged:
             f"{self.speed:.2f} times as fast as fp32, AUC {self.auc:+.4f}, log loss "
             f"{self.log_loss:+.4f}, {self.changed:.2%} of calls changed"
         )
+
+    def verdict(self) -> str:
+        """What it won and cost, where it could be compared, and whether it is kept."""
+        kept = "kept" if self.kept else f"refused, {self.why}"
+        return f"{self.cost()}: {kept}" if self.speed else kept
 
 
 def judged_of(facts: Mapping[str, Any], folder: Path) -> list[Judged]:
@@ -111,6 +117,23 @@ def openvino_is_there() -> bool:
     return sys.platform == "linux" and find_spec("openvino") is not None
 
 
+def openvino_obstacle() -> str | None:
+    """Why OpenVINO cannot be used here; None if it can.
+
+    At its import OpenVINO would tell a server of its makers, by a fork of this process; without its
+    package for that it does not.
+    """
+    if not openvino_is_there():
+        return "OpenVINO is not there: pip install 'histolearn[openvino]' (Linux)"
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino  # noqa: F401
+    except (ImportError, OSError) as error:  # a library of the system is missing
+        why = str(error)[:200]
+        return f"OpenVINO does not load ({why}): pip install --force-reinstall openvino"
+    return None
+
+
 def obstacle(one: Judged, files: BundleFiles, on_cpu: bool) -> str | None:
     """Why an engine that a card vouches for cannot be used here; None if it can."""
     if (one.engine == "PyTorch") == on_cpu:
@@ -123,9 +146,7 @@ def obstacle(one: Judged, files: BundleFiles, on_cpu: bool) -> str | None:
         return f"there is no {one.file}"
     if one.precision not in fast_precisions():
         return f"this processor has no instructions for {one.precision}"
-    if one.engine == "OpenVINO" and not openvino_is_there():
-        return "OpenVINO is not there: pip install 'histolearn[openvino]' (Linux)"
-    return None
+    return openvino_obstacle() if one.engine == "OpenVINO" else None
 
 
 def passed_over(files: BundleFiles, chosen: Judged | None, on_cpu: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from histo.errors import HistoError
 from histo.model.bounded import Bounded, weights_of
 from histo.model.bundle_files import BundleFiles
 from histo.model.card import ONNX, Onnx, onnx_file
+from histo.model.engines import openvino_obstacle
 from histo.model.onnx import OnnxEngine, engine_name, onnx_of
 
 HINTS = {"bf16": "bf16", "int8": "f32"}
@@ -26,7 +26,8 @@ class OpenVinoEngine:
     def __init__(
         self, card: ModelCard, data: bytes, onnx: Onnx, precision: str, place: str = ONNX
     ) -> None:
-        check_openvino()
+        if why := openvino_obstacle():
+            raise HistoError(why)
         # ONNX Runtime is asked first: it checks the graph, which fits its card or not, and a graph that
         # asks for any memory, or has no end, fails there in words
         side = card.patch_size
@@ -63,23 +64,6 @@ class OpenVinoEngine:
     def get(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         """As float32."""
         return np.asarray(probabilities, np.float32)
-
-
-def check_openvino() -> None:
-    """HistoError where OpenVINO is installed and does not load: a library of the system is missing.
-
-    At its import OpenVINO would tell a server of its makers, by a fork of this process; without its
-    package for that it does not.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import openvino  # noqa: F401
-    except (ImportError, OSError) as error:
-        raise HistoError(
-            f"OpenVINO does not load: {str(error)[:200]}",
-            "install it anew: pip install --force-reinstall openvino",
-            "give {precision} fp32",
-        ) from None
 
 
 def _load(data: bytes, precision: str) -> Any:

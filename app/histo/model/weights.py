@@ -45,7 +45,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except Exception:  # a damaged pickle can raise anything
         raise HistoError(f"{path} is not a readable .safetensors or .pth state dict") from None
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in ("state_dict", "model", "model_state_dict", "teacher"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping):

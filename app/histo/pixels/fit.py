@@ -17,15 +17,25 @@ Pixels = NDArray[np.uint8]
 class Fit:
     """How an image becomes a patch: the centre `crop` px, resized to `size` px, `side` px at the end.
 
-    None skips a step; without a `side` any square is accepted.
+    None skips a step; without a `side` any square is accepted. `before` is the side in px that the
+    image itself must have, where the µm per px after the resize follow from it.
     """
 
     crop: int | None = None
     size: int | None = None
     side: int | None = None
+    before: int | None = None
 
     def __call__(self, pixels: Pixels, name: Path | str) -> Pixels:
         """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, if its size is wrong."""
+        if self.before and pixels.shape[:2] != (self.before, self.before):
+            raise HistoError(
+                f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px and others are {self.before}x"
+                f"{self.before}: resized to {self.size} px, they do not have the same µm per px",
+                "leave {mpp} out",
+                "{crop} cuts the centre first",
+                "{skip_bad} leaves such patches out",
+            )
         pixels = resize(centre_crop(pixels, self.crop, name), self.size)
         check_size(pixels, self.side, name)
         return pixels

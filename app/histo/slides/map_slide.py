@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +52,8 @@ class MapModel:
     side: int
     """of a tile in px, at `mpp` µm per px"""
     mpp: float
-    facts: str
-    """identifies the bundle, its engine and how it is asked"""
+    facts: Mapping[str, Any]
+    """the bundle (SHA-256 of its card), its engine, and how many views of a tile are averaged"""
     trained: Appearance | None = None
 
 
