@@ -278,7 +278,7 @@ def main(
     ultralytics: Annotated[Path | None, typer.Option()] = None,
     fastai: Annotated[Path, typer.Option()] = Path(sys.executable),
     network: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these tools.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only these tools: `timm`, or `timm, tuned`.")] = None,
     seconds: str = "30,60,120",
     seeds: Annotated[int, typer.Option(min=1)] = 1,
     table: Annotated[bool, typer.Option("--table", help="Only print what is there.")] = False,
@@ -300,7 +300,7 @@ def main(
             for entry in ENTRIES
             if entry.tool in pythons
             and entry.network in (network or [entry.network])
-            and entry.tool in (only or [entry.tool])
+            and (not only or {entry.tool, entry.name} & {*only})
         ]
         measure(bench, entries, [int(each) for each in seconds.split(",")], seeds)
     rows = Bench(Path(), Path(), out, {}, None).rows()

@@ -32,6 +32,17 @@ def test_a_file_within_the_limit_is_read_whole(tmp_path):
     assert read_bytes(tmp_path / "link", SMALL) == b"0123456789"
 
 
+@pytest.mark.slow
+def test_a_file_of_more_than_two_gigabytes_is_read_whole(tmp_path):
+    """As weights of the largest bodies are; one call to the system gives no more than 2 GB."""
+    with (tmp_path / "large").open("wb") as file:
+        file.seek(2**31)
+        file.write(b"the end")
+    found = read_bytes(tmp_path / "large", Limit("HISTO_TEST", 2**32, "bytes"))
+    assert len(found) == 2**31 + 7
+    assert found.endswith(b"the end")
+
+
 def test_a_larger_one_is_refused_and_the_variable_of_its_name_raises_that(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bytes(11))
     with pytest.raises(HistoError, match=r"a: more than 10 bytes .*HISTO_MAX_TEST raises"):

@@ -84,14 +84,14 @@ def read_bytes(path: Path, limit: Limit, within: Path | None = None) -> bytes:
 
 def _read(path: Path, limit: Limit, within: Path | None) -> bytes:
     """What `read_bytes` gives."""
-    with open(path, "rb", buffering=0, opener=open_at_once) as file:
+    with open(path, "rb", opener=open_at_once) as file:
         kind = os.fstat(file.fileno())
         check_regular(kind, path)
         limit.check(kind.st_size, str(path))
         opened = Path(f"/proc/self/fd/{file.fileno()}")
         if within and opened.is_symlink() and not opened.readlink().is_relative_to(within):
             raise HistoError(f"{path} is a link to a file outside the folder")
-        data = file.read(kind.st_size + 1)
+        data = file.read(kind.st_size + 1)  # buffered: one call to the system gives 2 GB at most
     if len(data) > kind.st_size:
         raise HistoError(f"{path} grows while it is read")
     return data
