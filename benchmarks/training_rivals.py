@@ -278,7 +278,9 @@ def main(
     ultralytics: Annotated[Path | None, typer.Option()] = None,
     fastai: Annotated[Path, typer.Option()] = Path(sys.executable),
     network: Annotated[list[str] | None, typer.Option(help="Only these.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Only these tools: `timm`, or `timm, tuned`.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these tools: `timm`, or `timm, tuned`.")
+    ] = None,
     seconds: str = "30,60,120",
     seeds: Annotated[int, typer.Option(min=1)] = 1,
     table: Annotated[bool, typer.Option("--table", help="Only print what is there.")] = False,
