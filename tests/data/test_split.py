@@ -64,6 +64,7 @@ def test_a_class_absent_from_a_side_is_refused(zeros, side):
     ("kind", "way"),
     [
         ("grouped", "seed="),
+        ("unknown", "seed="),
         ("column", "the column"),
         ("folders", "that folder"),
         ("folds", "folds="),

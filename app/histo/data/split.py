@@ -147,13 +147,11 @@ def on_both_sides(valid: NDArray[np.bool_], keys: Sequence[str] | NDArray[np.byt
 
 OTHER = ("add patches of it", "give another {valid_pct} or {seed}")
 WAYS: dict[str, tuple[str, ...]] = {
-    "random": OTHER,
-    "grouped": OTHER,
     "column": ("add patches of it there", "correct the column that says train or valid"),
     "folders": ("add patches of it to that folder",),
     "folds": ("add patches of it", "give another {seed}", "give fewer {folds}"),
 }
-"""How a class gets to the side that lacks it, by what made the split."""
+"""How a class gets to the side that lacks it, where the split was not drawn from the seed alone."""
 
 
 def check_split(labels: list[str], valid: NDArray[np.bool_], kind: str = "random") -> None:
@@ -162,4 +160,5 @@ def check_split(labels: list[str], valid: NDArray[np.bool_], kind: str = "random
     for name, where in (("train", ~valid), ("valid", valid)):
         absent = sorted(set(labels) - set(names[where]))
         if absent:
-            raise HistoError(f"no patch of class {absent[0]!r} in {name}", *WAYS[kind])
+            ways = WAYS.get(kind, OTHER)
+            raise HistoError(f"no patch of class {absent[0]!r} in {name}", *ways)
