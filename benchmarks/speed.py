@@ -107,7 +107,7 @@ def main(
         where,
         {"patches": patches, "rounds": rounds, "compile": compiled, "seeds": seeds}
         | {"seconds": "of the processor, one thread" if processor else "of the clock"},
-        "patches a second where a table's title names no unit; start-up in seconds; profile in ms",
+        "patches a second where a table's title names no unit; start-up in seconds",
         tables=tables,
     )
 

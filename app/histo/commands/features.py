@@ -193,9 +193,10 @@ def open_bundle_body(folder: Path, fit: Fit, device: str) -> OpenBody:
         )
     on = resolve_device(device)
     network: Any = TorchEngine.open(files, on).model
+    name = folder.resolve().parts[-2:]
     facts = {
         "body": files.card.arch,
-        "weights": "/".join(folder.resolve().parts[-2:]),
+        "weights": "/".join(name if name[-1] == "export" else name[-1:]),
         "weights_sha256": files.facts["files"][WEIGHTS],
     }
     return OpenBody(Extractor(network.model[0], files.card, on), files.card, facts)

@@ -155,7 +155,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 
 
 def check_split(labels: list[str], valid: NDArray[np.bool_], kind: str = "random") -> None:
-    """Refuse a split, of a kind as in histo.run.split, that leaves a class out of one side."""
+    """Refuse a split that leaves a class out of one side; `kind` is that of histo.run.split, or `folds`."""
     names = np.array(labels)
     for name, where in (("train", ~valid), ("valid", valid)):
         absent = sorted(set(labels) - set(names[where]))

@@ -49,7 +49,8 @@ from histo.model.onnx import OnnxEngine, metadata_of
 Step = Callable[[str], AbstractContextManager[None]]
 OPSET = 18
 ONNX_BYTES = 1536 * MB
-"""Weights of more make no model.onnx: torch would put them into other files, protobuf ends at 2 GB."""
+"""Above this size of the weights no model.onnx is written: a protobuf ends at 2 GB, and torch would
+move the weights to a second file."""
 PACKAGES = ("fastai", "torch", "torchvision")
 """Packages whose versions a card records."""
 

@@ -120,8 +120,8 @@ def openvino_is_there() -> bool:
 def openvino_obstacle() -> str | None:
     """Why OpenVINO cannot be used here; None if it can.
 
-    At its import OpenVINO would tell a server of its makers, by a fork of this process; without its
-    package for that it does not.
+    On import OpenVINO reports to its makers' server from a forked process; blocking its telemetry
+    package prevents that.
     """
     if not openvino_is_there():
         return "OpenVINO is not there: pip install 'histolearn[openvino]' (Linux)"

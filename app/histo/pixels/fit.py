@@ -30,11 +30,11 @@ class Fit:
         """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, if its size is wrong."""
         if self.before and pixels.shape[:2] != (self.before, self.before):
             raise HistoError(
-                f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px and others are {self.before}x"
+                f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px and the first patch is {self.before}x"
                 f"{self.before}: resized to {self.size} px, they do not have the same µm per px",
                 "leave {mpp} out",
                 "{crop} cuts the centre first",
-                "{skip_bad} leaves such patches out",
+                "{skip_bad} leaves out all that differ from the first",
             )
         pixels = resize(centre_crop(pixels, self.crop, name), self.size)
         check_size(pixels, self.side, name)
