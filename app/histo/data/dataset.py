@@ -27,7 +27,7 @@ from histo.data.split import (
 )
 from histo.data.store import Store, open_store, store_folder
 from histo.errors import HistoError
-from histo.pixels.fit import Fit
+from histo.pixels.fit import Fit, check_before
 from histo.run.split import Leak, Split
 from histo.screen import Screen, counted
 
@@ -138,14 +138,7 @@ def common_side(paths: PatchFiles, size: int) -> int:
     """
     side = int(read_patch(paths[0]).shape[0])
     for place in range(0, len(paths), max(1, len(paths) // LOOKED_AT)):
-        height, width = read_patch(paths[place]).shape[:2]
-        if (height, width) != (side, side):
-            raise HistoError(
-                f"{paths[place]} is {width}x{height} px and {paths[0]} {side} px high: resized to "
-                f"{size} px, they do not have the same µm per px",
-                "leave {mpp} out",
-                "{crop} cuts the centre first",
-            )
+        check_before(read_patch(paths[place]), side, size, paths[place], paths[0])
     return side
 
 

@@ -73,9 +73,8 @@ def write_bundle(
     started from. `more` writes and judges what is faster than model.onnx, which lies in `folder`,
     and returns what the card says of it.
     Returns whether there is an ONNX model: a few architectures cannot be converted, and the largest
-    foundation models do not fit in one file. Several models
-    that are averaged have no fastai learner: it would need histo to load. Nor have probes of the few
-    bodies that torch.fx cannot trace.
+    foundation models do not fit in one file. Several models that are averaged have no fastai
+    learner: it would need histo to load. Nor have probes of the few bodies that torch.fx cannot trace.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with written(folder / WEIGHTS) as file:

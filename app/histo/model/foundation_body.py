@@ -16,6 +16,7 @@ from histo.model.weights import read_weights
 
 PREFIXES = ("module.", "backbone.", "teacher.backbone.", "model.", "0.")
 EMBED = "patch_embed.proj.weight"
+"""From the px of a transformer's own patch to its token."""
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Of a repository on the hub, in the order in which they are looked for."""
 
@@ -157,15 +158,10 @@ def renamed(given: Mapping[str, Tensor], model: nn.Module, known: Foundation) ->
     else:
         if "register_tokens" in state:
             state.setdefault("mask_token", torch.empty(0))  # by which timm knows DINOv2's names
-        if not _same_patches(state, model):
-            del state[EMBED]  # timm would resample it, and the features would be none of this model
+        if EMBED in state and state[EMBED].numel() != model.state_dict()[EMBED].numel():
+            del state[EMBED]  # of patches of another side: timm would resample it
         found = vision_transformer.checkpoint_filter_fn(state, model, antialias=known.antialias)
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-
-
-def _same_patches(state: Mapping[str, Tensor], model: nn.Module) -> bool:
-    """Whether the transformer's own patches have as many px a side as those of the tensors."""
-    return EMBED not in state or state[EMBED].shape[2:] == model.state_dict()[EMBED].shape[2:]
 
 
 def _without_prefix(given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,17 +28,27 @@ class Fit:
 
     def __call__(self, pixels: Pixels, name: Path | str) -> Pixels:
         """An image uint8 [H, W, 3] as a patch uint8 [S, S, 3]; HistoError, with `name`, if its size is wrong."""
-        if self.before and pixels.shape[:2] != (self.before, self.before):
-            raise HistoError(
-                f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px and the first patch is {self.before}x"
-                f"{self.before}: resized to {self.size} px, they do not have the same µm per px",
-                "leave {mpp} out",
-                "{crop} cuts the centre first",
-                "{skip_bad} leaves out all that differ from the first",
-            )
+        if self.before:
+            skip = "{skip_bad} leaves out all that differ from the first"
+            check_before(pixels, self.before, self.size, name, "the first patch", skip)
         pixels = resize(centre_crop(pixels, self.crop, name), self.size)
         check_size(pixels, self.side, name)
         return pixels
+
+
+def check_before(
+    pixels: Pixels, side: int, size: int | None, name: Path | str, first: Path | str, *more: str
+) -> None:
+    """Refuse an image that is not `side` px like `first`: resized to `size` px, no µm per px is both's."""
+    height, width = pixels.shape[:2]
+    if (height, width) != (side, side):
+        raise HistoError(
+            f"{name} is {width}x{height} px and {first} {side} px high: resized to {size} px, they do "
+            "not have the same µm per px",
+            "leave {mpp} out",
+            "{crop} cuts the centre first",
+            *more,
+        )
 
 
 def centre_crop(pixels: Pixels, crop: int | None, name: Path | str) -> Pixels:
